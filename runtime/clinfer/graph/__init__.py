@@ -1,0 +1,1 @@
+"""Graphs: the intermediate representation, the ONNX reader, shapes."""

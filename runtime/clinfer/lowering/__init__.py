@@ -1,0 +1,1 @@
+"""Graph to plan: operator table, kernel choice, memory plan."""

@@ -1,0 +1,1 @@
+"""Graph to graph: fold, canonicalise, fuse, layout, verify."""
