@@ -1,0 +1,217 @@
+"""Runs what a kernel family emits on a real OpenCL device, and compares it with a reference.
+
+`run_kernel(kernel, ins, outs, symbols)` launches a `Kernel` on NumPy buffers:
+
+    ins      the buffers behind `spec.ins`, one array each; views are described by the spec
+    outs     (shape, dtype name) of the buffers behind `spec.outs`, or arrays with initial content
+    symbols  the values of the symbols in dims
+
+What a launcher has to do, and this one does:
+
+- a launch whose global size is 0 in any dimension is skipped (empty tensors); a kernel that must
+  write something for an empty input (the identity of a reduction) has a global size above 0;
+- "scratch" buffers keep their content between the launches of one kernel, and hold garbage before;
+- a `Pack` replaces the input it names, once; the scalar arguments of the kernel fit the packed one.
+
+Outputs and scratch start out poisoned (NaN for floats), inputs are followed by poison, and bytes
+behind each buffer are checked afterwards, so that reading or writing out of bounds shows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+os.environ.setdefault("PYOPENCL_NO_CACHE", "1")
+
+import ml_dtypes
+import numpy as np
+import pyopencl as cl
+
+from clinfer_kernels.dims import evaluate
+from clinfer_kernels.spec import Arg, Kernel, Launch, Target, Tensor
+
+Array = np.ndarray[Any, Any]
+GUARD = 256  # bytes of poison behind every buffer
+POISON = 0xFF  # NaN in every float type, -1 in signed integers
+
+TARGETS = {
+    "cpu": Target(cls="cpu", compute_units=4),
+    "gpu": Target(cls="gpu", compute_units=4, vector_width=1),
+}
+
+_CTYPES = {
+    "int": np.int32,
+    "uint": np.uint32,
+    "long": np.int64,
+    "ulong": np.uint64,
+    "float": np.float32,
+    "double": np.float64,
+}
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of an element type's name."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def dtype_name(array: Array) -> str:
+    """The element type's name of an array."""
+    return array.dtype.name
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open device with its queue."""
+
+    context: cl.Context
+    queue: cl.CommandQueue
+    device: cl.Device
+
+
+@lru_cache(maxsize=1)
+def session() -> Session:
+    """The device tests run on: `CLINFER_TEST_PLATFORM` (part of a name), else PoCL."""
+    wanted = os.environ.get("CLINFER_TEST_PLATFORM", "Portable")
+    platforms = [p for p in cl.get_platforms() if wanted in p.name]
+    assert platforms, f"no OpenCL platform named like '{wanted}'; install pocl-binary-distribution"
+    device = platforms[0].get_devices()[0]
+    context = cl.Context([device])
+    return Session(context, cl.CommandQueue(context), device)
+
+
+@lru_cache(maxsize=4096)
+def program(source: str, options: str = "") -> cl.Program:
+    """The built program of a source; built once."""
+    made = cl.Program(session().context, source)
+    try:
+        made.build(options=["-cl-std=CL1.2", *options.split()])
+    except cl.RuntimeError as error:
+        numbered = "\n".join(f"{i + 1:4} {x}" for i, x in enumerate(source.splitlines()))
+        raise AssertionError(f"{error}\n{numbered}") from error
+    return made
+
+
+@lru_cache(maxsize=4096)
+def _entry(source: str, options: str, name: str) -> cl.Kernel:
+    return cl.Kernel(program(source, options), name)
+
+
+def view_of(array: Array, base: Array) -> Tensor:
+    """The `Tensor` of a NumPy view (transposed, sliced, broadcast) of the contiguous `base`."""
+    size = base.itemsize
+    address = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    strides = tuple(s // size for s in array.strides)
+    return Tensor(dtype_name(array), tuple(array.shape), strides, address // size)
+
+
+def run_kernel(
+    kernel: Kernel,
+    ins: Sequence[Array],
+    outs: Sequence[tuple[Sequence[int], str] | Array],
+    symbols: Mapping[str, int] | None = None,
+) -> list[Array]:
+    """Launches `kernel` and returns the output buffers; see the module's text."""
+    values = dict(symbols or {})
+    results = [_initial(out) for out in outs]
+    arrays = list(ins)
+    for pack in kernel.packs:
+        arrays[pack.index] = np.ascontiguousarray(pack.apply(np.asarray(arrays[pack.index])))
+    buffers = {
+        "in": [_upload(array) for array in arrays],
+        "out": [_upload(array) for array in results],
+        "scratch": [_poisoned(evaluate(size, values)) for size in kernel.scratch],
+    }
+    for launch in kernel.launches:
+        enqueue(launch, buffers, values)
+    for index, array in enumerate(results):
+        _download(buffers["out"][index], array, f"output {index}")
+    for index, size in enumerate(kernel.scratch):
+        spare = np.empty(evaluate(size, values), np.uint8)
+        _download(buffers["scratch"][index], spare, f"scratch {index}")
+    return results
+
+
+def enqueue(
+    launch: Launch, buffers: Mapping[str, Sequence[cl.Buffer]], values: Mapping[str, int]
+) -> cl.Event | None:
+    """Queues one launch; None where its global size is 0."""
+    global_size = tuple(evaluate(d, values) for d in launch.global_size)
+    for total, local in zip(global_size, launch.local_size, strict=True):
+        assert total % local == 0, f"{launch.entry}: {global_size} over {launch.local_size}"
+    if 0 in global_size:
+        return None
+    entry = _entry(launch.source, launch.options, launch.entry)
+    assert entry.num_args == len(launch.args), f"{launch.entry}: {len(launch.args)} arguments"
+    for index, arg in enumerate(launch.args):
+        entry.set_arg(index, _bound(arg, buffers, values))
+    queue = session().queue
+    return cl.enqueue_nd_range_kernel(queue, entry, global_size, launch.local_size)
+
+
+def time_kernel(
+    kernel: Kernel,
+    ins: Sequence[Array],
+    outs: Sequence[tuple[Sequence[int], str]],
+    symbols: Mapping[str, int] | None = None,
+    repeats: int = 20,
+) -> float:
+    """The least seconds one run of `kernel` takes, launches only, inputs packed beforehand."""
+    from time import perf_counter
+
+    values = dict(symbols or {})
+    arrays = list(ins)
+    for pack in kernel.packs:
+        arrays[pack.index] = np.ascontiguousarray(pack.apply(np.asarray(arrays[pack.index])))
+    buffers = {
+        "in": [_upload(array) for array in arrays],
+        "out": [_upload(_initial(out)) for out in outs],
+        "scratch": [_poisoned(evaluate(size, values)) for size in kernel.scratch],
+    }
+    best = float("inf")
+    for _ in range(repeats + 1):
+        begin = perf_counter()
+        for launch in kernel.launches:
+            enqueue(launch, buffers, values)
+        session().queue.finish()
+        best = min(best, perf_counter() - begin)
+    return best
+
+
+def _bound(arg: Arg, buffers: Mapping[str, Sequence[cl.Buffer]], values: Mapping[str, int]) -> Any:
+    if arg.kind == "scalar":
+        return _CTYPES[arg.ctype](evaluate(arg.value, values))
+    if arg.kind == "local":
+        return cl.LocalMemory(evaluate(arg.value, values))
+    return buffers[arg.kind][arg.index]
+
+
+def _initial(out: tuple[Sequence[int], str] | Array) -> Array:
+    if isinstance(out, np.ndarray):
+        return np.ascontiguousarray(out).copy()
+    shape, dtype = out
+    made = np.empty(tuple(shape), numpy_dtype(dtype))
+    if made.size:
+        made.reshape(-1).view(np.uint8)[:] = POISON
+    return made
+
+
+def _upload(array: Array) -> cl.Buffer:
+    content = np.full(array.nbytes + GUARD, POISON, np.uint8)
+    content[: array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+    flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+    return cl.Buffer(session().context, flags, hostbuf=content)
+
+
+def _poisoned(size: int) -> cl.Buffer:
+    return _upload(np.full(size, POISON, np.uint8))
+
+
+def _download(buffer: cl.Buffer, array: Array, label: str) -> None:
+    content = np.empty(array.nbytes + GUARD, np.uint8)
+    cl.enqueue_copy(session().queue, content, buffer)
+    assert (content[array.nbytes :] == POISON).all(), f"{label}: written behind its end"
+    array.reshape(-1).view(np.uint8)[:] = content[: array.nbytes]
