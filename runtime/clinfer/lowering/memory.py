@@ -1,0 +1,50 @@
+"""The memory plan: where in one arena each temporary buffer lives.
+
+Greedy by size (Pisarchyk and Lee, 'Efficient Memory Management for Deep Neural Net Inference',
+2020): the largest buffer first, each at the lowest offset where nothing alive at the same time is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A buffer of `nbytes` that is written in step `first` and last read in step `last`."""
+
+    nbytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Byte offsets, one per buffer in the order given, and the arena's size in bytes."""
+
+    offsets: tuple[int, ...]
+    nbytes: int
+
+
+def plan_arena(buffers: Sequence[Lifetime], alignment: int) -> Arena:
+    """Places the buffers; every offset is a multiple of `alignment` bytes."""
+    order = sorted(range(len(buffers)), key=lambda i: (-buffers[i].nbytes, buffers[i].first, i))
+    offsets = [0] * len(buffers)
+    placed: list[tuple[int, int, int, int]] = []  # (offset, end, first, last), by offset
+    total = 0
+    for index in order:
+        life = buffers[index]
+        start = 0
+        for offset, end, first, last in placed:
+            if last < life.first or first > life.last:
+                continue
+            if offset - start >= life.nbytes:
+                break
+            start = max(start, end)
+        end = start + -(-max(life.nbytes, 1) // alignment) * alignment
+        offsets[index] = start
+        placed.append((start, end, life.first, life.last))
+        placed.sort()
+        total = max(total, end)
+    return Arena(tuple(offsets), total)
