@@ -1,0 +1,44 @@
+"""The cache: key records, checked entries, stores and their layers.
+
+`Layers.open()` gives what the plugins use: look an entry up by its `KeyRecord`, build on a miss,
+put what was built. docs/cache-format.md describes the files.
+"""
+
+from clinfer.cache.content import ContentDigest, content_digest
+from clinfer.cache.entry import Entry, read, read_header, to_bytes, write
+from clinfer.cache.folder import Removed
+from clinfer.cache.header import EntryError, Header
+from clinfer.cache.inventory import EntryInfo, Nearest, Problem, StoreInfo
+from clinfer.cache.layers import CacheMode, Layers, default_directory
+from clinfer.cache.locks import build_lock
+from clinfer.cache.record import FieldDifference, FieldValue, KeyRecord
+from clinfer.cache.stats import Miss, Reason, Stats
+from clinfer.cache.store import Store
+
+__all__ = [
+    "CacheMode",
+    "ContentDigest",
+    "Entry",
+    "EntryError",
+    "EntryInfo",
+    "FieldDifference",
+    "FieldValue",
+    "Header",
+    "KeyRecord",
+    "Layers",
+    "Miss",
+    "Nearest",
+    "Problem",
+    "Reason",
+    "Removed",
+    "Stats",
+    "Store",
+    "StoreInfo",
+    "build_lock",
+    "content_digest",
+    "default_directory",
+    "read",
+    "read_header",
+    "to_bytes",
+    "write",
+]

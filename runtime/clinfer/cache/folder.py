@@ -1,0 +1,248 @@
+"""A cache directory's layout, and what can be done to it without reading an entry's content.
+
+    DIRECTORY/
+      CACHEDIR.TAG           tells backup programs that nothing here needs keeping
+      entries/ab/abcd...     one file per entry, named by the SHA-256 of its key record
+      memos/12/1234...       small notes that only save time (content digests of model files)
+      pins/abcd...           an empty file: that entry is not evicted
+      locks/abcd...          build locks; their content means nothing
+      tmp/                   files being written; leftovers are swept after an hour
+
+Every file name is made here from hexadecimal digits. Files with other names are left alone. The
+modification time of an entry is when it was last used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinfer.cache.files import write_atomic
+from clinfer.cache.trust import distrust_directory
+from clinfer.errors import CacheError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# This directory is a cache of clinfer; see https://bford.info/cachedir/\n"
+)
+_TEMPORARY_SECONDS = 3600.0
+_MEMO_SECONDS = 90 * 86400.0
+_LOCK_SECONDS = 7 * 86400.0
+
+
+class UntrustedDirectoryError(Exception):
+    """Others can write the directory; the message is for the user."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An entry's file: its size in bytes, and when it was last used in seconds since 1970."""
+
+    digest: str
+    path: Path
+    size: int
+    used: float
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a removal took away; bytes are file sizes."""
+
+    entries: int
+    bytes: int
+
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(self.entries + other.entries, self.bytes + other.bytes)
+
+
+class Folder:
+    """Paths, scans and removals of one cache directory; nothing is created before `prepare`."""
+
+    def __init__(self, directory: Path, *, allow_shared: bool) -> None:
+        self.directory = directory
+        self._allow_shared = allow_shared
+        self._checked: tuple[int, ...] | None = None
+
+    def entry(self, digest: str) -> Path:
+        """Where an entry lies. Raises CacheError unless `digest` is 64 hexadecimal digits."""
+        return self._named("entries", digest)
+
+    def memo(self, digest: str) -> Path:
+        """Where a memo lies. Raises CacheError unless `digest` is 64 hexadecimal digits."""
+        return self._named("memos", digest)
+
+    def pin_mark(self, digest: str) -> Path:
+        """The file whose presence pins an entry. Raises CacheError as `entry`."""
+        return self.directory / "pins" / _checked(digest)
+
+    def lock(self, digest: str) -> Path:
+        """The file to lock while an entry is being built. Raises CacheError as `entry`."""
+        return self.directory / "locks" / _checked(digest)
+
+    def _named(self, group: str, digest: str) -> Path:
+        return self.directory / group / _checked(digest)[:2] / digest
+
+    def check(self) -> None:
+        """Raises UntrustedDirectoryError where others can write the directory or what is above.
+
+        The answer is kept while the directory stays the same one with the same owner and mode. A
+        directory that does not exist passes. Raises OSError where it cannot be examined.
+        """
+        if self._allow_shared:
+            return
+        try:
+            status = self.directory.stat()
+        except FileNotFoundError:
+            return
+        identity = (status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid)
+        if identity == self._checked:
+            return
+        self._refuse_untrusted()
+        self._checked = identity
+
+    def _refuse_untrusted(self) -> None:
+        doubt = distrust_directory(self.directory)
+        if doubt is not None:
+            raise UntrustedDirectoryError(doubt)
+
+    def prepare(self, target: Path) -> Path:
+        """Makes the folder of `target` and returns the folder for temporary files.
+
+        Raises UntrustedDirectoryError, before and after creating, and OSError.
+        """
+        if not self._allow_shared and not self.directory.exists():
+            self._refuse_untrusted()
+        new = _make_directories(self.directory)
+        self.check()
+        temporary = self.directory / "tmp"
+        _make_directories(temporary)
+        _make_directories(target.parent)
+        if new:
+            with suppress(OSError):
+                write_atomic(self.directory / "CACHEDIR.TAG", temporary, [memoryview(_TAG)])
+        return temporary
+
+    def slots(self) -> Iterator[Slot]:
+        """Every entry's file, in no order. Folders that cannot be read are passed over."""
+        for path, status in self._files("entries", depth=2):
+            if _DIGEST.fullmatch(path.name) is not None:
+                yield Slot(path.name, path, status.st_size, status.st_mtime)
+
+    def pins(self) -> frozenset[str]:
+        """The digests of pinned entries, present or not."""
+        names = [path.name for path, _ in self._files("pins", depth=1)]
+        return frozenset(name for name in names if _DIGEST.fullmatch(name) is not None)
+
+    def pin(self, digest: str) -> None:
+        """Exempts an entry from eviction. Raises OSError, UntrustedDirectoryError."""
+        mark = self.pin_mark(digest)
+        write_atomic(mark, self.prepare(mark), [])
+
+    def unpin(self, digest: str) -> None:
+        """Ends a pin; nothing happens where there is none. Raises OSError."""
+        self.pin_mark(digest).unlink(missing_ok=True)
+
+    def prune(self, *, limit: int | None, age: float | None) -> Removed:
+        """Removes unpinned entries unused for `age` seconds, then the least recently used ones
+        until the entries take at most `limit` bytes."""
+        slots = sorted(self.slots(), key=lambda slot: slot.used)
+        pinned = self.pins()
+        total = sum(slot.size for slot in slots)
+        oldest = None if age is None else time.time() - age
+        removed = Removed(0, 0)
+        for slot in slots:
+            if slot.digest in pinned:
+                continue
+            too_old = oldest is not None and slot.used < oldest
+            too_much = limit is not None and total - removed.bytes > limit
+            if too_old or too_much:
+                removed += _remove([slot])
+        self.sweep()
+        return removed
+
+    def clear(self, *, keep_pinned: bool) -> Removed:
+        """Removes entries, memos, locks and leftovers; pins and what they name unless kept."""
+        kept = self.pins() if keep_pinned else frozenset()
+        removed = _remove(slot for slot in self.slots() if slot.digest not in kept)
+        if not keep_pinned:
+            self._remove_files("pins", 1, 0.0)
+        self._remove_files("memos", 2, 0.0)
+        self._remove_files("tmp", 1, 0.0)
+        self._remove_files("locks", 1, 0.0)
+        return removed
+
+    def sweep(self) -> None:
+        """Removes what nobody needs any more: leftovers of killed writers, old memos and locks."""
+        self._remove_files("tmp", 1, _TEMPORARY_SECONDS)
+        self._remove_files("memos", 2, _MEMO_SECONDS)
+        self._remove_files("locks", 1, _LOCK_SECONDS)
+
+    def _remove_files(self, group: str, depth: int, age: float) -> None:
+        latest = time.time() - age
+        for path, status in self._files(group, depth):
+            if age == 0.0 or status.st_mtime < latest:
+                with suppress(OSError):
+                    path.unlink()
+
+    def _files(self, group: str, depth: int) -> Iterator[tuple[Path, os.stat_result]]:
+        folders = [str(self.directory / group)]
+        for level in range(1, depth + 1):
+            deeper: list[str] = []
+            for item in _scan(folders):
+                with suppress(OSError):
+                    if level < depth and item.is_dir(follow_symlinks=False):
+                        deeper.append(item.path)
+                    elif level == depth and not item.is_dir(follow_symlinks=False):
+                        yield Path(item.path), item.stat(follow_symlinks=False)
+            folders = deeper
+
+
+def _scan(folders: Iterable[str]) -> Iterator[os.DirEntry[str]]:
+    for folder in folders:
+        try:
+            with os.scandir(folder) as listing:
+                items = list(listing)
+        except OSError:
+            continue
+        yield from items
+
+
+def _remove(slots: Iterable[Slot]) -> Removed:
+    """Removes entries; one that is gone already, or that Windows keeps, is not counted."""
+    entries = 0
+    size = 0
+    for slot in slots:
+        with suppress(OSError):
+            slot.path.unlink()
+            entries += 1
+            size += slot.size
+    return Removed(entries, size)
+
+
+def _make_directories(path: Path) -> bool:
+    """Makes a directory and its parents, mode 0700; returns whether the directory is new.
+
+    Unlike `mkdir(parents=True)`, the mode is for the parents too.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    except FileNotFoundError:
+        _make_directories(path.parent)
+        return _make_directories(path)
+    return True
+
+
+def _checked(digest: str) -> str:
+    if _DIGEST.fullmatch(digest) is None:
+        raise CacheError(f"{digest!r} is no entry's name: 64 hexadecimal digits")
+    return digest

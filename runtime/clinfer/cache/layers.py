@@ -1,0 +1,241 @@
+"""Layers: one writable store over read-only ones, used as the cache mode says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clinfer import config
+from clinfer.cache.entry import PAGE_ALIGNED, Entry
+from clinfer.cache.folder import UntrustedDirectoryError
+from clinfer.cache.inventory import Nearest
+from clinfer.cache.locks import LOCK_TIMEOUT, build_lock
+from clinfer.cache.record import KeyRecord
+from clinfer.cache.stats import Counters, Miss, Reason, Stats
+from clinfer.cache.store import Store
+from clinfer.errors import PropertyError
+
+if TYPE_CHECKING:
+    from clinfer.cache.entry import SectionData
+
+
+class CacheMode(str, Enum):
+    """What a cache may be used for."""
+
+    READ_WRITE = "read-write"
+    READ_ONLY = "read-only"
+    CACHE_ONLY = "cache-only"
+    OFF = "off"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @classmethod
+    def parse(cls, text: str) -> CacheMode:
+        """The mode of that name. Raises PropertyError for any other text."""
+        try:
+            return cls(text.strip().lower())
+        except ValueError:
+            known = ", ".join(mode.value for mode in cls)
+            raise PropertyError(f"CACHE_MODE: expected one of {known}, found {text!r}") from None
+
+    @property
+    def reads(self) -> bool:
+        """Entries are looked up."""
+        return self is not CacheMode.OFF
+
+    @property
+    def writes(self) -> bool:
+        """What was built is stored."""
+        return self is CacheMode.READ_WRITE
+
+    @property
+    def compiles(self) -> bool:
+        """A miss is built; otherwise the caller raises CompileRequiredError."""
+        return self is not CacheMode.CACHE_ONLY
+
+
+class Layers:
+    """Stores searched in order, the writable one first; what is put goes to the writable one.
+
+    Either may be missing: without any store, each look-up is a miss. Statistics count a look-up
+    once, whatever the number of stores.
+    """
+
+    def __init__(
+        self,
+        writable: Store | None = None,
+        readonly: Sequence[Store] = (),
+        *,
+        mode: CacheMode = CacheMode.READ_WRITE,
+    ) -> None:
+        self.writable = writable
+        self.readonly = tuple(readonly)
+        self.mode = mode
+        self._counters = Counters()
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | Path | None = None,
+        *,
+        path: Sequence[str | Path] | None = None,
+        mode: CacheMode | str | None = None,
+        size_limit: int | None = None,
+        allow_shared: bool | None = None,
+    ) -> Layers:
+        """Layers as properties say; what is None comes from the environment variables.
+
+        `directory` is the writable one ('' or unset: none), `path` the read-only ones, `size_limit`
+        is in bytes (0: no limit). Touches no file. Raises PropertyError for a value that cannot be
+        understood.
+        """
+        if mode is None:
+            mode = config.CACHE_MODE.get()
+        chosen = mode if isinstance(mode, CacheMode) else CacheMode.parse(mode)
+        folder = config.CACHE_DIR.get() if directory is None else directory
+        below = config.CACHE_PATH.get() if path is None else path
+        limit = config.CACHE_SIZE.get() if size_limit is None else size_limit
+        writable = None
+        if folder:
+            writable = Store(
+                folder,
+                readonly=not chosen.writes,
+                size_limit=limit or None,
+                allow_shared=allow_shared,
+            )
+        stores = [Store(item, readonly=True, allow_shared=allow_shared) for item in below]
+        return cls(writable, stores, mode=chosen)
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """All stores in the order they are searched."""
+        return self.readonly if self.writable is None else (self.writable, *self.readonly)
+
+    @property
+    def stats(self) -> Stats:
+        """What happened in this process so far, each look-up counted once."""
+        own = self._counters.snapshot()
+        if self.writable is None:
+            return own
+        written = self.writable.stats
+        return replace(
+            own,
+            stored=written.stored,
+            unstored=written.unstored,
+            evicted=written.evicted,
+            bytes_written=written.bytes_written,
+        )
+
+    def get(self, record: KeyRecord, *, again: bool = False) -> Entry | None:
+        """The entry of that key from the first store that has it, or None. Never raises.
+
+        `again`: this look-up was made before and another process may have answered it since; it is
+        counted only if it succeeds.
+        """
+        found = self.lookup(record, again=again)
+        return found if isinstance(found, Entry) else None
+
+    def lookup(self, record: KeyRecord, *, again: bool = False) -> Entry | Miss:
+        """As `get`, but says why there is no entry: the first reason other than 'absent'."""
+        found = self._find(record)
+        if isinstance(found, Entry):
+            self._counters.hit(found.nbytes, found.build_seconds)
+        elif not again:
+            self._counters.miss(found.reason)
+        return found
+
+    def put(
+        self,
+        record: KeyRecord,
+        sections: Mapping[str, SectionData],
+        *,
+        seconds: float = 0.0,
+        page_aligned: Collection[str] = PAGE_ALIGNED,
+    ) -> bool:
+        """Stores an entry as `Store.put` does, where there is a writable store and the mode allows.
+
+        Returns whether it is stored.
+        """
+        if self.writable is None or not self.mode.writes:
+            return False
+        return self.writable.put(record, sections, seconds=seconds, page_aligned=page_aligned)
+
+    def reject(self, entry: Entry, detail: str) -> None:
+        """Takes back a hit that was of no use, and removes the entry from the writable store."""
+        self._counters.rejected(entry.nbytes, entry.build_seconds)
+        if self.writable is not None:
+            self.writable.discard(entry.record)
+
+    @contextmanager
+    def building(self, record: KeyRecord, timeout: float = LOCK_TIMEOUT) -> Iterator[bool]:
+        """Waits up to `timeout` seconds for other processes that build the same entry.
+
+        Yields whether the lock is held; look the entry up `again` inside, for the process waited
+        for may have stored it. Without a lock the caller builds all the same.
+        """
+        path = None
+        if self.writable is not None and self.mode.writes:
+            path = self.writable.folder.lock(record.digest)
+            try:
+                self.writable.folder.prepare(path)
+            except (OSError, UntrustedDirectoryError):
+                path = None
+        if path is None:
+            yield False
+            return
+        with build_lock(path, timeout) as held:
+            yield held
+
+    def nearest(self, record: KeyRecord) -> Nearest | None:
+        """The key nearest to `record` in any store."""
+        found = [store.nearest(record) for store in self.stores]
+        known = [item for item in found if item is not None]
+        return min(known, key=lambda item: len(item.differences), default=None)
+
+    def explain(self, record: KeyRecord, what: str, miss: Miss | None = None) -> str:
+        """Why `what` is missing, for people: the reason, and how the nearest key differs.
+
+        `miss` is what `lookup` gave; without it the entry is looked up again, uncounted.
+        """
+        found = miss or self._find(record)
+        if isinstance(found, Entry):
+            return f"{what} is in the cache"
+        lines = [f"{what} is not in the cache ({found.reason}: {found.detail})"]
+        nearest = self.nearest(record) if self.mode.reads else None
+        if nearest is None:
+            lines.append(f"no other {record.kind} is there")
+        else:
+            lines.append(
+                f"the nearest {record.kind} in '{nearest.directory}', "
+                f"{nearest.record.digest[:12]}, differs in"
+            )
+            lines.extend(f"  {difference}" for difference in nearest.differences)
+        return "\n".join(lines)
+
+    def _find(self, record: KeyRecord) -> Entry | Miss:
+        if not self.mode.reads:
+            return Miss(Reason.OFF, "the cache is switched off")
+        worst = Miss(Reason.ABSENT, f"no entry {record.digest[:12]} in {self._places()}")
+        for store in self.stores:
+            found = store.peek(record)
+            if isinstance(found, Entry):
+                return found
+            if worst.reason is Reason.ABSENT and found.reason is not Reason.ABSENT:
+                worst = found
+        return worst
+
+    def _places(self) -> str:
+        places = ", ".join(f"'{store.directory}'" for store in self.stores)
+        return places or "the cache, which has no directory"
+
+
+def default_directory() -> Path:
+    """The directory for those who want a cache and name none: the platform's user cache folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("clinfer", appauthor=False))

@@ -1,0 +1,222 @@
+"""One cache directory: entries found by key record, never worse than no cache.
+
+No lock is needed: an entry appears whole by a rename, is checked as it is read, and its bytes serve
+the same whoever wrote it. Whatever goes wrong becomes a counted miss with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clinfer.cache.entry import PAGE_ALIGNED, Entry, payload_bytes, pieces, read
+from clinfer.cache.files import write_atomic, write_fault
+from clinfer.cache.folder import UntrustedDirectoryError
+from clinfer.cache.header import EntryError
+from clinfer.cache.inventory import Inventory
+from clinfer.cache.record import KeyRecord
+from clinfer.cache.stats import Miss, Reason, Stats
+
+if TYPE_CHECKING:
+    from clinfer.cache.entry import SectionData
+
+# Eviction goes below the limit, so that the next entries need no scan.
+_EVICT_TO = 0.9
+# What other processes have written shows at a scan; one is due when this part of the limit is new.
+_SCAN_AFTER = 1 / 16
+
+
+class Store(Inventory):
+    """A directory of entries. Threads and processes may share it.
+
+    `size_limit` is in bytes; None: no limit. `allow_shared` uses a directory that others can write;
+    None: as CLINFER_CACHE_ALLOW_SHARED says. A hit makes an entry recently used, at most once in
+    `touch_interval` seconds. Nothing is created before something is stored.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        readonly: bool = False,
+        size_limit: int | None = None,
+        allow_shared: bool | None = None,
+        touch_interval: float = 300.0,
+    ) -> None:
+        super().__init__(
+            directory, readonly=readonly, size_limit=size_limit, allow_shared=allow_shared
+        )
+        self._touch_interval = touch_interval
+        self._lock = threading.Lock()
+        self._size: int | None = None  # bytes of all entries at the last scan
+        self._added = 0  # bytes written since
+        self._reported: set[Reason] = set()
+
+    @property
+    def stats(self) -> Stats:
+        """What happened in this process so far."""
+        return self._counters.snapshot()
+
+    def get(self, record: KeyRecord) -> Entry | None:
+        """The entry of that key, checked, or None. Never raises; the reason is counted."""
+        found = self.lookup(record)
+        return found if isinstance(found, Entry) else None
+
+    def lookup(self, record: KeyRecord) -> Entry | Miss:
+        """As `get`, but says why there is no entry."""
+        found = self.peek(record)
+        if isinstance(found, Miss):
+            self._counters.miss(found.reason)
+        else:
+            self._counters.hit(found.nbytes, found.build_seconds)
+        return found
+
+    def peek(self, record: KeyRecord) -> Entry | Miss:
+        """As `lookup`, without counting."""
+        path = self.folder.entry(record.digest)
+        found = self._read(path, record)
+        if isinstance(found, Entry):
+            self._touch(path)
+        return found
+
+    def put(
+        self,
+        record: KeyRecord,
+        sections: Mapping[str, SectionData],
+        *,
+        seconds: float = 0.0,
+        page_aligned: Collection[str] = PAGE_ALIGNED,
+    ) -> bool:
+        """Stores an entry, replacing an older one; returns whether it is stored.
+
+        `seconds` is what building the content took. Never raises for a fault of the file system,
+        whose reason is counted; raises CacheError for a section name that is not allowed.
+        """
+        written = self._put(record, sections, seconds, page_aligned)
+        if isinstance(written, Miss):
+            self._counters.unstored(written.reason)
+            self._report(written)
+            return False
+        self._counters.stored(written)
+        self._make_room(written)
+        return True
+
+    def reject(self, entry: Entry, detail: str) -> None:
+        """Takes back a hit whose content was of no use, say because the driver refused it.
+
+        The hit becomes a miss, and the entry is removed, so that it is rebuilt.
+        """
+        self._counters.rejected(entry.nbytes, entry.build_seconds)
+        self.discard(entry.record)
+        self._report(Miss(Reason.REJECTED, f"{entry.record.digest}: {detail}"))
+
+    def discard(self, record: KeyRecord) -> bool:
+        """Removes an entry; returns whether there was one that could be removed."""
+        return self._remove(self.folder.entry(record.digest))
+
+    def recall(self, record: KeyRecord) -> Entry | None:
+        """A memo: like `get`, but neither counted nor among the entries."""
+        found = self._read(self.folder.memo(record.digest), record)
+        return found if isinstance(found, Entry) else None
+
+    def remember(self, record: KeyRecord, sections: Mapping[str, SectionData]) -> bool:
+        """Stores a memo: like `put`, but neither counted nor bound by the size limit."""
+        if self.readonly:
+            return False
+        written = self._write(self.folder.memo(record.digest), record, sections, 0.0, ())
+        return not isinstance(written, Miss)
+
+    def _read(self, path: Path, record: KeyRecord) -> Entry | Miss:
+        refusal = self.refusal()
+        if refusal is not None:
+            self._report(refusal)
+            return refusal
+        try:
+            return read(path, expect_record=record, allow_shared=self._allow_shared)
+        except EntryError as error:
+            miss = Miss(error.reason, f"{path}: {error}")
+        except (OSError, MemoryError) as error:
+            miss = Miss(Reason.UNREADABLE, f"{path}: {error}")
+        if miss.reason in (Reason.DAMAGED, Reason.FOREIGN):
+            self._remove(path)
+        if miss.reason is not Reason.ABSENT:
+            self._report(miss)
+        return miss
+
+    def _touch(self, path: Path) -> None:
+        if self.readonly:
+            return
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - self._touch_interval:
+                os.utime(path)
+
+    def _put(
+        self,
+        record: KeyRecord,
+        sections: Mapping[str, SectionData],
+        seconds: float,
+        page_aligned: Collection[str],
+    ) -> int | Miss:
+        if self.readonly:
+            return Miss(Reason.READ_ONLY, "the store is read-only")
+        payload = payload_bytes(sections)
+        if self.size_limit is not None and payload > self.size_limit:
+            detail = f"{payload} bytes are more than the cache's limit of {self.size_limit}"
+            return Miss(Reason.TOO_LARGE, detail)
+        path = self.folder.entry(record.digest)
+        return self._write(path, record, sections, seconds, page_aligned)
+
+    def _write(
+        self,
+        path: Path,
+        record: KeyRecord,
+        sections: Mapping[str, SectionData],
+        seconds: float,
+        page_aligned: Collection[str],
+    ) -> int | Miss:
+        """The bytes written, or why not."""
+
+        def attempt() -> int:
+            temporary = self.folder.prepare(path)
+            parts = pieces(record, sections, seconds=seconds, page_aligned=page_aligned)
+            return write_atomic(path, temporary, parts)
+
+        try:
+            # The directory may be removed at any moment; then it is made once more.
+            with suppress(FileNotFoundError):
+                return attempt()
+            return attempt()
+        except UntrustedDirectoryError as error:
+            return Miss(Reason.REFUSED, str(error))
+        except OSError as error:
+            return Miss(write_fault(error), f"{path} cannot be written: {error}")
+        except MemoryError:
+            return Miss(Reason.UNWRITABLE, f"{path} cannot be written: not enough memory")
+
+    def _make_room(self, written: int) -> None:
+        """Keeps the directory below the size limit, by its own count between scans."""
+        if self.size_limit is None:
+            return
+        with self._lock:
+            self._added += written
+            known = self._size is not None and self._size + self._added <= self.size_limit
+            if known and self._added <= self.size_limit * _SCAN_AFTER:
+                return
+            total = sum(slot.size for slot in self.folder.slots())
+            if total > self.size_limit:
+                total -= self.prune(limit=int(self.size_limit * _EVICT_TO)).bytes
+            self._size = total
+            self._added = 0
+
+    def _report(self, miss: Miss) -> None:
+        """Logs a fault: the first of each reason as a warning, the rest for debugging."""
+        import logging
+
+        level = logging.DEBUG if miss.reason in self._reported else logging.WARNING
+        self._reported.add(miss.reason)
+        logging.getLogger("clinfer.cache").log(level, "%s: %s", miss.reason, miss.detail)

@@ -1,0 +1,167 @@
+"""Every environment variable clinfer reads, in one table.
+
+A variable is read when it is used, never at import, so that a program may set it first. An unset or
+empty variable means its default; a value that cannot be understood raises `PropertyError`, which
+names the variable, what was expected and what was found. Properties set by the application win over
+these; that order is kept by whoever reads both.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from clinfer.errors import PropertyError
+
+T = TypeVar("T")
+
+CACHE_MODES = ("read-write", "read-only", "cache-only", "off")
+LOG_LEVELS = ("off", "error", "warning", "info", "debug")
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"(\d{1,18})\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
+_TRUTH = {"1": True, "true": True, "yes": True, "on": True}
+_FALSEHOOD = {"0": False, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True)
+class Variable(Generic[T]):
+    """One environment variable: `expects` says in words what `parse` takes."""
+
+    name: str
+    expects: str
+    parse: Callable[[str], T]
+    default: T
+    doc: str
+
+    def get(self) -> T:
+        """The value now. Raises PropertyError where the text is not what `expects` says."""
+        text = os.environ.get(self.name, "").strip()
+        if not text:
+            return self.default
+        try:
+            return self.parse(text)
+        except ValueError:
+            message = f"environment variable {self.name}: expected {self.expects}, found {text!r}"
+            raise PropertyError(message) from None
+
+
+def parse_size(text: str) -> int:
+    """Bytes from '1073741824', '64K', '512M', '8G' or '1T' (powers of 1024).
+
+    Raises ValueError for anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def parse_flag(text: str) -> bool:
+    """True or False from 1/0, true/false, yes/no, on/off. Raises ValueError for anything else."""
+    known = {**_TRUTH, **_FALSEHOOD}
+    word = text.lower()
+    if word not in known:
+        raise ValueError(text)
+    return known[word]
+
+
+def _parse_count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError(text)
+    return count
+
+
+def _parse_paths(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(os.pathsep) if part)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        word = text.lower()
+        if word not in choices:
+            raise ValueError(text)
+        return word
+
+    return parse
+
+
+GPU_PLATFORM = Variable[str | None](
+    "CLINFER_GPU_PLATFORM",
+    "part of an OpenCL platform's name",
+    str,
+    None,
+    "Presents the devices of that platform as GPUs, whatever their type.",
+)
+CPU_PLATFORM = Variable[str | None](
+    "CLINFER_CPU_PLATFORM",
+    "part of an OpenCL platform's name",
+    str,
+    None,
+    "Chooses among several OpenCL CPU runtimes.",
+)
+CACHE_DIR = Variable[str | None](
+    "CLINFER_CACHE_DIR",
+    "a directory",
+    str,
+    None,
+    "The writable cache directory, for applications that set no CACHE_DIR property.",
+)
+CACHE_PATH = Variable[tuple[str, ...]](
+    "CLINFER_CACHE_PATH",
+    f"directories separated by '{os.pathsep}'",
+    _parse_paths,
+    (),
+    "Read-only cache directories that are searched after the writable one, in this order.",
+)
+CACHE_MODE = Variable[str](
+    "CLINFER_CACHE_MODE",
+    f"one of {', '.join(CACHE_MODES)}",
+    _one_of(CACHE_MODES),
+    "read-write",
+    "Whether the cache is read and written; 'cache-only' raises instead of compiling.",
+)
+CACHE_SIZE = Variable[int](
+    "CLINFER_CACHE_SIZE",
+    "bytes, with K, M, G or T for powers of 1024",
+    parse_size,
+    16 * 2**30,
+    "Size limit of the writable cache; the least recently used entries go first. 0: no limit.",
+)
+CACHE_ALLOW_SHARED = Variable[bool](
+    "CLINFER_CACHE_ALLOW_SHARED",
+    "1 or 0",
+    parse_flag,
+    False,
+    "Uses a cache directory that other users can write. They can then run code in this process.",
+)
+LOG = Variable[str](
+    "CLINFER_LOG",
+    f"one of {', '.join(LOG_LEVELS)}",
+    _one_of(LOG_LEVELS),
+    "warning",
+    "How much is logged to standard error.",
+)
+COMPILE_JOBS = Variable[int](
+    "CLINFER_COMPILE_JOBS",
+    "a number of 0 or more",
+    _parse_count,
+    0,
+    "How many programs are built at the same time. 0: as many as there are processor cores.",
+)
+
+VARIABLES: tuple[Variable[Any], ...] = (
+    GPU_PLATFORM,
+    CPU_PLATFORM,
+    CACHE_DIR,
+    CACHE_PATH,
+    CACHE_MODE,
+    CACHE_SIZE,
+    CACHE_ALLOW_SHARED,
+    LOG,
+    COMPILE_JOBS,
+)
