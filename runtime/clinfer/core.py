@@ -1,0 +1,222 @@
+"""`Core`: devices, properties, reading, compiling and importing models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, BinaryIO, Union
+
+from clinfer import properties
+from clinfer.compiled import CompiledModel
+from clinfer.errors import InputError, PropertyError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from clinfer.cache.layers import Layers
+    from clinfer.device.discover import Device
+    from clinfer.graph.model import Model
+    from clinfer.plugins.base import Plugin, Request, Source
+
+ModelLike = Union["Model", str, "os.PathLike[str]", bytes, "ModelProto"]
+
+
+class Core:
+    """The entry point: what OpenVINO's users know as `ov.Core`."""
+
+    def __init__(self) -> None:
+        self._settings: dict[str, Any] = {}
+        self._device_settings: dict[str, dict[str, Any]] = {}
+        self._devices: dict[str, Device] = {}
+        self._caches: dict[tuple[str, str], Layers] = {}
+        self._lock = Lock()
+
+    # -- devices and properties --------------------------------------------------------------
+
+    @property
+    def available_devices(self) -> list[str]:
+        """Names of the devices: 'CPU', 'GPU' or 'GPU.0', 'GPU.1' ...
+
+        Raises `DeviceError` where no OpenCL platform is installed.
+        """
+        from clinfer.device.discover import list_devices
+
+        return [info.name for info in list_devices()]
+
+    def set_property(
+        self, device: str | Mapping[str, Any], values: Mapping[str, Any] | None = None
+    ) -> None:
+        """Sets properties for all devices, or for one: `set_property("CPU", {"CACHE_DIR": "c"})`.
+
+        Raises `PropertyError` for an unknown property or a value it does not take.
+        """
+        if isinstance(device, Mapping):
+            self._settings.update(properties.parse(device))
+        elif values is None:
+            raise PropertyError("set_property takes a dict, or a device's name and a dict")
+        else:
+            name = self._device(device).info.name
+            self._device_settings.setdefault(name, {}).update(properties.parse(values))
+
+    def get_property(self, device: str, name: str | None = None) -> Any:
+        """A property of a device, or of the Core where only the property's name is given."""
+        if name is None:
+            return self._core_property(device)
+        opened = self._device(device)
+        plugin = self._plugin(opened)
+        readable = {
+            properties.FULL_DEVICE_NAME: lambda: opened.info.full_name,
+            properties.OPTIMIZATION_CAPABILITIES: lambda: list(plugin.capabilities(opened)),
+            properties.DEVICE_TYPE: lambda: opened.target.cls,
+            properties.AVAILABLE_DEVICES: lambda: self.available_devices,
+            properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS: lambda: 1,
+            properties.SUPPORTED_PROPERTIES: lambda: [
+                *properties.SETTABLE,
+                *properties.READABLE,
+            ],
+        }
+        if name in readable:
+            return readable[name]()
+        settings = self._effective(opened, None)
+        if name in settings:
+            return settings[name]
+        raise properties.unknown_to_read(name)
+
+    def _core_property(self, name: str) -> Any:
+        if name == properties.AVAILABLE_DEVICES:
+            return self.available_devices
+        if name in properties.SETTABLE:
+            return self._settings.get(name, properties.SETTABLE[name].default())
+        raise properties.unknown_to_read(name)
+
+    # -- models --------------------------------------------------------------------------------
+
+    def read_model(self, model: str | os.PathLike[str] | bytes | ModelProto) -> Model:
+        """Reads an ONNX model from a path, bytes or a ModelProto.
+
+        Raises `ModelError` naming the file or node where it is not a model that can be read.
+        """
+        from clinfer.graph.reader import read
+
+        return read(model)
+
+    def compile_model(
+        self,
+        model: ModelLike,
+        device: str = "AUTO",
+        config: Mapping[str, Any] | None = None,
+    ) -> CompiledModel:
+        """The model ready to run on a device; from the cache where CACHE_DIR has it.
+
+        Raises `ModelError`, `DeviceError`, `PropertyError`, `BuildError`, or with CACHE_MODE
+        'cache-only' `CompileRequiredError`.
+        """
+        request = self._request(device, config)
+        plugin = self._plugin(request.device)
+        source = self._source(model, request.cache, plugin)
+        loaded = plugin.compile(source, request)
+        return CompiledModel(loaded, plugin, request.device, request.properties)
+
+    def import_model(
+        self,
+        blob: bytes | BinaryIO,
+        device: str = "CPU",
+        config: Mapping[str, Any] | None = None,
+    ) -> CompiledModel:
+        """A compiled model back from `export_model`'s bytes or a file object.
+
+        Raises `BlobError` for a damaged blob or one of another device, driver or format.
+        """
+        request = self._request(device, config)
+        plugin = self._plugin(request.device)
+        content = blob if isinstance(blob, (bytes, bytearray, memoryview)) else blob.read()
+        loaded = plugin.load_blob(content, request)
+        return CompiledModel(loaded, plugin, request.device, request.properties)
+
+    def query_model(self, model: ModelLike, device: str = "AUTO") -> dict[str, str]:
+        """For each of the model's nodes the device that computes it; 'HOST' for host steps."""
+        from clinfer.plugins.compiler import plan_model
+
+        opened = self._device(device)
+        read = self._as_model(model)
+        hosts = {step.label for step in plan_model(read, opened).host_steps}
+        nodes = [node.describe() for node in read.graph().nodes]
+        return {n: "HOST" if n in hosts else opened.info.name for n in nodes}
+
+    # -- private -------------------------------------------------------------------------------
+
+    def _device(self, name: str) -> Device:
+        from clinfer.device.discover import open_device
+
+        with self._lock:
+            if name not in self._devices:
+                self._devices[name] = open_device(name)
+            return self._devices[name]
+
+    @staticmethod
+    def _plugin(device: Device) -> Plugin:
+        from clinfer.plugins import plugin_for
+
+        return plugin_for(device)
+
+    def _effective(self, device: Device, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Properties in force: the call's, else the device's, else the Core's, else defaults."""
+        values = {name: entry.default() for name, entry in properties.SETTABLE.items()}
+        values.update(self._settings)
+        values.update(self._device_settings.get(device.info.name, {}))
+        values.update(properties.parse(config or {}))
+        return values
+
+    def _request(self, device: str, config: Mapping[str, Any] | None) -> Request:
+        from clinfer.plugins.base import Request
+
+        opened = self._device(device)
+        settings = self._effective(opened, config)
+        return Request(opened, settings, self._cache(settings))
+
+    def _cache(self, settings: Mapping[str, Any]) -> Layers | None:
+        """The cache the properties name; one object per directory and mode, for its statistics."""
+        from clinfer import config
+        from clinfer.cache.layers import Layers
+
+        directory = str(settings[properties.CACHE_DIR])
+        mode = str(settings[properties.CACHE_MODE])
+        if mode == "off" or (not directory and not config.CACHE_PATH.get() and mode != "cache-only"):
+            return None
+        key = (directory, mode)
+        if key not in self._caches:
+            self._caches[key] = Layers.open(directory, mode=mode)
+        return self._caches[key]
+
+    def _source(self, model: ModelLike, cache: Layers | None, plugin: Plugin) -> Source:
+        from clinfer.cache.content import model_digest
+        from clinfer.plugins.base import Source
+
+        needs_digest = cache is not None and plugin.export_import
+        if isinstance(model, (str, os.PathLike)):
+            path = Path(model)
+            digest = model_digest(path, cache) if needs_digest and path.is_file() else None
+            return Source(lambda: self.read_model(path), digest)
+        read = self._as_model(model)
+        digest = model_digest(read.source, cache, read.external_files) if needs_digest else None
+        return Source(lambda: read, digest, read.shape_changes)
+
+    def _as_model(self, model: ModelLike) -> Model:
+        from clinfer.graph.model import Model
+
+        if isinstance(model, Model):
+            return model
+        if not isinstance(model, (str, os.PathLike, bytes)) and not _is_proto(model):
+            raise InputError(
+                f"a model is a path, bytes, an onnx.ModelProto or what read_model returns; "
+                f"found {type(model).__name__}"
+            )
+        return self.read_model(model)
+
+
+def _is_proto(model: object) -> bool:
+    return hasattr(model, "SerializeToString") and hasattr(model, "graph")
+
+

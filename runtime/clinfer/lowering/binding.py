@@ -1,0 +1,155 @@
+"""Binding: a plan's sizes become numbers for given input shapes. Needs no device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from clinfer_kernels import dims as dim_algebra
+from clinfer_kernels.dims import Dim, Expr
+
+from clinfer.errors import InputError, ShapeError
+from clinfer.lowering.memory import Arena, Lifetime, plan_arena
+from clinfer.lowering.plan import LaunchStep, Plan, PlanPort
+
+
+@dataclass(frozen=True)
+class BoundLaunch:
+    """A launch with every size known. `args` are ('buffer', index), (C type, value), ('local', n)."""
+
+    program: int
+    args: tuple[tuple[str, int], ...]
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...]
+    label: str
+    flops: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to launch: some size is zero."""
+        return 0 in self.global_size
+
+
+class Sizes:
+    """Values of symbols, and of the expressions over them, each computed once."""
+
+    def __init__(self, values: Mapping[str, int]) -> None:
+        self.values = dict(values)
+        self._known: dict[Expr, int] = {}
+
+    def __call__(self, dim: Dim) -> int:
+        """The value of a size; `KeyError` names a symbol that is not bound yet."""
+        if isinstance(dim, int):
+            return dim
+        if dim not in self._known:
+            self._known[dim] = dim_algebra.evaluate(dim, self.values)
+        return self._known[dim]
+
+    def bind(self, symbol: str, value: int) -> None:
+        """Adds a symbol, found by a host step."""
+        self.values[symbol] = value
+        self._known.clear()
+
+
+def bind_inputs(plan: Plan, shapes: Sequence[tuple[int, ...] | None]) -> Sizes:
+    """Symbol values for input shapes (None for a host object).
+
+    Raises `InputError` naming the input where a shape does not fit, `ShapeError` where two sizes
+    that must agree do not.
+    """
+    values: dict[str, int] = {}
+    for port, shape in zip(plan.inputs, shapes, strict=True):
+        if port.shape is not None and shape is not None:
+            _bind_port(port, port.shape, shape, values)
+    sizes = Sizes(values)
+    for port, shape in zip(plan.inputs, shapes, strict=True):
+        for dim, found in zip(port.shape or (), shape or (), strict=True):
+            if sizes(dim) != found:
+                raise _shape_error(port, shape or (), f"{dim} is {sizes(dim)} here")
+    check_constraints(plan, sizes)
+    return sizes
+
+
+def check_constraints(plan: Plan, sizes: Sizes) -> None:
+    """Raises `ShapeError` where two sizes differ that the model needs equal."""
+    for constraint in plan.constraints:
+        try:
+            left = sizes(constraint.left)
+            right = sizes(constraint.right)
+        except KeyError:  # a size that a host step will give
+            continue
+        if left != right:
+            raise ShapeError(
+                f"{constraint.message}: {constraint.left} = {left} and {constraint.right} = {right} "
+                "must be equal for these input shapes"
+            )
+
+
+def _bind_port(
+    port: PlanPort, expected: Sequence[Dim], shape: Sequence[int], values: dict[str, int]
+) -> None:
+    if len(expected) != len(shape):
+        raise _shape_error(port, shape, f"it has {len(shape)} dimensions")
+    for dim, found in zip(expected, shape, strict=True):
+        if isinstance(dim, int):
+            if dim != found:
+                raise _shape_error(port, shape, f"{found} where {dim} is expected")
+            continue
+        name = symbol_name(dim)
+        if name is None:
+            continue
+        if values.setdefault(name, found) != found:
+            raise _shape_error(port, shape, f"'{name}' is {values[name]} in another dimension")
+
+
+def symbol_name(dim: Dim) -> str | None:
+    """The name, where a size is just one symbol."""
+    text = dim_algebra.to_json(dim)
+    return text if isinstance(text, str) else None
+
+
+def _shape_error(port: PlanPort, shape: Sequence[int], why: str) -> InputError:
+    expected = "[" + ", ".join(str(d) for d in port.shape or ()) + "]"
+    return InputError(
+        f"input '{port.name}' has shape {list(shape)}, but the model expects {expected}: {why}. "
+        "Give an array of that shape, or reshape the model before compiling it"
+    )
+
+
+def bind_launch(step: LaunchStep, sizes: Callable[[Dim], int]) -> BoundLaunch:
+    """The launch with numbers for sizes."""
+    args: list[tuple[str, int]] = []
+    for arg in step.args:
+        if arg.kind == "buffer":
+            args.append(("buffer", arg.buffer))
+        elif arg.kind == "local":
+            args.append(("local", sizes(arg.value)))
+        else:
+            args.append((arg.ctype, sizes(arg.value)))
+    return BoundLaunch(
+        step.program,
+        tuple(args),
+        tuple(sizes(d) for d in step.global_size),
+        step.local_size,
+        step.label,
+        sizes(step.flops),
+    )
+
+
+@dataclass(frozen=True)
+class ArenaPlan:
+    """Where each temporary buffer lives: `offsets` maps its index to bytes in the arena."""
+
+    offsets: Mapping[int, int]
+    nbytes: int
+
+
+def bind_arena(plan: Plan, sizes: Callable[[Dim], int], alignment: int) -> ArenaPlan:
+    """The memory plan for bound sizes; offsets are multiples of `alignment` bytes."""
+    numbers = [i for i, b in enumerate(plan.buffers) if b.kind == "temp"]
+    lifetimes = [
+        Lifetime(sizes(plan.buffers[i].nbytes), plan.buffers[i].first, plan.buffers[i].last)
+        for i in numbers
+    ]
+    arena: Arena = plan_arena(lifetimes, alignment)
+    return ArenaPlan(dict(zip(numbers, arena.offsets, strict=True)), arena.nbytes)

@@ -1,0 +1,20 @@
+"""Plugins: what each kind of device does with models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clinfer.device.discover import Device
+    from clinfer.plugins.base import Plugin
+
+
+def plugin_for(device: Device) -> Plugin:
+    """The plugin of a device, by the class it is presented as."""
+    if device.target.cls == "gpu":
+        from clinfer.plugins.gpu import GpuPlugin
+
+        return GpuPlugin()
+    from clinfer.plugins.cpu import CpuPlugin
+
+    return CpuPlugin()

@@ -1,0 +1,94 @@
+"""The plugin contract: what a kind of device does with models. Core asks, and never tests for names.
+
+A plugin turns a graph into a `Loaded` (a plan with programs on a device). How it uses the cache is
+its own: the GPU plugin keeps program binaries, the CPU plugin whole compiled models.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinfer.cache.layers import Layers
+from clinfer.cache.record import KeyRecord
+from clinfer.errors import DeviceError
+
+if TYPE_CHECKING:
+    from clinfer.device.discover import Device
+    from clinfer.device.executor import LoadedPlan
+    from clinfer.graph.model import Model
+    from clinfer.lowering.plan import Plan
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be compiled: `read` gives the model when it is needed, `digest` names its content.
+
+    `digest` is None where no cache is in use. `shapes` names a reshape of the model's inputs ('' for
+    none), which is part of what is compiled.
+    """
+
+    read: Callable[[], Model]
+    digest: str | None
+    shapes: str = ""
+
+
+@dataclass
+class Loaded:
+    """A compiled model on its device. `binaries` are known where they have been asked for."""
+
+    plan: Plan
+    executable: LoadedPlan
+    loaded_from_cache: bool
+    record: KeyRecord | None = None
+    builds: int = 0
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A compile_model call: the device, checked properties, and the cache in use (or None)."""
+
+    device: Device
+    properties: Mapping[str, Any]
+    cache: Layers | None
+
+
+class Plugin(ABC):
+    """One kind of device."""
+
+    name: str
+    export_import: bool
+
+    def capabilities(self, device: Device) -> tuple[str, ...]:
+        """What OPTIMIZATION_CAPABILITIES reports."""
+        found = ["FP32"]
+        if device.target.fp16:
+            found.append("FP16")
+        if device.target.fp64:
+            found.append("FP64")
+        if self.export_import:
+            found.append("EXPORT_IMPORT")
+        return tuple(found)
+
+    @abstractmethod
+    def compile(self, source: Source, request: Request) -> Loaded:
+        """The model on the device, from the cache where it is there."""
+
+    def export(self, loaded: Loaded, device: Device) -> bytes:
+        """The compiled model as a blob."""
+        raise DeviceError(self._no_export(device))
+
+    def load_blob(self, blob: bytes | memoryview | Path, request: Request) -> Loaded:
+        """The compiled model a blob holds."""
+        raise DeviceError(self._no_export(request.device))
+
+    def _no_export(self, device: Device) -> str:
+        return (
+            f"{device.info.name} keeps program binaries, not whole models, and so can neither export "
+            "nor import one: set CACHE_DIR there, or use CPU ('EXPORT_IMPORT' in "
+            "OPTIMIZATION_CAPABILITIES tells beforehand)"
+        )

@@ -1,0 +1,81 @@
+"""What every plugin does on a miss: graph -> passes -> plan; and the key fields of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinfer.cache.record import FieldValue
+from clinfer.properties import SETTABLE
+
+if TYPE_CHECKING:
+    from clinfer.device.discover import Device
+    from clinfer.graph.model import Model
+    from clinfer.lowering.plan import Plan
+
+_GENERATING = ("graph", "passes", "lowering")
+
+
+def plan_model(model: Model, device: Device) -> Plan:
+    """The plan of a model for a device; nothing is built yet."""
+    from clinfer.lowering.choose import choose
+    from clinfer.lowering.lower import lower
+    from clinfer.passes.pipeline import optimise
+
+    graph = model.graph()
+    optimise(graph)
+    return lower(graph, device.target, choose)
+
+
+def device_fields(device: Device) -> dict[str, FieldValue]:
+    """The fields of a key that name a device and its driver."""
+    info = device.info
+    return {
+        "device": info.full_name,
+        "device_version": info.device_version,
+        "driver": info.driver_version,
+        "platform": info.platform,
+        "platform_version": info.platform_version,
+    }
+
+
+def compile_fields(device: Device, properties: Mapping[str, Any]) -> dict[str, FieldValue]:
+    """The fields of a key that name how a graph becomes sources."""
+    chosen = {name: str(properties[name]) for name, p in SETTABLE.items() if p.compiles}
+    return {
+        "generator": generator_digest(),
+        "target": sha256(repr(_ordered(device.target)).encode()).hexdigest(),
+        **{name.lower(): value for name, value in chosen.items()},
+    }
+
+
+@lru_cache(maxsize=1)
+def generator_digest() -> str:
+    """SHA-256 over the code that turns graphs into sources: other code, other programs.
+
+    Files in order of their path below the two packages; paths of the machine do not enter.
+    """
+    import clinfer_kernels
+
+    runtime = Path(__file__).resolve().parent.parent
+    kernels = Path(str(clinfer_kernels.__file__)).resolve().parent
+    digest = sha256()
+    for base, folders in ((runtime, _GENERATING), (kernels, (".",))):
+        files = sorted(f for name in folders for f in (base / name).rglob("*") if _is_source(f))
+        for file in files:
+            digest.update(file.relative_to(base).as_posix().encode() + b"\0")
+            digest.update(sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _is_source(file: Path) -> bool:
+    return file.suffix in (".py", ".cl", ".json")
+
+
+def _ordered(target: Any) -> list[tuple[str, Any]]:
+    """A target's fields with sets in order, so that their text is the same in every process."""
+    values = vars(target).items()
+    return [(k, sorted(v) if isinstance(v, frozenset) else v) for k, v in sorted(values)]

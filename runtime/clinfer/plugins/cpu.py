@@ -1,0 +1,133 @@
+"""The CPU plugin: whole compiled models in the cache, exported and imported as blobs.
+
+A blob is a container (`clinfer.cache.entry`) of kind 'model' with the sections
+
+    plan       the plan as JSON
+    weights    the packed weights, page-aligned, used in place
+    binaries   program binaries one after another
+    index      JSON: the length of each binary
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinfer.cache.entry import Entry, read, to_bytes
+from clinfer.cache.record import FieldValue, KeyRecord
+from clinfer.errors import BlobError, BuildError, CompileRequiredError
+from clinfer.plugins.base import Loaded, Plugin, Request, Source
+from clinfer.plugins.compiler import compile_fields, device_fields, plan_model
+from clinfer.plugins.gpu import build_and_store
+
+if TYPE_CHECKING:
+    from clinfer.device.discover import Device
+    from clinfer.lowering.plan import Plan
+
+BLOB_FORMAT = 1
+
+
+class CpuPlugin(Plugin):
+    """Full model export and import."""
+
+    name = "CPU"
+    export_import = True
+
+    def compile(self, source: Source, request: Request) -> Loaded:
+        record = model_record(source, request)
+        if request.cache is not None:
+            entry = request.cache.get(record)
+            if entry is not None:
+                try:
+                    return _from_entry(entry, request)
+                except (BlobError, BuildError) as error:
+                    request.cache.reject(entry, str(error))
+            if not request.cache.mode.compiles:
+                raise CompileRequiredError(request.cache.explain(record, "the compiled model"))
+        start = time.perf_counter()
+        loaded = _build(source, request, record)
+        if request.cache is not None:
+            seconds = time.perf_counter() - start
+            request.cache.put(record, _sections(loaded), seconds=seconds)
+        return loaded
+
+    def export(self, loaded: Loaded, device: Device) -> bytes:
+        assert loaded.record is not None
+        return to_bytes(loaded.record, _sections(loaded))
+
+    def load_blob(self, blob: bytes | memoryview | Path, request: Request) -> Loaded:
+        """Raises `BlobError` for a damaged blob or one of another device, driver or format."""
+        entry = read(blob, expect_kind="model")
+        expected: dict[str, FieldValue] = {"format": BLOB_FORMAT, **device_fields(request.device)}
+        entry.record.require(expected, "the blob")
+        try:
+            return _from_entry(entry, request)
+        except BuildError as error:
+            raise BlobError(f"the driver refused a program of the blob: {error}") from error
+
+
+def model_record(source: Source, request: Request) -> KeyRecord:
+    """The key of a compiled model: content, shapes, properties, generator, device, driver."""
+    fields: dict[str, FieldValue] = {
+        "format": BLOB_FORMAT,
+        "model": source.digest or "",
+        "shapes": source.shapes,
+        **compile_fields(request.device, request.properties),
+        **device_fields(request.device),
+    }
+    return KeyRecord.make("model", fields)
+
+
+def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
+    from clinfer.device.executor import LoadedPlan
+
+    plan = plan_model(source.read(), request.device)
+    without_store = Request(request.device, request.properties, None)
+    programs = build_and_store(plan.programs, without_store) if plan.programs else []
+    executable = LoadedPlan(request.device, plan, programs)
+    return Loaded(plan, executable, False, record, builds=len(programs))
+
+
+def _sections(loaded: Loaded) -> dict[str, Any]:
+    from clinfer.lowering.plan_io import dump
+
+    text, weights = dump(loaded.plan)
+    binaries = [program.binary() for program in loaded.executable.programs]
+    return {
+        "plan": text,
+        "index": json.dumps([len(b) for b in binaries]).encode(),
+        "binaries": binaries,
+        "weights": weights,
+    }
+
+
+def _from_entry(entry: Entry, request: Request) -> Loaded:
+    from clinfer.device.executor import LoadedPlan
+    from clinfer.device.programs import SourceProgram, load
+    from clinfer.lowering.plan_io import load as load_plan
+
+    plan = load_plan(entry.section("plan"), entry.section("weights"))
+    binaries = _split(entry, plan)
+    programs = [
+        load(request.device, SourceProgram(p.source, p.options, p.entry), binary)
+        for p, binary in zip(plan.programs, binaries, strict=True)
+    ]
+    return Loaded(plan, LoadedPlan(request.device, plan, programs), True, entry.record)
+
+
+def _split(entry: Entry, plan: Plan) -> list[bytes]:
+    lengths = json.loads(bytes(entry.section("index")))
+    data = entry.section("binaries")
+    if not isinstance(lengths, list) or any(type(n) is not int or n < 0 for n in lengths):
+        raise BlobError("the index of binaries is not a list of lengths")
+    if len(lengths) != len(plan.programs) or sum(lengths) != len(data):
+        raise BlobError(f"{len(lengths)} binaries for {len(plan.programs)} programs")
+    binaries: list[bytes] = []
+    start = 0
+    for length in lengths:
+        binaries.append(bytes(data[start : start + length]))
+        start += length
+    return binaries
+

@@ -1,0 +1,115 @@
+"""The GPU plugin: program binaries in the cache, one entry per program, shared by all models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clinfer.cache.record import FieldValue, KeyRecord
+from clinfer.errors import BuildError, CompileRequiredError
+from clinfer.plugins.base import Loaded, Plugin, Request, Source
+from clinfer.plugins.compiler import device_fields, plan_model
+from clinfer.properties import COMPILATION_NUM_THREADS
+
+if TYPE_CHECKING:
+    from clinfer.cache.layers import Layers
+    from clinfer.device.discover import Device
+    from clinfer.device.programs import BuiltProgram
+    from clinfer.lowering.plan import Program
+
+PROGRAM_FORMAT = 1
+
+
+class GpuPlugin(Plugin):
+    """Kernel caching; whole models are neither exported nor imported."""
+
+    name = "GPU"
+    export_import = False
+
+    def compile(self, source: Source, request: Request) -> Loaded:
+        from clinfer.device.executor import LoadedPlan
+
+        plan = plan_model(source.read(), request.device)
+        programs, built = load_or_build(plan.programs, request)
+        executable = LoadedPlan(request.device, plan, programs)
+        return Loaded(plan, executable, loaded_from_cache=False, builds=built)
+
+
+def program_record(program: Program, device: Device) -> KeyRecord:
+    """The key of one program's binary."""
+    fields: dict[str, FieldValue] = {
+        "format": PROGRAM_FORMAT,
+        "entry": program.entry,
+        "source": program.digest,
+        "options": program.options,
+        **device_fields(device),
+    }
+    return KeyRecord.make("program", fields)
+
+
+def load_or_build(
+    programs: Sequence[Program], request: Request
+) -> tuple[list[BuiltProgram], int]:
+    """The programs, from the cache where they are there; and how many had to be built.
+
+    A binary that the driver refuses is a miss: the program is built from its source.
+    """
+    found = [_load(program, request) for program in programs]
+    missing = [i for i, program in enumerate(found) if program is None]
+    if missing:
+        built = build_and_store([programs[i] for i in missing], request)
+        for index, program in zip(missing, built, strict=True):
+            found[index] = program
+    return [program for program in found if program is not None], len(missing)
+
+
+def _load(program: Program, request: Request) -> BuiltProgram | None:
+    from clinfer.device.programs import SourceProgram, load
+
+    if request.cache is None:
+        return None
+    record = program_record(program, request.device)
+    entry = request.cache.get(record)
+    if entry is None:
+        return None
+    source = SourceProgram(program.source, program.options, program.entry)
+    try:
+        return load(request.device, source, bytes(entry.section("binary")))
+    except BuildError as error:
+        request.cache.reject(entry, str(error))
+        return None
+
+
+def build_and_store(programs: Sequence[Program], request: Request) -> list[BuiltProgram]:
+    """Builds programs from source in parallel and keeps their binaries."""
+    from clinfer.device.programs import SourceProgram, build
+
+    _forbid_in_cache_only(programs, request)
+    sources = [SourceProgram(p.source, p.options, p.entry) for p in programs]
+    start = time.perf_counter()
+    built = build(request.device, sources, jobs=request.properties[COMPILATION_NUM_THREADS])
+    seconds = (time.perf_counter() - start) / len(programs)
+    if request.cache is not None:
+        _store(programs, built, request.cache, request.device, seconds)
+    return built
+
+
+def _store(
+    programs: Sequence[Program],
+    built: Sequence[BuiltProgram],
+    cache: Layers,
+    device: Device,
+    seconds: float,
+) -> None:
+    for program, ready in zip(programs, built, strict=True):
+        record = program_record(program, device)
+        cache.put(record, {"binary": ready.binary()}, seconds=seconds)
+
+
+def _forbid_in_cache_only(programs: Sequence[Program], request: Request) -> None:
+    cache = request.cache
+    if cache is None or cache.mode.compiles:
+        return
+    record = program_record(programs[0], request.device)
+    raise CompileRequiredError(cache.explain(record, f"program '{programs[0].entry}'"))

@@ -1,0 +1,31 @@
+"""The memory plan: buffers alive at the same time never overlap, others share memory."""
+
+from __future__ import annotations
+
+from clinfer.lowering.memory import Lifetime, plan_arena
+from hypothesis import given
+from hypothesis import strategies as st
+
+LIFETIMES = st.lists(
+    st.tuples(st.integers(0, 5000), st.integers(0, 20), st.integers(0, 20)).map(
+        lambda t: Lifetime(t[0], min(t[1:]), max(t[1:]))
+    ),
+    max_size=24,
+)
+
+
+@given(LIFETIMES, st.sampled_from([1, 64, 128, 512]))
+def test_buffers_alive_together_do_not_overlap(buffers, alignment):
+    arena = plan_arena(buffers, alignment)
+    for i, (a, start) in enumerate(zip(buffers, arena.offsets, strict=True)):
+        assert start % alignment == 0
+        assert start + a.nbytes <= arena.nbytes or a.nbytes == 0
+        for b, other in list(zip(buffers, arena.offsets, strict=True))[:i]:
+            together = a.first <= b.last and b.first <= a.last
+            apart = start + a.nbytes <= other or other + b.nbytes <= start
+            assert apart or not together
+
+
+def test_a_chain_needs_two_buffers_of_memory():
+    chain = [Lifetime(1000, i, i + 1) for i in range(10)]
+    assert plan_arena(chain, 8).nbytes == 2000
