@@ -1,0 +1,174 @@
+// Functions that kernels call, one section each. `common.with_helpers` copies the needed ones into a
+// kernel's text, with $T the type they compute in ("float8"), $E its element type ("float"),
+// $M the type its comparisons yield ("int8") and $U the unsigned type of its size.
+//
+//   //// NAME            section for every width          //// NAME scalar | vector   by width
+//
+// A section defines NAME_$T. Vector sections use operators only, because calls into a runtime's
+// built-in library are often done lane by lane; scalar sections use the built-in functions.
+// The polynomials are minimax fits made for these kernels (iteratively reweighted least squares in
+// double precision); the errors given are those of the fit.
+
+//// exp scalar
+static $T exp_$T($T x) { return exp(x); }
+
+//// exp vector
+// e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2. ln 2 is split in two so that n times its high
+// part is exact; 2^n is applied as two factors, so that overflow and denormal results come out right.
+// Relative error of the polynomial: 2e-9.
+static $T exp_$T($T x) {
+    x = x < -105.0f ? ($T)(-105.0f) : x;
+    x = x > 89.5f ? ($T)(89.5f) : x;
+    const $T shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are n
+    const $M n = as_$M(shifted) - 0x4B400000;
+    const $T whole = shifted - 12582912.0f;
+    $T r = x - whole * 0.693359375f;
+    r = r + whole * 2.12194440e-4f;
+    $T p = r * 1.383654191158712e-3f + 8.375054225325584e-3f;
+    p = p * r + 0.04166824370622635f;
+    p = p * r + 0.16666416823863983f;
+    p = p * r + 0.49999991059303284f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const $M half_n = n >> 1;
+    return p * as_$T((half_n + 127) << 23) * as_$T((n - half_n + 127) << 23);
+}
+
+//// tanh scalar
+static $T tanh_$T($T x) { return tanh(x); }
+
+//// tanh vector
+// |x| < 0.625: x P(x^2), relative error 4e-9; else sign(x) (1 - 2 / (e^2|x| + 1)).
+static $T tanh_$T($T x) {
+    const $T a = abs_$T(x);
+    const $T s = x * x;
+    $T p = s * -5.672421772032976e-3f + 0.02060314640402794f;
+    p = p * s - 0.0537252314388752f;
+    p = p * s + 0.13331185281276703f;
+    p = p * s - 0.3333326280117035f;
+    p = p * s * x + x;
+    const $T big = 1.0f - 2.0f / (exp_$T(a + a) + 1.0f);
+    const $T signed_big = as_$T(as_$M(big) | (as_$M(x) & (int)0x80000000));
+    return a < 0.625f ? p : signed_big;
+}
+
+//// erf scalar
+static $T erf_$T($T x) { return erf(x); }
+
+//// erf vector
+// |x| < 1: x P(x^2), error 4e-8; else sign(x) (1 - e^-Q(|x|)), Q fitting -log(erfc), error 2e-8.
+static $T erf_$T($T x) {
+    const $T s = x * x;
+    $T p = s * -5.660153110511601e-4f + 4.924789071083069e-3f;
+    p = p * s - 0.02671770751476288f;
+    p = p * s + 0.112804114818573f;
+    p = p * s - 0.3761235475540161f;
+    p = (p * s + 1.1283791065216064f) * x;
+    const $T a = abs_$T(x);
+    const $T b = a > 3.95f ? ($T)(3.95f) : a;  // erf(3.95) is 1 in float32
+    $T q = b * 1.2004321906715631e-3f - 0.015179246664047241f;
+    q = q * b + 0.08989066630601883f;
+    q = q * b + 0.6525660753250122f;
+    q = q * b + 1.1188774108886719f;
+    q = q * b + 2.250012708827853e-3f;
+    const $T big = 1.0f - exp_$T(-q);
+    const $T signed_big = as_$T(as_$M(big) | (as_$M(x) & (int)0x80000000));
+    return a < 1.0f ? p : signed_big;
+}
+
+//// abs
+static $T abs_$T($T x) { return as_$T(as_$M(x) & 0x7FFFFFFF); }
+
+//// maxnan
+// The greater value; NaN where either is NaN.
+static $T maxnan_$T($T a, $T b) { return ((a > b) | (a != a)) ? a : b; }
+
+//// minnan
+// The smaller value; NaN where either is NaN.
+static $T minnan_$T($T a, $T b) { return ((a < b) | (a != a)) ? a : b; }
+
+//// quotient
+// C's integer division, with x / 0 = 0 and no trap for the least integer over -1.
+static $T quotient_$T($T a, $T b) {
+    const $T one = 1;
+    const $T zero = 0;
+    const $T minus = -1;
+    const $T safe = ((b == zero) | (b == minus)) ? one : b;
+    const $T q = a / safe;
+    return b == zero ? zero : (b == minus ? zero - q : q);
+}
+
+//// uquotient
+// Unsigned division, with x / 0 = 0.
+static $T uquotient_$T($T a, $T b) {
+    const $T one = 1;
+    const $T zero = 0;
+    return b == zero ? zero : a / (b == zero ? one : b);
+}
+
+//// remainder
+// C's remainder (the sign of `a`), with x % 0 = 0 and no trap for the least integer over -1.
+static $T remainder_$T($T a, $T b) {
+    const $T one = 1;
+    const $T zero = 0;
+    const $T minus = -1;
+    return a % (((b == zero) | (b == minus)) ? one : b);
+}
+
+//// uremainder
+static $T uremainder_$T($T a, $T b) {
+    const $T one = 1;
+    const $T zero = 0;
+    return a % (b == zero ? one : b);
+}
+
+//// modulo
+// Python's remainder: the sign of `b`.
+static $T modulo_$T($T a, $T b) {
+    const $T zero = 0;
+    const $T r = remainder_$T(a, b);
+    return ((r != zero) & ((r ^ b) < zero)) ? r + b : r;
+}
+
+//// fmodulo
+// Python's remainder of floats: the sign of `b`.
+static $T fmodulo_$T($T a, $T b) {
+    const $T zero = 0;
+    const $T r = fmod(a, b);
+    return ((r != zero) & ((r < zero) != (b < zero))) ? r + b : r;
+}
+
+//// ipow
+// a^n for integers by squaring; n < 0 gives what truncation of 1 / a^-n gives.
+static $T ipow_$T($T a, $T n) {
+    const $T zero = 0;
+    const $T one = 1;
+    $T result = one;
+    $T base = a;
+    $T left = n < zero ? zero : n;
+    for (int bit = 0; bit < (int)sizeof($E) * 8; ++bit) {
+        const $T odd = left & one;
+        result = odd != zero ? result * base : result;
+        base = base * base;
+        left = left >> one;
+    }
+    const $T sign = (n & one) != zero ? a : one;
+    const $T tiny = a == one ? one : (a == zero - one ? sign : zero);
+    return n < zero ? tiny : result;
+}
+
+//// softplus
+// log(1 + e^x) without overflow.
+static $T softplus_$T($T x) {
+    const $T zero = 0;
+    const $T a = x < zero ? x : zero - x;
+    return (x < zero ? zero : x) + log1p(exp(a));
+}
+
+//// touint
+// A float to uint32: truncated; negative values wrap.
+static $U touint_$T($T x) {
+    const $M low = cvt_${M}_$T(x);
+    const $M high = cvt_${M}_$T(x - 2147483648.0f) ^ (int)0x80000000;
+    return as_$U(x < 2147483648.0f ? low : high);
+}

@@ -1,0 +1,81 @@
+"""Completes a kernel's text: puts in front of it the helper functions it calls, and only those.
+
+    with_helpers("... store_float32x8(exp_float8(load_float32x8(x + i)), y + i); ...", target)
+
+A helper's name says what it is: mathematical functions are sections of `common.cl` (`exp_float8`),
+loads, stores and conversions come from `memory.py` (`load_float16x8`, `cvt_int8_float8`). The text
+differs between compiler families where their built-in functions do; the names do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+
+from clinfer_kernels import memory, types
+from clinfer_kernels.spec import Target
+
+_CALL = re.compile(r"\b([a-z]\w*_\w+)\(")
+_VECTOR = re.compile(r"(u?(?:char|short|int|long)|float|double)(8|4|16|2)?$")
+_SECTION = re.compile(r"^//// (\w+)(?: (scalar|vector))?\n", re.M)
+
+
+def with_helpers(body: str, target: Target) -> str:
+    """The text of a program: the helpers `body` calls, each before its first use, and `body`."""
+    texts: dict[str, str] = {}
+    _collect(body, target, texts)
+    parts = [_pragmas(body), *memory.prologue(texts, target), *texts.values(), body.strip("\n")]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def kernel_head(name: str, local_size: Iterable[int] = (1, 1, 1)) -> str:
+    """'__kernel __attribute__((...)) void name(': what every entry point begins with."""
+    x, y, z = (*local_size, 1, 1, 1)[:3]
+    return f"__kernel __attribute__((reqd_work_group_size({x}, {y}, {z})))\nvoid {name}("
+
+
+def _collect(text: str, target: Target, texts: dict[str, str], within: str = "") -> None:
+    for name in dict.fromkeys(_CALL.findall(text)):
+        if name in texts or name == within:
+            continue
+        helper = memory.helper(name, target) or _math_helper(name)
+        if helper is not None:
+            _collect(helper, target, texts, name)
+            texts[name] = helper
+
+
+@lru_cache(maxsize=1024)
+def _math_helper(name: str) -> str | None:
+    base, _, ctype = name.rpartition("_")
+    match = _VECTOR.match(ctype)
+    sections = _sections()
+    if match is None:
+        return None
+    scalar, width = match[1], int(match[2] or 1)
+    text = sections.get((base, "scalar" if width == 1 else "vector")) or sections.get((base, ""))
+    if text is None:
+        return None
+    mask = types.mask_type(scalar)
+    return Template(text).substitute(
+        T=ctype,
+        E=scalar,
+        M=types.vector(mask, width),
+        U=types.vector(f"u{mask}", width),
+    )
+
+
+@lru_cache(maxsize=1)
+def _sections() -> dict[tuple[str, str], str]:
+    text = Path(__file__).with_name("common.cl").read_text(encoding="utf-8")
+    parts = _SECTION.split(text)
+    triples = zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+    return {(name, width or ""): body.strip("\n") for name, width, body in triples}
+
+
+def _pragmas(body: str) -> str:
+    if "double" in body:
+        return "#pragma OPENCL EXTENSION cl_khr_fp64 : enable"
+    return ""
