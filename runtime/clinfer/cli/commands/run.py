@@ -1,0 +1,143 @@
+"""`clinfer run`: one inference from files, predictions and accuracy where there are labels."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clinfer.cli import common
+from clinfer.cli.output import emit_json, table
+
+HELP = "run a model on inputs from .npy or .npz files"
+_SHOWN = 20
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL --input --output --device --cache-dir --shape."""
+    common.model_argument(parser)
+    common.device_argument(parser)
+    common.shape_argument(parser)
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="an input's array, or an .npz file with arrays by name (default: MODEL's name with "
+        ".npz where that file exists, else random values)",
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help="write outputs as .npy files")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compiles, runs once, prints what came out."""
+    core = common.core(options)
+    start = time.perf_counter()
+    model = common.reshaped(core, options.model, options.shape)
+    compiled = core.compile_model(model, options.device)
+    load = time.perf_counter() - start
+    arrays, origin = _inputs(options, compiled.inputs)
+    names = [port.name for port in compiled.inputs]
+    request = compiled.create_infer_request()
+    start = time.perf_counter()
+    results = request.infer({n: arrays[n] for n in names if n in arrays})
+    seconds = time.perf_counter() - start
+    report = {
+        "model": str(options.model),
+        "device": compiled.get_property("FULL_DEVICE_NAME"),
+        "loaded_from_cache": compiled.get_property("LOADED_FROM_CACHE"),
+        "programs_built": compiled.programs_built,
+        "host_steps": len(compiled.host_steps),
+        "load_seconds": load,
+        "run_seconds": seconds,
+        "inputs": origin,
+        "outputs": [_summary(n, v) for n, v in results.to_dict().items()],
+    }
+    scores = results[0]
+    labels = compiled.plan.metadata.get("clinfer.labels", "")
+    if _is_classes(scores):
+        report["predictions"] = _predictions(scores, labels)
+        if "label" in arrays:
+            right = np.argmax(scores, axis=1) == arrays["label"]
+            report["accuracy"] = float(np.mean(right))
+            report["right"] = int(np.sum(right))
+    if options.output is not None:
+        report["files"] = _write(options.output, results.to_dict())
+    if options.json:
+        emit_json(report)
+    else:
+        _print(report)
+    return 0
+
+
+def _inputs(options: argparse.Namespace, ports: Any) -> tuple[dict[str, Any], str]:
+    files = list(options.input)
+    beside = options.model.with_suffix(".npz")
+    if not files and beside.is_file():
+        files = [str(beside)]
+    if not files:
+        return common.random_inputs(ports, {}), "random values (give arrays with --input)"
+    return common.read_inputs(files, ports), ", ".join(files)
+
+
+def _is_classes(scores: Any) -> bool:
+    return (
+        isinstance(scores, np.ndarray)
+        and scores.ndim == 2
+        and scores.dtype.kind == "f"
+        and scores.shape[0] > 0
+        and 1 < scores.shape[1] <= 100_000
+    )
+
+
+def _predictions(scores: Any, labels: str) -> list[str]:
+    names = labels.split(",") if labels else []
+    best = np.argmax(scores, axis=1)
+    return [names[i] if i < len(names) else str(i) for i in best.tolist()]
+
+
+def _summary(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or value.size == 0:
+        return {"output": name, "type": str(getattr(value, "dtype", type(value).__name__))}
+    return {
+        "output": name,
+        "type": f"{value.dtype}{list(value.shape)}",
+        "min": float(value.min()),
+        "mean": float(value.mean()),
+        "max": float(value.max()),
+    }
+
+
+def _write(folder: Path, results: Mapping[str, Any]) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index, value in enumerate(results.values()):
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in list(results)[index])
+        path = folder / f"{name.lstrip('.') or index}.npy"
+        np.save(path, value, allow_pickle=False)
+        files.append(str(path))
+    return files
+
+
+def _print(report: dict[str, Any]) -> None:
+    origin = "from the cache" if report["loaded_from_cache"] else "compiled"
+    print(
+        f"{report['model']} on {report['device']}: {origin} in {report['load_seconds']:.2f} s "
+        f"({report['programs_built']} programs built, {report['host_steps']} host steps), "
+        f"run in {report['run_seconds'] * 1e3:.1f} ms"
+    )
+    print(f"inputs: {report['inputs']}")
+    table(report["outputs"], list(report["outputs"][0]))
+    if "predictions" in report:
+        shown = " ".join(report["predictions"][:_SHOWN])
+        more = len(report["predictions"]) - _SHOWN
+        print(f"predictions: {shown}" + (f" ... ({more} more)" if more > 0 else ""))
+    if "accuracy" in report:
+        count = len(report["predictions"])
+        print(f"accuracy: {report['accuracy']:.1%} ({report['right']} of {count})")
+    for file in report.get("files", ()):
+        print(f"wrote {file}")

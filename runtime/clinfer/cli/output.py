@@ -1,0 +1,90 @@
+"""What commands print: lines and tables for people, or one JSON document; progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Told of each finished piece of work."""
+
+    def step(self, label: str) -> None:
+        """One more piece is done."""
+
+
+class _Lines:
+    def __init__(self, title: str, total: int) -> None:
+        self._title = title
+        self._total = total
+        self._done = 0
+
+    def step(self, label: str) -> None:
+        self._done += 1
+        print(f"{self._title} {self._done}/{self._total}: {label}", file=sys.stderr, flush=True)
+
+
+class _Rich:
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar = bar
+        self._task = task
+
+    def step(self, label: str) -> None:
+        self._bar.update(self._task, advance=1, description=label)
+
+
+@contextmanager
+def progress(title: str, total: int, quiet: bool = False) -> Iterator[Progress]:
+    """A progress bar on a terminal where rich is installed, plain lines otherwise."""
+    if quiet:
+        yield _Silent()
+        return
+    try:
+        if not sys.stderr.isatty():
+            raise ImportError
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+    except ImportError:
+        yield _Lines(title, total)
+        return
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        yield _Rich(bar, bar.add_task(title, total=total))
+
+
+class _Silent:
+    def step(self, label: str) -> None:
+        pass
+
+
+def emit_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(document, indent=2, default=str))
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Rows in columns, numbers to the right."""
+    texts = [[_text(row.get(c, "")) for c in columns] for row in rows]
+    widths = [max(len(c), *(len(r[i]) for r in texts), 0) for i, c in enumerate(columns)]
+    right = [all(isinstance(row.get(c), (int, float)) for row in rows) for c in columns]
+    for cells in ([*columns], *texts):
+        padded = [
+            cell.rjust(w) if r else cell.ljust(w)
+            for cell, w, r in zip(cells, widths, right, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def size_text(nbytes: float) -> str:
+    """Bytes for people: '12.3 MiB'."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} GiB"
