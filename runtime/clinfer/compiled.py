@@ -8,11 +8,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 import numpy as np
-from clinfer_kernels.dims import Dim
 
 from clinfer import dtypes, properties
 from clinfer.errors import ClinferError, InputError, PropertyError
 from clinfer.graph.model import Port
+from clinfer_kernels.dims import Dim
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
@@ -318,8 +318,7 @@ def _pairs(ports: Sequence[Port], inputs: Inputs) -> Iterable[tuple[Any, Any]]:
     ):
         if len(inputs) != len(ports):
             raise InputError(
-                f"{len(inputs)} inputs given; the model has {len(ports)}: "
-                f"{[p.name for p in ports]}"
+                f"{len(inputs)} inputs given; the model has {len(ports)}: {[p.name for p in ports]}"
             )
         return enumerate(inputs)
     if len(ports) != 1:
@@ -368,9 +367,7 @@ def _converted(port: Port, value: Any, expected: np.dtype[Any]) -> Array:
     except ValueError as error:
         raise InputError(f"input '{port.name}' is not an array: {error}") from None
     if array.dtype != expected and not np.can_cast(array.dtype, expected, "same_kind"):
-        raise InputError(
-            f"input '{port.name}' holds {array.dtype} values, expected {port.dtype}"
-        )
+        raise InputError(f"input '{port.name}' holds {array.dtype} values, expected {port.dtype}")
     return array.astype(expected)
 
 
@@ -383,9 +380,7 @@ def _check_shape(port: Port, array: Array) -> None:
     )
     if not fits:
         shape = "[" + ", ".join("?" if d is None else str(d) for d in port.shape) + "]"
-        raise InputError(
-            f"input '{port.name}' has shape {list(array.shape)}, expected {shape}"
-        )
+        raise InputError(f"input '{port.name}' has shape {list(array.shape)}, expected {shape}")
 
 
 def _port(port: PlanPort) -> Port:

@@ -183,7 +183,9 @@ class Core:
 
         directory = str(settings[properties.CACHE_DIR])
         mode = str(settings[properties.CACHE_MODE])
-        if mode == "off" or (not directory and not config.CACHE_PATH.get() and mode != "cache-only"):
+        if mode == "off" or (
+            not directory and not config.CACHE_PATH.get() and mode != "cache-only"
+        ):
             return None
         key = (directory, mode)
         if key not in self._caches:
@@ -218,5 +220,3 @@ class Core:
 
 def _is_proto(model: object) -> bool:
     return hasattr(model, "SerializeToString") and hasattr(model, "graph")
-
-

@@ -54,7 +54,21 @@ BY_ONNX = {entry.onnx: entry for entry in _TABLE}
 
 # What kernels compute with; the other types live in host steps.
 DEVICE_DTYPES = frozenset(
-    "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
+    [
+        "float32",
+        "float64",
+        "float16",
+        "bfloat16",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+    ]
 )
 
 

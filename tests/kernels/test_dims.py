@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clinfer_kernels.dims import (
     ceildiv,
     divide_exactly,
@@ -17,8 +20,6 @@ from clinfer_kernels.dims import (
     symbols,
     to_json,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 BATCH = sym("batch")
 SEQ = sym("seq")

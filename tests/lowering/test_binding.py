@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from clinfer.errors import InputError, ShapeError
 from clinfer.lowering.binding import bind_inputs
 from clinfer.lowering.plan import Buffer, Constraint, Plan, PlanPort

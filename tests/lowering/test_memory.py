@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from clinfer.lowering.memory import Lifetime, plan_arena
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clinfer.lowering.memory import Lifetime, plan_arena
 
 LIFETIMES = st.lists(
     st.tuples(st.integers(0, 5000), st.integers(0, 20), st.integers(0, 20)).map(

@@ -2,13 +2,13 @@
 
 `Layers.open()` gives what the plugins use: look an entry up by its `KeyRecord`, build on a miss,
 put what was built. docs/cache-format.md describes the files.
+`clinfer.cache.inventory` holds the types that listing and checking a store return.
 """
 
 from clinfer.cache.content import ContentDigest, content_digest
 from clinfer.cache.entry import Entry, read, read_header, to_bytes, write
 from clinfer.cache.folder import Removed
 from clinfer.cache.header import EntryError, Header
-from clinfer.cache.inventory import EntryInfo, Nearest, Problem, StoreInfo
 from clinfer.cache.layers import CacheMode, Layers, default_directory
 from clinfer.cache.locks import build_lock
 from clinfer.cache.record import FieldDifference, FieldValue, KeyRecord
@@ -20,20 +20,16 @@ __all__ = [
     "ContentDigest",
     "Entry",
     "EntryError",
-    "EntryInfo",
     "FieldDifference",
     "FieldValue",
     "Header",
     "KeyRecord",
     "Layers",
     "Miss",
-    "Nearest",
-    "Problem",
     "Reason",
     "Removed",
     "Stats",
     "Store",
-    "StoreInfo",
     "build_lock",
     "content_digest",
     "default_directory",

@@ -52,13 +52,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Removed:
-    """What a removal took away; bytes are file sizes."""
+    """What a removal took away, and the bytes of unpinned entries it left; bytes are file sizes."""
 
     entries: int
     bytes: int
-
-    def __add__(self, other: Removed) -> Removed:
-        return Removed(self.entries + other.entries, self.bytes + other.bytes)
+    left: int = 0
 
 
 class Folder:
@@ -148,23 +146,30 @@ class Folder:
         """Ends a pin; nothing happens where there is none. Raises OSError."""
         self.pin_mark(digest).unlink(missing_ok=True)
 
-    def prune(self, *, limit: int | None, age: float | None) -> Removed:
-        """Removes unpinned entries unused for `age` seconds, then the least recently used ones
-        until the entries take at most `limit` bytes."""
-        slots = sorted(self.slots(), key=lambda slot: slot.used)
+    def prune(self, *, limit: int | None, age: float | None, share: float = 1.0) -> Removed:
+        """Removes unpinned entries unused for `age` seconds; then, if the others take more than
+        `limit` bytes, the least recently used until they take at most `share` of it.
+
+        Pinned entries neither go nor count. The last entry stays if it fits the limit by itself.
+        """
         pinned = self.pins()
-        total = sum(slot.size for slot in slots)
-        oldest = None if age is None else time.time() - age
-        removed = Removed(0, 0)
-        for slot in slots:
-            if slot.digest in pinned:
-                continue
-            too_old = oldest is not None and slot.used < oldest
-            too_much = limit is not None and total - removed.bytes > limit
-            if too_old or too_much:
-                removed += _remove([slot])
+        free = [slot for slot in self.slots() if slot.digest not in pinned]
+        free.sort(key=lambda slot: slot.used)
+        oldest = 0.0 if age is None else time.time() - age
+        split = sum(slot.used < oldest for slot in free)
+        doomed = free[:split]
+        kept = sum(slot.size for slot in free[split:])
+        if limit is not None and kept > limit:
+            for slot in free[split:]:
+                alone = kept == slot.size
+                if kept <= limit * share or (alone and kept <= limit):
+                    break
+                doomed.append(slot)
+                kept -= slot.size
+        total = sum(slot.size for slot in free)
+        removed = _remove(doomed)
         self.sweep()
-        return removed
+        return Removed(removed.entries, removed.bytes, total - removed.bytes)
 
     def clear(self, *, keep_pinned: bool) -> Removed:
         """Removes entries, memos, locks and leftovers; pins and what they name unless kept."""

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from clinfer import config
 from clinfer.cache.entry import PAGE_ALIGNED, Entry
 from clinfer.cache.folder import UntrustedDirectoryError
-from clinfer.cache.inventory import Nearest
 from clinfer.cache.locks import LOCK_TIMEOUT, build_lock
 from clinfer.cache.record import KeyRecord
-from clinfer.cache.stats import Counters, Miss, Reason, Stats
+from clinfer.cache.stats import Counters, Miss, Reason, Stats, report
 from clinfer.cache.store import Store
 from clinfer.errors import PropertyError
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import SectionData
+    from clinfer.cache.inventory import Nearest
 
 
 class CacheMode(str, Enum):
@@ -170,6 +170,7 @@ class Layers:
         self._counters.rejected(entry.nbytes, entry.build_seconds)
         if self.writable is not None:
             self.writable.discard(entry.record)
+        report(Miss(Reason.REJECTED, f"{entry.record.digest}: {detail}"), loud=True)
 
     @contextmanager
     def building(self, record: KeyRecord, timeout: float = LOCK_TIMEOUT) -> Iterator[bool]:

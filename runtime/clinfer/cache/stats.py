@@ -50,6 +50,14 @@ class Miss:
     detail: str
 
 
+def report(miss: Miss, *, loud: bool) -> None:
+    """Logs a fault, as a warning or for debugging."""
+    import logging
+
+    level = logging.WARNING if loud else logging.DEBUG
+    logging.getLogger("clinfer.cache").log(level, "%s: %s", miss.reason, miss.detail)
+
+
 @dataclass(frozen=True)
 class Stats:
     """Counts since the start of this process; sizes in bytes, times in seconds.

@@ -9,21 +9,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clinfer import config
 from clinfer.cache.entry import PAGE_ALIGNED, Entry, payload_bytes, pieces, read
 from clinfer.cache.files import write_atomic, write_fault
-from clinfer.cache.folder import UntrustedDirectoryError
+from clinfer.cache.folder import Folder, Removed, UntrustedDirectoryError
 from clinfer.cache.header import EntryError
-from clinfer.cache.inventory import Inventory
 from clinfer.cache.record import KeyRecord
-from clinfer.cache.stats import Miss, Reason, Stats
+from clinfer.cache.stats import Counters, Miss, Reason, Stats, report
+from clinfer.errors import PropertyError
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import SectionData
+    from clinfer.cache.inventory import EntryInfo, Nearest, Problem, StoreInfo
 
 # Eviction goes below the limit, so that the next entries need no scan.
 _EVICT_TO = 0.9
@@ -31,12 +33,13 @@ _EVICT_TO = 0.9
 _SCAN_AFTER = 1 / 16
 
 
-class Store(Inventory):
+class Store:
     """A directory of entries. Threads and processes may share it.
 
     `size_limit` is in bytes; None: no limit. `allow_shared` uses a directory that others can write;
     None: as CLINFER_CACHE_ALLOW_SHARED says. A hit makes an entry recently used, at most once in
-    `touch_interval` seconds. Nothing is created before something is stored.
+    `touch_interval` seconds. Nothing is created before something is stored. Raises PropertyError
+    for text that cannot be a path.
     """
 
     def __init__(
@@ -48,9 +51,13 @@ class Store(Inventory):
         allow_shared: bool | None = None,
         touch_interval: float = 300.0,
     ) -> None:
-        super().__init__(
-            directory, readonly=readonly, size_limit=size_limit, allow_shared=allow_shared
-        )
+        shared = config.CACHE_ALLOW_SHARED.get() if allow_shared is None else allow_shared
+        self.directory = _directory(directory)
+        self.readonly = readonly
+        self.size_limit = size_limit
+        self.allow_shared = shared
+        self.folder = Folder(self.directory, allow_shared=shared)
+        self._counters = Counters()
         self._touch_interval = touch_interval
         self._lock = threading.Lock()
         self._size: int | None = None  # bytes of all entries at the last scan
@@ -117,7 +124,7 @@ class Store(Inventory):
 
     def discard(self, record: KeyRecord) -> bool:
         """Removes an entry; returns whether there was one that could be removed."""
-        return self._remove(self.folder.entry(record.digest))
+        return self.remove_file(self.folder.entry(record.digest))
 
     def recall(self, record: KeyRecord) -> Entry | None:
         """A memo: like `get`, but neither counted nor among the entries."""
@@ -131,19 +138,103 @@ class Store(Inventory):
         written = self._write(self.folder.memo(record.digest), record, sections, 0.0, ())
         return not isinstance(written, Miss)
 
+    def entries(self) -> Iterator[EntryInfo]:
+        """What is stored, most recently used first; entries with a damaged header are left out.
+
+        A directory that others can write is not looked into.
+        """
+        from clinfer.cache import inventory
+
+        return inventory.entries(self)
+
+    def nearest(self, record: KeyRecord) -> Nearest | None:
+        """The stored key of the same kind nearest to `record`, which itself is passed over."""
+        from clinfer.cache import inventory
+
+        return inventory.nearest(self, record)
+
+    def verify(self, *, remove: bool = False) -> list[Problem]:
+        """Reads and checks every entry whole; with `remove`, what failed is removed."""
+        from clinfer.cache import inventory
+
+        return inventory.verify(self, remove=remove)
+
+    def info(self) -> StoreInfo:
+        """The directory in numbers; reads the header of each entry."""
+        from clinfer.cache import inventory
+
+        return inventory.info(self)
+
+    def pin(self, record: KeyRecord) -> bool:
+        """Exempts an entry from eviction and pruning; False where that cannot be written."""
+        if self.readonly:
+            return False
+        try:
+            self.folder.pin(record.digest)
+        except (OSError, UntrustedDirectoryError):
+            return False
+        return True
+
+    def unpin(self, record: KeyRecord) -> bool:
+        """Ends a pin; False where that cannot be written."""
+        if self.readonly:
+            return False
+        try:
+            self.folder.unpin(record.digest)
+        except OSError:
+            return False
+        return True
+
+    def prune(self, *, limit: int | None = None, age: float | None = None) -> Removed:
+        """Removes entries unused for `age` seconds, then the least recently used until the rest
+        takes at most `limit` bytes. Pinned entries neither go nor count. A read-only store is left
+        as it is."""
+        if self.readonly:
+            return Removed(0, 0)
+        removed = self.folder.prune(limit=limit, age=age)
+        self._counters.evicted(removed.entries)
+        return removed
+
+    def clear(self, *, keep_pinned: bool = False) -> Removed:
+        """Removes all entries and memos. A read-only store is left as it is."""
+        if self.readonly:
+            return Removed(0, 0)
+        return self.folder.clear(keep_pinned=keep_pinned)
+
+    def refusal(self) -> Miss | None:
+        """Why the directory is not used at all, None where it is."""
+        try:
+            self.folder.check()
+        except UntrustedDirectoryError as error:
+            return Miss(Reason.REFUSED, str(error))
+        except OSError as error:
+            detail = f"the cache directory '{self.directory}' cannot be examined: {error}"
+            return Miss(Reason.UNREADABLE, detail)
+        return None
+
+    def remove_file(self, path: Path) -> bool:
+        """Removes a file of the store; returns whether it is gone by this call."""
+        if self.readonly:
+            return False
+        try:
+            path.unlink()
+        except OSError:
+            return False
+        return True
+
     def _read(self, path: Path, record: KeyRecord) -> Entry | Miss:
         refusal = self.refusal()
         if refusal is not None:
             self._report(refusal)
             return refusal
         try:
-            return read(path, expect_record=record, allow_shared=self._allow_shared)
+            return read(path, expect_record=record, allow_shared=self.allow_shared)
         except EntryError as error:
             miss = Miss(error.reason, f"{path}: {error}")
         except (OSError, MemoryError) as error:
             miss = Miss(Reason.UNREADABLE, f"{path}: {error}")
         if miss.reason in (Reason.DAMAGED, Reason.FOREIGN):
-            self._remove(path)
+            self.remove_file(path)
         if miss.reason is not Reason.ABSENT:
             self._report(miss)
         return miss
@@ -207,16 +298,21 @@ class Store(Inventory):
             known = self._size is not None and self._size + self._added <= self.size_limit
             if known and self._added <= self.size_limit * _SCAN_AFTER:
                 return
-            total = sum(slot.size for slot in self.folder.slots())
-            if total > self.size_limit:
-                total -= self.prune(limit=int(self.size_limit * _EVICT_TO)).bytes
-            self._size = total
+            removed = self.folder.prune(limit=self.size_limit, age=None, share=_EVICT_TO)
+            self._counters.evicted(removed.entries)
+            self._size = removed.left
             self._added = 0
 
     def _report(self, miss: Miss) -> None:
         """Logs a fault: the first of each reason as a warning, the rest for debugging."""
-        import logging
-
-        level = logging.DEBUG if miss.reason in self._reported else logging.WARNING
+        report(miss, loud=miss.reason not in self._reported)
         self._reported.add(miss.reason)
-        logging.getLogger("clinfer.cache").log(level, "%s: %s", miss.reason, miss.detail)
+
+
+def _directory(text: str | Path) -> Path:
+    path = Path(text)
+    if "\0" in str(path):
+        raise PropertyError(f"a cache directory cannot be named {str(path)!r}")
+    with suppress(RuntimeError):  # '~user' of an unknown user stays as it is
+        path = path.expanduser()
+    return path.absolute()

@@ -1,8 +1,8 @@
 """Runs a plan: weights on the device, arguments bound once, an in-order queue that replays steps.
 
-    LoadedPlan   one per compiled model: programs and weights, shared by all requests
-    Session      one per request: a queue, and an `Instance` for each set of input shapes
-    Instance     buffers, kernels with their arguments set, ready to replay
+LoadedPlan   one per compiled model: programs and weights, shared by all requests
+Session      one per request: a queue, and an `Instance` for each set of input shapes
+Instance     buffers, kernels with their arguments set, ready to replay
 """
 
 from __future__ import annotations
@@ -324,5 +324,3 @@ def _bytes_of(array: Array) -> Array:
     """The array's memory as bytes (element types of ml_dtypes have no buffer format of their own)."""
     flat = np.ascontiguousarray(array).reshape(-1)
     return flat.view(np.uint8) if flat.size else np.zeros(1, np.uint8)
-
-

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clinfer_kernels.spec import Tensor
-
 from clinfer.errors import ShapeError
 from clinfer.lowering.binding import Sizes, symbol_name
 from clinfer.lowering.plan import HostStep, Plan
+from clinfer_kernels.spec import Tensor
 
 
 class HostRunner:

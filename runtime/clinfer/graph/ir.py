@@ -7,14 +7,23 @@ constant). Passes change graphs in place through the methods here, which keep `u
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+
 from clinfer_kernels.dims import Dim
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[Dim, ...]
+
+
+class Constraint(NamedTuple):
+    """Two sizes that shape propagation took to be equal; checked when inputs bind their symbols."""
+
+    left: Dim
+    right: Dim
+    message: str
 
 
 @dataclass(eq=False)
@@ -24,6 +33,8 @@ class Value:
     `dtype` is a name of `clinfer.dtypes`, None where unknown; `shape` is None where the rank is
     unknown. `const` is its content where that is known when compiled. `symbolic` is the content of
     an integer tensor computed from sizes: an object array of `Dim`, exact for every input size.
+    `rational` is the same for a float tensor on the way from size to size (`graph.numbers`).
+    `type_proto` is the encoded ONNX type of what is no tensor (sequence, optional, map).
     """
 
     name: str
@@ -33,6 +44,8 @@ class Value:
     symbolic: Array | None = None
     producer: Node | None = None
     users: list[Node] = field(default_factory=list)
+    rational: Array | None = None
+    type_proto: bytes | None = None
 
     @property
     def rank(self) -> int | None:
@@ -113,12 +126,19 @@ class Graph:
     opsets: dict[str, int] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     output_names: list[str] = field(default_factory=list)
+    constraints: list[Constraint] = field(default_factory=list)
     _counter: int = 0
 
     def fresh(self, hint: str) -> str:
         """A value name not used before."""
         self._counter += 1
         return f"{hint}~{self._counter}"
+
+    def require_equal(self, left: Dim, right: Dim, message: str) -> None:
+        """Records that two sizes must be equal in every run; `message` says where and why."""
+        constraint = Constraint(left, right, message)
+        if left != right and all(c[:2] != constraint[:2] for c in self.constraints):
+            self.constraints.append(constraint)
 
     def constant(self, array: Array, hint: str = "const") -> Value:
         """A new constant value."""
@@ -223,6 +243,30 @@ class Graph:
             yield from (v for v in node.inputs if v is not None)
             yield from (v for v in node.outputs if v is not None)
         yield from self.outputs
+
+    def clone(self) -> Graph:
+        """A copy with nodes and values of its own; the arrays of constants are shared."""
+        values = {id(v): replace(v, producer=None, users=[]) for v in self.values()}
+
+        def mapped(value: Value | None) -> Value | None:
+            return None if value is None else values[id(value)]
+
+        copy = replace(
+            self,
+            nodes=[],
+            inputs=[values[id(v)] for v in self.inputs],
+            outputs=[values[id(v)] for v in self.outputs],
+            opsets=dict(self.opsets),
+            metadata=dict(self.metadata),
+            output_names=list(self.output_names),
+            constraints=list(self.constraints),
+        )
+        for node in self.nodes:
+            inputs = [mapped(v) for v in node.inputs]
+            outputs = [mapped(v) for v in node.outputs]
+            attrs = dict(node.attrs)
+            copy.insert(replace(node, inputs=inputs, outputs=outputs, attrs=attrs))
+        return copy
 
     def __str__(self) -> str:
         head = f"graph {self.name}({', '.join(map(repr, self.inputs))})"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clinfer_kernels import dims as dim_algebra
-from clinfer_kernels.dims import Dim, Expr
-
 from clinfer.errors import InputError, ShapeError
 from clinfer.lowering.memory import Arena, Lifetime, plan_arena
 from clinfer.lowering.plan import LaunchStep, Plan, PlanPort
+from clinfer_kernels import dims as dim_algebra
+from clinfer_kernels.dims import Dim, Expr
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clinfer_kernels.families import family_of
+
 from clinfer_kernels.spec import Kernel, Target
 
 

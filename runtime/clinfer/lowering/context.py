@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from clinfer_kernels.dims import Dim, product
-from clinfer_kernels.expr import identity
-from clinfer_kernels.spec import Kernel, Target, Tensor, dense, row_major
-from clinfer_kernels.specs import MatmulSpec, PointwiseSpec
 
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import UnsupportedError
 from clinfer.graph.ir import Array, Graph, Node, Value
+from clinfer_kernels.dims import Dim, product
+from clinfer_kernels.expr import identity
+from clinfer_kernels.spec import Kernel, Target, Tensor, dense, row_major
+from clinfer_kernels.specs import MatmulSpec, PointwiseSpec
 
 Chooser = Callable[[Any, Target], Kernel | None]
 
@@ -295,7 +295,9 @@ class Lowering:
 def device_dtype(value: Value) -> str:
     """The value's dtype, where a kernel can hold it; `Unlowerable` otherwise."""
     if value.dtype not in DEVICE_DTYPES:
-        raise Unlowerable(f"'{value.name}' has dtype {value.dtype}, which kernels do not compute with")
+        raise Unlowerable(
+            f"'{value.name}' has dtype {value.dtype}, which kernels do not compute with"
+        )
     if value.shape is None:
         raise Unlowerable(f"the rank of '{value.name}' is not known")
     return value.dtype
@@ -317,9 +319,7 @@ def _broadcasts(view: View) -> bool:
 def _matrix(view: View) -> View:
     """The last two dimensions of a view whose leading ones only repeat it."""
     tensor = view.tensor
-    return View(
-        view.storage, replace(tensor, shape=tensor.shape[-2:], strides=tensor.strides[-2:])
-    )
+    return View(view.storage, replace(tensor, shape=tensor.shape[-2:], strides=tensor.strides[-2:]))
 
 
 def _sizes(value: Value) -> View:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clinfer_kernels.dims import Dim
-from clinfer_kernels.expr import Expr, identity
-
 from clinfer.graph.ir import Node, Value
 from clinfer.lowering.context import Lowering, View
+from clinfer_kernels.dims import Dim
+from clinfer_kernels.expr import Expr, identity
 
 
 @dataclass(frozen=True)

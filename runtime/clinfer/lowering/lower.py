@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from clinfer_kernels.spec import Arg, Target
-
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.reference import HostOp
@@ -33,6 +31,7 @@ from clinfer.lowering.plan import (
     Step,
 )
 from clinfer.lowering.table import rules
+from clinfer_kernels.spec import Arg, Target
 
 _VIEW_OPERATORS = frozenset({"Reshape", "Transpose", "Slice", "Expand", "Identity"})
 

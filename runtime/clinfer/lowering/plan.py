@@ -19,11 +19,11 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+
+from clinfer import dtypes
 from clinfer_kernels import dims as dim_algebra
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.spec import Tensor
-
-from clinfer import dtypes
 
 Array = np.ndarray[Any, Any]
 

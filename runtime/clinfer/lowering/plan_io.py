@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from clinfer_kernels.dims import from_json, to_json
-from clinfer_kernels.spec import Tensor
 
 from clinfer import dtypes
 from clinfer.errors import BlobError
@@ -29,6 +27,8 @@ from clinfer.lowering.plan import (
     Program,
     Step,
 )
+from clinfer_kernels.dims import from_json, to_json
+from clinfer_kernels.spec import Tensor
 
 PLAN_FORMAT = 1
 ALIGNMENT = 512

@@ -130,4 +130,3 @@ def _split(entry: Entry, plan: Plan) -> list[bytes]:
         binaries.append(bytes(data[start : start + length]))
         start += length
     return binaries
-

@@ -48,9 +48,7 @@ def program_record(program: Program, device: Device) -> KeyRecord:
     return KeyRecord.make("program", fields)
 
 
-def load_or_build(
-    programs: Sequence[Program], request: Request
-) -> tuple[list[BuiltProgram], int]:
+def load_or_build(programs: Sequence[Program], request: Request) -> tuple[list[BuiltProgram], int]:
     """The programs, from the cache where they are there; and how many had to be built.
 
     A binary that the driver refuses is a miss: the program is built from its source.

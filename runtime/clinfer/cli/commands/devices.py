@@ -29,9 +29,7 @@ def run(options: argparse.Namespace) -> int:
                 "driver": info.driver_version,
                 "units": info.compute_units,
                 "memory": size_text(info.global_mem),
-                "capabilities": " ".join(
-                    core.get_property(info.name, "OPTIMIZATION_CAPABILITIES")
-                ),
+                "capabilities": " ".join(core.get_property(info.name, "OPTIMIZATION_CAPABILITIES")),
             }
         )
     if options.json:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from clinfer_kernels.specs import AttentionSpec
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering
 from clinfer.lowering.table import lowers
+from clinfer_kernels.specs import AttentionSpec
 
 
 @lowers("clinfer.Attention")

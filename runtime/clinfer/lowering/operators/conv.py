@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from clinfer_kernels.expr import identity
-from clinfer_kernels.specs import ConvSpec, PointwiseSpec, PoolSpec, ResizeSpec
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering, Unlowerable, device_dtype
 from clinfer.lowering.epilogue import epilogue, own_inputs
 from clinfer.lowering.table import lowers
+from clinfer_kernels.expr import identity
+from clinfer_kernels.specs import ConvSpec, PointwiseSpec, PoolSpec, ResizeSpec
 
 
 @lowers("clinfer.Conv", "clinfer.ConvTranspose")

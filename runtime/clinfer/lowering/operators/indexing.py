@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from clinfer_kernels.specs import GatherSpec, ScatterSpec
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering, Unlowerable, device_dtype
 from clinfer.lowering.table import lowers
+from clinfer_kernels.specs import GatherSpec, ScatterSpec
 
 _GATHERS = {"Gather": "axis", "GatherElements": "elements", "GatherND": "nd"}
 _SCATTERS = {"ScatterElements": "elements", "Scatter": "elements", "ScatterND": "nd"}

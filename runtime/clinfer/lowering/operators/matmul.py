@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clinfer_kernels.dims import Dim, product
-from clinfer_kernels.specs import MatmulSpec
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering, View, device_dtype
 from clinfer.lowering.epilogue import epilogue, own_inputs
 from clinfer.lowering.table import lowers
+from clinfer_kernels.dims import Dim, product
+from clinfer_kernels.specs import MatmulSpec
 
 
 @lowers("MatMul")

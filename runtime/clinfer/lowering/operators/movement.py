@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from clinfer_kernels.dims import Dim
-from clinfer_kernels.specs import IotaSpec, PadSpec
 
 from clinfer.graph.ir import Node, Value
 from clinfer.lowering.context import Lowering, Unlowerable, View, device_dtype
 from clinfer.lowering.table import lowers
+from clinfer_kernels.dims import Dim
+from clinfer_kernels.specs import IotaSpec, PadSpec
 
 
 @lowers("Concat")

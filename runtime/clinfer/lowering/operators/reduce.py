@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from clinfer_kernels.dims import Dim
-from clinfer_kernels.expr import identity
-from clinfer_kernels.specs import NormSpec, ReduceSpec, ScanSpec, SoftmaxSpec, TopKSpec
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering, Unlowerable, device_dtype
 from clinfer.lowering.epilogue import epilogue, prologue
 from clinfer.lowering.table import lowers
+from clinfer_kernels.dims import Dim
+from clinfer_kernels.expr import identity
+from clinfer_kernels.specs import NormSpec, ReduceSpec, ScanSpec, SoftmaxSpec, TopKSpec
 
 _REDUCTIONS = {
     "ReduceSum": "sum",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clinfer_kernels.dims import Dim
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering, View
 from clinfer.lowering.table import lowers
+from clinfer_kernels.dims import Dim
 
 
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
