@@ -67,9 +67,9 @@ class Node:
     """An operator applied to values. Optional inputs that are absent are None; so are outputs.
 
     `domain` '' is ONNX's; 'clinfer' holds the operators that passes make (docs/ir.md lists them).
-    `attrs` are plain Python values (int, float, str, list, ndarray, Expr); subgraphs stay encoded in
-    `proto`. `version` is the operator-set version the node was written for. `captures` counts the
-    trailing inputs that only the node's subgraphs read.
+    `attrs` are plain Python values (int, float, str, list, ndarray, Expr); subgraphs stay encoded
+    in `proto`. `version` is the operator-set version the node was written for. `captures` counts
+    the trailing inputs that only the node's subgraphs read.
     """
 
     op: str

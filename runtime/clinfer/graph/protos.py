@@ -1,0 +1,245 @@
+"""ONNX's protocol buffers as plain Python: tensors, attributes, types, captured names.
+
+Part of the reader: with `reader`, `schemas` and `reference` the only modules that know onnx, which
+they import inside functions. Tensors stored outside the model file are memory-mapped, not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinfer.dtypes import BY_ONNX, to_numpy
+from clinfer.errors import ModelError
+from clinfer.graph.ir import Array
+
+if TYPE_CHECKING:
+    from onnx import (
+        AttributeProto,
+        GraphProto,
+        NodeProto,
+        SparseTensorProto,
+        TensorProto,
+        TypeProto,
+    )
+
+_EXTERNAL = 1  # TensorProto.EXTERNAL
+_PACKED = frozenset({"uint4", "int4", "float4_e2m1fn", "uint2", "int2"})
+
+
+class ExternalData:
+    """Tensor contents in files next to the model; each file is mapped once.
+
+    `folder` is None for a model that did not come from a file.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._maps: dict[Path, Array] = {}
+
+    @property
+    def files(self) -> list[Path]:
+        """The files read so far, in a fixed order."""
+        return sorted(self._maps)
+
+    def read(self, tensor: TensorProto) -> Array:
+        """The bytes of `tensor`; `ModelError` names the tensor and the file."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        path = self._locate(tensor.name, entries.get("location", ""))
+        if path not in self._maps:
+            size = path.stat().st_size
+            self._maps[path] = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
+        content = self._maps[path]
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", len(content) - offset))
+        if offset < 0 or length < 0 or offset + length > len(content):
+            raise ModelError(
+                f"tensor '{tensor.name}': bytes {offset} to {offset + length} of the external data "
+                f"file '{path}' expected, found {len(content)} bytes; the file is truncated or "
+                "belongs to another model"
+            )
+        return content[offset : offset + length]
+
+    def _locate(self, name: str, location: str) -> Path:
+        if self._folder is None:
+            raise ModelError(
+                f"tensor '{name}': its data is in the external file '{location}', which a model "
+                "given as bytes or as a ModelProto does not come with; give the path of the model"
+            )
+        pure = PurePosixPath(location.replace("\\", "/"))
+        leaves = pure.is_absolute() or PureWindowsPath(location).drive or ".." in pure.parts
+        if not location or leaves:
+            raise ModelError(
+                f"tensor '{name}': its external data is at '{location}'; expected a relative path "
+                "inside the model's folder"
+            )
+        path = self._folder / pure
+        if not path.is_file():
+            raise ModelError(
+                f"tensor '{name}': its external data file '{path}' does not exist; copy it next to "
+                "the model"
+            )
+        return path
+
+
+def tensor_array(tensor: TensorProto, external: ExternalData) -> Array:
+    """The content of a tensor; strings become an object array of `str`."""
+    from onnx import numpy_helper
+
+    entry = BY_ONNX.get(tensor.data_type)
+    if entry is None:
+        raise ModelError(
+            f"tensor '{tensor.name}': element type {tensor.data_type} is not one of ONNX's "
+            f"{sorted(BY_ONNX)}"
+        )
+    shape = tuple(tensor.dims)
+    try:
+        if tensor.data_location == _EXTERNAL:
+            return _from_bytes(external.read(tensor), entry.name, shape)
+        array = np.asarray(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"tensor '{tensor.name}': {entry.name}{list(shape)} expected, but its data has another "
+            f"size ({error}); the file is damaged"
+        ) from error
+    if entry.name == "string":
+        return np.array([_text(x) for x in array.ravel()], object).reshape(shape)
+    return array
+
+
+def _from_bytes(data: Array, dtype: str, shape: tuple[int, ...]) -> Array:
+    if dtype in _PACKED:
+        return _unpack(data, dtype, shape)
+    typed: Array = data.view(to_numpy(dtype).newbyteorder("<")).reshape(shape)
+    return typed
+
+
+def _unpack(data: Array, dtype: str, shape: tuple[int, ...]) -> Array:
+    """Elements of less than a byte, the first one in the lowest bits."""
+    from onnx import TensorProto, numpy_helper
+
+    number = next(n for n, entry in BY_ONNX.items() if entry.name == dtype)
+    packed = TensorProto(data_type=number, dims=shape, raw_data=data.tobytes())
+    return np.asarray(numpy_helper.to_array(packed))
+
+
+def sparse_array(tensor: SparseTensorProto, external: ExternalData) -> Array:
+    """A sparse tensor as a dense one. Indices are flat, or one row of coordinates per value."""
+    values = tensor_array(tensor.values, external)
+    indices = tensor_array(tensor.indices, external)
+    shape = tuple(tensor.dims)
+    dense = np.zeros(shape, values.dtype)
+    if indices.ndim == 1:
+        dense.reshape(-1)[indices] = values
+    else:
+        dense[tuple(indices.T)] = values
+    return dense
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+Convert = Callable[["AttributeProto", ExternalData], Any]
+
+
+@lru_cache(maxsize=1)
+def _converters() -> dict[int, Convert]:
+    """Attribute kind -> its plain value; kinds not listed stay encoded."""
+    from onnx import AttributeProto as A
+
+    return {
+        A.FLOAT: lambda a, _: float(a.f),
+        A.INT: lambda a, _: int(a.i),
+        A.STRING: lambda a, _: _text(a.s),
+        A.TENSOR: lambda a, x: tensor_array(a.t, x),
+        A.SPARSE_TENSOR: lambda a, x: sparse_array(a.sparse_tensor, x),
+        A.FLOATS: lambda a, _: [float(v) for v in a.floats],
+        A.INTS: lambda a, _: list(a.ints),
+        A.STRINGS: lambda a, _: [_text(v) for v in a.strings],
+        A.TENSORS: lambda a, x: [tensor_array(t, x) for t in a.tensors],
+    }
+
+
+def attribute_kind(attribute: AttributeProto) -> int:
+    """The kind of an attribute; files of the first IR version leave it to be guessed."""
+    if attribute.type:
+        return int(attribute.type)
+    from onnx import AttributeProto as A
+
+    guesses = (
+        ("f", A.FLOAT),
+        ("i", A.INT),
+        ("s", A.STRING),
+        ("t", A.TENSOR),
+        ("g", A.GRAPH),
+    )
+    for name, kind in guesses:
+        if attribute.HasField(name):
+            return int(kind)
+    return int(A.FLOATS if attribute.floats else A.STRINGS if attribute.strings else A.INTS)
+
+
+def plain_attributes(node: NodeProto, external: ExternalData) -> tuple[dict[str, Any], bool]:
+    """The attributes that are plain values, and whether others (subgraphs, types) are left."""
+    converters = _converters()
+    plain: dict[str, Any] = {}
+    left = False
+    for attribute in node.attribute:
+        convert = converters.get(attribute_kind(attribute))
+        if convert is None:
+            left = True
+        else:
+            plain[attribute.name] = convert(attribute, external)
+    return plain, left
+
+
+def value_type(proto: TypeProto) -> tuple[str | None, tuple[int | str | None, ...] | None]:
+    """(dtype, dimensions) of a type: a dimension is a size, a name, or None; None: no rank."""
+    kinds = {"sequence_type": "sequence", "optional_type": "optional", "map_type": "map"}
+    which = proto.WhichOneof("value")
+    if which != "tensor_type":
+        return kinds.get(which or ""), None
+    entry = BY_ONNX.get(proto.tensor_type.elem_type)
+    dtype = entry.name if entry else None
+    if not proto.tensor_type.HasField("shape"):
+        return dtype, None
+    return dtype, tuple(_dimension(d) for d in proto.tensor_type.shape.dim)
+
+
+def _dimension(dim: Any) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    return dim.dim_param or None
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def captured_names(node: NodeProto) -> list[str]:
+    """Names of outer values that only the node's subgraphs read, in order of their first use."""
+    found: dict[str, None] = {}
+    for graph in subgraphs(node):
+        found.update(dict.fromkeys(_free_names(graph)))
+    return [name for name in found if name not in node.input]
+
+
+def _free_names(graph: GraphProto) -> Iterator[str]:
+    known = {""}
+    known.update(v.name for v in graph.input)
+    known.update(t.name for t in graph.initializer)
+    known.update(t.values.name for t in graph.sparse_initializer)
+    for node in graph.node:
+        inner = [name for g in subgraphs(node) for name in _free_names(g)]
+        yield from (name for name in [*node.input, *inner] if name not in known)
+        known.update(node.output)
+    yield from (v.name for v in graph.output if v.name not in known)
