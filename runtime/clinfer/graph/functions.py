@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from clinfer.errors import ModelError, UnsupportedError
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.protos import subgraphs
-from clinfer.graph.schemas import function_body, newest_opset, to_proto
+from clinfer.graph.schemas import default_attributes, function_body, newest_opset, to_proto
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
@@ -155,7 +155,7 @@ def expand(graph: Graph, keep: Callable[[Node], bool]) -> list[str]:
 
 def _expand_node(graph: Graph, node: Node) -> list[Node]:
     from clinfer.graph.build import NodeBuilder
-    from clinfer.graph.shapes import infer_node
+    from clinfer.graph.upgrade import typed
 
     body = function_body(node, graph.opsets.get("", newest_opset()))
     if body is None or not _is_plain(body) or not _types_known(node):
@@ -163,6 +163,7 @@ def _expand_node(graph: Graph, node: Node) -> list[Node]:
     names = ["" if v is None else f"i{n}" for n, v in enumerate(node.inputs)]
     outputs = ["" if v is None else f"o{n}" for n, v in enumerate(node.outputs)]
     call = to_proto(node, names, outputs)
+    call.attribute.extend(default_attributes(node))
     prefix = graph.fresh(node.name or node.op) + "/"
     scope = {n: v for n, v in zip(names, node.inputs, strict=True) if v is not None}
     results = {n: v for n, v in zip(outputs, node.outputs, strict=True) if v is not None}
@@ -172,10 +173,7 @@ def _expand_node(graph: Graph, node: Node) -> list[Node]:
     builder = NodeBuilder(graph, scope, results=results, before=after)
     opsets = imports(body.opset_import)
     made = [builder.add(proto, opsets) for proto in instantiate(body, call, prefix)]
-    nodes = [n for n in made if n is not None]
-    for new in nodes:
-        infer_node(graph, new)
-    return nodes
+    return typed(graph, [n for n in made if n is not None])
 
 
 def _types_known(node: Node) -> bool:

@@ -17,7 +17,7 @@ from clinfer.graph.ir import Array, Node, Value
 from clinfer.graph.protos import value_type
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, NodeProto, TypeProto
+    from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto
 
 OLDEST_OPSET = 6
 _CONTENT_LIMIT = 4096  # elements of a constant that type inference may want to read
@@ -72,6 +72,14 @@ def check_known(domain: str, op: str, version: int, where: str) -> None:
     )
 
 
+def encoded(data: bytes) -> NodeProto:
+    """The node that these bytes encode."""
+    from onnx import NodeProto
+
+    proto: NodeProto = NodeProto.FromString(data)
+    return proto
+
+
 def to_proto(node: Node, names: Sequence[str], outputs: Sequence[str]) -> NodeProto:
     """The node in ONNX's encoding with the given value names ('' where absent)."""
     from onnx import NodeProto
@@ -103,6 +111,16 @@ def _attributes(node: Node) -> Iterable[Any]:
             yield AttributeProto(name=name, type=AttributeProto.TENSOR, t=tensor)
         else:
             yield helper.make_attribute(name, value, attr_type=kind)
+
+
+def default_attributes(node: Node) -> list[AttributeProto]:
+    """The attributes that the node leaves to their defaults."""
+    known = schema(node.domain, node.op, node.version or newest_opset())
+    if known is None:
+        return []
+    declared = known.attributes.items()
+    absent = ((n, a.default_value) for n, a in declared if n not in node.attrs)
+    return [default for _, default in absent if default.type]
 
 
 def type_proto(value: Value, dims: Sequence[Any] | None = None) -> TypeProto:

@@ -15,6 +15,7 @@ import numpy as np
 from clinfer.dtypes import to_numpy
 from clinfer.errors import UnsupportedError
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.shapes import infer_node
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ def upgrade_node(graph: Graph, node: Node) -> list[Node]:
     entry.rule(change)
     node.version = max(node.version, 13) if node.op == "Resize" else entry.version
     return change.made
+
+
+def typed(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
+    """Nodes just added, in order: brought into their newest form, with their types inferred."""
+    made: list[Node] = []
+    for built in nodes:
+        for node in upgrade_node(graph, built):
+            infer_node(graph, node)
+            made.append(node)
+    return made
 
 
 def _attribute_to_input(

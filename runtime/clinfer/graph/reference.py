@@ -1,0 +1,203 @@
+"""Host steps: single operators run on the host, by NumPy or by onnx's reference implementation.
+
+`HostOp` is plain data (a plan stores it); onnx is loaded when a step that needs it first runs.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinfer.dtypes import BY_NAME, to_numpy
+from clinfer.errors import UnsupportedError
+from clinfer.graph import numpy_ops
+from clinfer.graph.ir import Node
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TypeProto
+
+Json = Any
+_TEXT = "string"
+
+
+@dataclass(frozen=True)
+class HostOp:
+    """One operator with its attributes.
+
+    `node` is the ONNX-encoded node. `inputs` are its input names ('' where absent), then the names
+    of outer values its subgraphs read; `dtypes` the element types of its results, None for those
+    that are absent or no tensors.
+    """
+
+    label: str
+    kind: str
+    node: bytes
+    opsets: tuple[tuple[str, int], ...]
+    inputs: tuple[str, ...]
+    dtypes: tuple[str | None, ...]
+    _evaluators: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    _attrs: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def from_node(cls, node: Node, opsets: Mapping[str, int]) -> HostOp:
+        """The step that runs a graph's node; `opsets` are the graph's."""
+        from clinfer.graph.protos import captured_names
+        from clinfer.graph.schemas import encoded, newest_opset, to_proto
+
+        own = len(node.inputs) - node.captures
+        names = [f"i{n}" for n in range(own)]
+        captured: list[str] = []
+        if node.proto is not None:
+            original = encoded(node.proto)
+            names = list(original.input)[:own]
+            captured = captured_names(original)[: node.captures]
+        present = ["" if node.inputs[n] is None else name for n, name in enumerate(names)]
+        outputs = ["" if v is None else f"o{n}" for n, v in enumerate(node.outputs)]
+        proto = to_proto(node, present, outputs)
+        version = node.version or newest_opset()
+        imports = {**opsets, node.domain: version}
+        dtypes = (None if v is None or v.dtype not in BY_NAME else v.dtype for v in node.outputs)
+        return cls(
+            node.describe(),
+            node.kind,
+            proto.SerializeToString(deterministic=True),
+            tuple(sorted(imports.items())),
+            (*present, *captured),
+            tuple(dtypes),
+        )
+
+    def to_json(self) -> Json:
+        """Plain data; `from_json` reads it back."""
+        return {
+            "label": self.label,
+            "kind": self.kind,
+            "node": b64encode(self.node).decode("ascii"),
+            "opsets": [list(item) for item in self.opsets],
+            "inputs": list(self.inputs),
+            "dtypes": list(self.dtypes),
+        }
+
+    @classmethod
+    def from_json(cls, value: Json) -> HostOp:
+        """The step that `to_json` described."""
+        return cls(
+            str(value["label"]),
+            str(value["kind"]),
+            b64decode(value["node"]),
+            tuple((str(d), int(v)) for d, v in value["opsets"]),
+            tuple(map(str, value["inputs"])),
+            tuple(None if d is None else str(d) for d in value["dtypes"]),
+        )
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """The results for these inputs: arrays, lists for sequences, None for what is absent.
+
+        Raises `UnsupportedError` naming the node where onnx's reference implementation lacks the
+        operator or cannot run it.
+        """
+        given = list(inputs) + [None] * (len(self.inputs) - len(inputs))
+        results = self._by_numpy(given)
+        if results is None:
+            results = self._by_reference(given)
+        return [self._typed(r, n) for n, r in enumerate(results)]
+
+    def _by_numpy(self, inputs: Sequence[Any]) -> list[Any] | None:
+        if self.kind not in numpy_ops.TABLE:
+            return None
+        if not self._attrs:
+            self._attrs.update(self._read_attributes())
+        function = numpy_ops.find(self.kind, self._attrs, inputs)
+        if function is None:
+            return None
+        return [numpy_ops.contiguous(r) for r in function(self._attrs, inputs)]
+
+    def _read_attributes(self) -> dict[str, Any]:
+        from clinfer.graph.protos import ExternalData, plain_attributes
+        from clinfer.graph.schemas import encoded
+
+        return plain_attributes(encoded(self.node), ExternalData(None))[0]
+
+    def _by_reference(self, inputs: Sequence[Any]) -> list[Any]:
+        signature = tuple(_signature(value) for value in inputs)
+        if signature not in self._evaluators:
+            self._evaluators[signature] = self._evaluator(inputs)
+        feeds = {n: _readable(v) for n, v in zip(self.inputs, inputs, strict=True) if n}
+        try:
+            return list(self._evaluators[signature].run(None, feeds))
+        except Exception as error:
+            raise self._unsupported(f"fails on these inputs: {error}") from error
+
+    def _evaluator(self, inputs: Sequence[Any]) -> Any:
+        from onnx.reference import ReferenceEvaluator
+
+        try:
+            return ReferenceEvaluator(self._model(inputs))
+        except Exception as error:
+            raise self._unsupported(f"does not have it: {error}") from error
+
+    def _unsupported(self, what: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.label} has no kernel, and onnx's reference implementation {what}; export the "
+            "model without this operator"
+        )
+
+    def _model(self, inputs: Sequence[Any]) -> ModelProto:
+        from onnx import ModelProto
+
+        from clinfer.graph.schemas import encoded
+
+        model = ModelProto(ir_version=10)
+        for domain, version in self.opsets:
+            model.opset_import.add(domain=domain, version=version)
+        node = encoded(self.node)
+        model.graph.node.append(node)
+        for name, value in zip(self.inputs, inputs, strict=True):
+            if name and value is not None:
+                _declare(model.graph, name, value)
+        for name in node.output:
+            model.graph.output.add(name=name)
+        return model
+
+    def _typed(self, result: Any, number: int) -> Any:
+        """The result with the element type that was inferred for it."""
+        dtype = self.dtypes[number] if number < len(self.dtypes) else None
+        if dtype is None or result is None or isinstance(result, (list, dict)):
+            return result
+        if dtype == _TEXT:
+            return np.asarray(result).astype(object)
+        return np.asarray(result).astype(to_numpy(dtype), copy=False)
+
+
+def _signature(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.dtype.name, value.ndim
+    return type(value).__name__
+
+
+def _readable(value: Any) -> Any:
+    """Strings in the form that NumPy's text functions take."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return value.astype(np.str_) if value.size else value
+    return value
+
+
+def _declare(graph: GraphProto, name: str, value: Any) -> None:
+    info = graph.input.add(name=name)
+    if isinstance(value, np.ndarray):
+        _set_tensor(info.type, value)
+    elif isinstance(value, list):
+        info.type.sequence_type.SetInParent()
+        for item in value[:1]:
+            _set_tensor(info.type.sequence_type.elem_type, np.asarray(item))
+
+
+def _set_tensor(proto: TypeProto, value: Any) -> None:
+    name = _TEXT if value.dtype.kind in "OUST" else value.dtype.name
+    proto.tensor_type.elem_type = BY_NAME[name].onnx
+    proto.tensor_type.shape.SetInParent()
+    for _ in range(value.ndim):
+        proto.tensor_type.shape.dim.add()
