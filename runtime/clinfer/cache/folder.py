@@ -14,6 +14,7 @@ modification time of an entry is when it was last used.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -235,16 +236,17 @@ def _make_directories(path: Path) -> bool:
 
     Unlike `mkdir(parents=True)`, the mode is for the parents too.
     """
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        if not path.is_dir():
-            raise
-        return False
-    except FileNotFoundError:
-        _make_directories(path.parent)
-        return _make_directories(path)
-    return True
+    missing = []
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            break
+        missing.append(folder)
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+    if not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "exists and is not a directory", str(path))
+    return bool(missing)
 
 
 def _checked(digest: str) -> str:
