@@ -1,0 +1,224 @@
+"""Products and reductions: one form for each, with attributes instead of inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from clinfer.dtypes import to_numpy
+from clinfer.graph.ir import Node, Value
+from clinfer.passes.query import integers, normal_axis
+from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
+from clinfer_kernels.dims import Dim, product
+
+# The newest operator set in which every reduction has its axes as an attribute.
+ATTRIBUTE_FORM = 12
+
+REDUCTIONS = (
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSumSquare",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+)
+_ELEMENT_STEPS = {
+    "ReduceSumSquare": "Mul",
+    "ReduceL1": "Abs",
+    "ReduceL2": "Abs",
+    "ReduceLogSum": "Log",
+}
+_GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+def gemm_to_matmul(rw: Rewriter, node: Node) -> Outcome:
+    """alpha * A' @ B' + beta * C as MatMul, Mul, Add, where A' and B' are transposed views."""
+    a, b, c = node.required(0), node.required(1), node.input(2)
+    alpha = node.attrs.get("alpha", 1.0)
+    beta = node.attrs.get("beta", 1.0)
+    if a.rank != 2 or b.rank != 2 or node.output.shape is None:
+        return Refusal("the rank of both matrices must be 2")
+    if a.dtype not in _FLOATS and (alpha, beta) != (1.0, 1.0):
+        return Refusal("integer matrices with factors")
+    left = rw.transpose(a, (1, 0)) if node.attrs.get("transA", 0) else a
+    right = rw.transpose(b, (1, 0)) if node.attrs.get("transB", 0) else b
+    shape = node.output.known_shape
+    result = rw.emit("MatMul", [left, right], a.dtype, shape)
+    if alpha != 1.0:
+        result = rw.emit("Mul", [result, number(rw, alpha, a.dtype)], a.dtype, shape)
+    if c is None or beta == 0.0:
+        return result
+    if beta != 1.0:
+        c = rw.emit("Mul", [c, number(rw, beta, a.dtype)], c.dtype, c.shape)
+    return rw.emit("Add", [result, c], a.dtype, shape)
+
+
+def number(rw: Rewriter, value: float, dtype: str | None) -> Value:
+    """A 0-d constant."""
+    return rw.constant(np.array(value, dtype=to_numpy(dtype or "float32")))
+
+
+def matmul_ranks(rw: Rewriter, node: Node) -> Outcome:
+    """1-d operands of MatMul become a row on the left, a column on the right."""
+    a, b = node.required(0), node.required(1)
+    if a.shape is None or b.shape is None or node.output.shape is None:
+        return Refusal("the rank of an operand is not known")
+    if len(a.shape) > 1 and len(b.shape) > 1:
+        return None
+    shape: list[Dim] = list(node.output.shape)
+    if len(b.shape) == 1:
+        b = rw.reshape(b, (*b.shape, 1))
+        shape.append(1)
+    if len(a.shape) == 1:
+        a = rw.reshape(a, (1, *a.shape))
+        shape.insert(len(shape) - 1, 1)
+    result = rw.emit("MatMul", [a, b], node.output.dtype, tuple(shape))
+    return rw.reshape(result, node.output.shape)
+
+
+def reduce_axes(rw: Rewriter, node: Node) -> Outcome:
+    """Reduce*(x) has `axes` (sorted, non-negative) and `keepdims`."""
+    x = node.required(0)
+    if x.shape is None or node.output.shape is None:
+        return Refusal("the rank of its input is not known")
+    rank = len(x.shape)
+    given = node.attrs.get("axes")
+    if given is not None and "own" in node.attrs:
+        return None
+    if given is None and node.input(1) is not None:
+        given = integers(node.input(1))
+        if given is None:
+            return Refusal("its axes are computed from data")
+    if not given:
+        if node.attrs.get("noop_with_empty_axes", 0):
+            return _reduce_nothing(rw, node, x)
+        given = list(range(rank))
+    axes = sorted(normal_axis(a, rank) for a in given)
+    attrs = {"axes": axes, "keepdims": node.attrs.get("keepdims", 1)}
+    if node.attrs == attrs and len(node.inputs) == 1:
+        return None
+    return rw.emit(
+        node.op, [x], node.output.dtype, node.output.shape, attrs=attrs, version=ATTRIBUTE_FORM
+    )
+
+
+def _reduce_nothing(rw: Rewriter, node: Node, x: Value) -> Value:
+    """A reduction over no axes still does what it does to each element."""
+    step = _ELEMENT_STEPS.get(node.op)
+    if step is None:
+        return x
+    operands = [x, x] if step == "Mul" else [x]
+    return rw.emit(step, operands, x.dtype, x.shape)
+
+
+def arg_axes(rw: Rewriter, node: Node) -> Outcome:
+    """ArgMax and ArgMin have all three attributes."""
+    x = node.required(0)
+    if x.shape is None or node.output.shape is None:
+        return Refusal("the rank of its input is not known")
+    attrs = {
+        "axis": normal_axis(node.attrs.get("axis", 0), len(x.shape)),
+        "keepdims": node.attrs.get("keepdims", 1),
+        "select_last_index": node.attrs.get("select_last_index", 0),
+    }
+    if node.attrs == attrs:
+        return None
+    return rw.emit(node.op, [x], node.output.dtype, node.output.shape, attrs=attrs)
+
+
+def global_pool(rw: Rewriter, node: Node) -> Outcome:
+    """Global pools reduce the spatial axes."""
+    x = node.required(0)
+    if x.shape is None or node.output.shape is None:
+        return Refusal("the rank of its input is not known")
+    op = _GLOBAL_POOLS.get(node.op)
+    if node.op == "GlobalLpPool":
+        op = {1: "ReduceL1", 2: "ReduceL2"}.get(node.attrs.get("p", 2))
+    if op is None:
+        return Refusal(f"p = {node.attrs.get('p')}; 1 and 2 are reductions")
+    attrs = {"axes": list(range(2, len(x.shape))), "keepdims": 1}
+    return rw.emit(
+        op, [x], node.output.dtype, node.output.shape, attrs=attrs, version=ATTRIBUTE_FORM
+    )
+
+
+def einsum(rw: Rewriter, node: Node) -> Outcome:
+    """Einsum of two operands as MatMul on transposed views; see `_plan` for which it takes."""
+    equation = str(node.attrs["equation"]).replace(" ", "")
+    operands = [v for v in node.inputs if v is not None]
+    if "." in equation or len(operands) != 2 or "->" not in equation:
+        return Refusal("only two operands and explicit indices become a MatMul")
+    if any(v.shape is None for v in operands) or node.output.shape is None:
+        return Refusal("the rank of an operand is not known")
+    terms, out = equation.split("->")
+    left, right = terms.split(",")
+    if any(len(set(t)) != len(t) for t in (left, right, out)):
+        return Refusal("an index is repeated in one operand")
+    batch = [i for i in out if i in left and i in right]
+    rows = [i for i in out if i in left and i not in right]
+    cols = [i for i in out if i in right and i not in left]
+    summed = [i for i in left if i in right and i not in out]
+    if set(left) - set(batch + rows + summed) or set(right) - set(batch + cols + summed):
+        return Refusal("an operand is summed over an index of its own")
+    dims: dict[str, Dim] = dict(zip(left, operands[0].known_shape, strict=True))
+    dims.update(zip(right, operands[1].known_shape, strict=True))
+
+    def size(indices: list[str]) -> Dim:
+        return product([dims[i] for i in indices])
+
+    def operand(value: Value, own: str, order: list[str], shape: tuple[Dim, ...]) -> Value:
+        return rw.reshape(rw.transpose(value, [own.index(i) for i in order]), shape)
+
+    lead = tuple(dims[i] for i in batch)
+    m, n, k = size(rows), size(cols), size(summed)
+    a = operand(operands[0], left, batch + rows + summed, (*lead, m, k))
+    b = operand(operands[1], right, batch + summed + cols, (*lead, k, n))
+    result = rw.emit("MatMul", [a, b], node.output.dtype, (*lead, m, n))
+    made = batch + rows + cols
+    result = rw.reshape(result, tuple(dims[i] for i in made))
+    return rw.transpose(result, [made.index(i) for i in out])
+
+
+def trilu(rw: Rewriter, node: Node) -> Outcome:
+    """Trilu(x) = x where column - row >= k (upper) or <= k (lower), else 0."""
+    x = node.required(0)
+    shift = integers(node.input(1)) if node.input(1) is not None else [0]
+    if x.shape is None or shift is None or len(x.shape) < 2:
+        return Refusal("its diagonal is computed from data")
+    rows, cols = x.shape[-2:]
+    upper = node.attrs.get("upper", 1)
+    column = _count(rw, cols, (1, cols))
+    row = _count(rw, rows, (rows, 1))
+    square = (rows, cols)
+    away = rw.emit("Sub", [column, row], "int64", square)
+    compare = "GreaterOrEqual" if upper else "LessOrEqual"
+    diagonal = rw.constant(np.array(shift[0], dtype=np.int64))
+    kept = rw.emit(compare, [away, diagonal], "bool", square)
+    zero: Any = np.zeros((), dtype=to_numpy(x.dtype or "float32"))
+    return rw.emit("Where", [kept, x, rw.constant(zero)], x.dtype, x.shape)
+
+
+def _count(rw: Rewriter, size: Dim, shape: tuple[Dim, ...]) -> Value:
+    """0, 1, ... as int64."""
+    if isinstance(size, int):
+        return rw.reshape(rw.constant(np.arange(size, dtype=np.int64)), shape)
+    start = rw.constant(np.array(0, dtype=np.int64))
+    step = rw.constant(np.array(1, dtype=np.int64))
+    return rw.reshape(rw.emit("Range", [start, step], "int64", (size,)), shape)
+
+
+RULES = (
+    Rule("gemm-to-matmul", ("Gemm",), gemm_to_matmul),
+    Rule("matmul-ranks", ("MatMul",), matmul_ranks),
+    Rule("reduce-axes", REDUCTIONS, reduce_axes),
+    Rule("arg-axes", ("ArgMax", "ArgMin"), arg_axes),
+    Rule("global-pool", ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), global_pool),
+    Rule("einsum-to-matmul", ("Einsum",), einsum),
+    Rule("trilu-to-where", ("Trilu",), trilu),
+)

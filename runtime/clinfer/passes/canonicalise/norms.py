@@ -1,0 +1,205 @@
+"""Softmax and the normalisation operators: clinfer.Softmax, clinfer.Norm and pointwise factors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clinfer.dtypes import to_numpy
+from clinfer.graph.ir import Array, Node, Value
+from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM, number
+from clinfer.passes.query import normal_axis
+from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
+from clinfer_kernels.dims import floordiv
+
+_NO_RANK = Refusal("the rank of its input is not known")
+
+
+def softmax(rw: Rewriter, node: Node) -> Outcome:
+    """Softmax over trailing dimensions.
+
+    Before opset 13 the input counts as a matrix cut at `axis`, so all dimensions from there on are
+    one; since then `axis` alone is, and it is moved to the end first.
+    """
+    x = node.required(0)
+    if x.shape is None:
+        return _NO_RANK
+    rank = len(x.shape)
+    log = node.op == "LogSoftmax"
+    if node.version < 13:
+        axis = normal_axis(node.attrs.get("axis", 1), rank)
+        return emit_softmax(rw, x, rank - axis, log)
+    if rank == 0:
+        return emit_softmax(rw, x, 0, log)
+    axis = normal_axis(node.attrs.get("axis", -1), rank)
+    if all(d == 1 for d in x.shape[axis + 1 :]):
+        return emit_softmax(rw, x, rank - axis, log)
+    swap = list(range(rank))
+    swap[axis], swap[-1] = swap[-1], swap[axis]
+    return rw.transpose(emit_softmax(rw, rw.transpose(x, swap), 1, log), swap)
+
+
+def emit_softmax(rw: Rewriter, x: Value, axes: int, log: bool = False) -> Value:
+    """clinfer.Softmax over the last `axes` dimensions."""
+    attrs = {"axes": axes, "log": log}
+    return rw.emit("Softmax", [x], x.dtype, x.shape, attrs=attrs, domain="clinfer")
+
+
+def emit_norm(rw: Rewriter, x: Value, axes: int, eps: float, rms: bool = False) -> Value:
+    """clinfer.Norm over the last `axes` dimensions."""
+    attrs = {"axes": axes, "eps": float(eps), "rms": rms}
+    return rw.emit("Norm", [x], x.dtype, x.shape, attrs=attrs, domain="clinfer")
+
+
+def scale_and_shift(rw: Rewriter, x: Value, scale: Value | None, bias: Value | None) -> Value:
+    """x * scale + bias, both broadcast to x's shape."""
+    for op, operand in (("Mul", scale), ("Add", bias)):
+        if operand is not None:
+            x = rw.emit(op, [x, operand], x.dtype, x.shape)
+    return x
+
+
+def layer_norm(rw: Rewriter, node: Node) -> Outcome:
+    """LayerNormalization = clinfer.Norm, Mul, Add."""
+    x = node.required(0)
+    if x.shape is None:
+        return _NO_RANK
+    if _statistics_read(rw, node):
+        return Refusal("its mean or deviation is read")
+    axis = normal_axis(node.attrs.get("axis", -1), len(x.shape))
+    normal = emit_norm(rw, x, len(x.shape) - axis, node.attrs.get("epsilon", 1e-5))
+    return [scale_and_shift(rw, normal, node.required(1), node.input(2))]
+
+
+def rms_norm(rw: Rewriter, node: Node) -> Outcome:
+    """RMSNormalization = clinfer.Norm (rms), Mul."""
+    x = node.required(0)
+    if x.shape is None:
+        return _NO_RANK
+    axis = normal_axis(node.attrs.get("axis", -1), len(x.shape))
+    eps = node.attrs.get("epsilon", 1e-5)
+    normal = emit_norm(rw, x, len(x.shape) - axis, eps, rms=True)
+    return [scale_and_shift(rw, normal, node.required(1), None)]
+
+
+def instance_norm(rw: Rewriter, node: Node) -> Outcome:
+    """InstanceNormalization normalises the spatial dimensions, then scales by channel."""
+    x = node.required(0)
+    if x.shape is None:
+        return _NO_RANK
+    spatial = len(x.shape) - 2
+    normal = emit_norm(rw, x, spatial, node.attrs.get("epsilon", 1e-5))
+    scale, bias = (per_channel(rw, node.required(i), spatial) for i in (1, 2))
+    return scale_and_shift(rw, normal, scale, bias)
+
+
+def per_channel(rw: Rewriter, value: Value, spatial: int) -> Value:
+    """[C] as [C, 1, ...]."""
+    return rw.reshape(value, (*value.known_shape, *([1] * spatial)))
+
+
+def group_norm(rw: Rewriter, node: Node) -> Outcome:
+    """[N, C, ...] as [N, groups, C / groups, ...], normalised over all but the first two."""
+    x = node.required(0)
+    if x.shape is None:
+        return _NO_RANK
+    groups = node.attrs["num_groups"]
+    apart = rw.reshape(x, (x.shape[0], groups, floordiv(x.shape[1], groups), *x.shape[2:]))
+    normal = emit_norm(rw, apart, len(x.shape) - 1, node.attrs.get("epsilon", 1e-5))
+    scale, bias = node.required(1), node.required(2)
+    spatial = len(x.shape) - 2
+    if scale.known_shape == (x.shape[1],) and node.version != 18:
+        whole = rw.reshape(normal, x.shape)
+        factors = (per_channel(rw, scale, spatial), per_channel(rw, bias, spatial))
+        return scale_and_shift(rw, whole, *factors)
+    factors = (per_channel(rw, scale, spatial + 1), per_channel(rw, bias, spatial + 1))
+    return rw.reshape(scale_and_shift(rw, normal, *factors), x.shape)
+
+
+def mean_variance_norm(rw: Rewriter, node: Node) -> Outcome:
+    """(x - mean) / (sqrt(var) + 1e-9): the axes are moved to the end and normalised.
+
+    1e-18 under the root is 1e-9 beside it where the variance is 0, and too small to see elsewhere.
+    """
+    x = node.required(0)
+    if x.shape is None:
+        return _NO_RANK
+    rank = len(x.shape)
+    axes = sorted(normal_axis(a, rank) for a in node.attrs.get("axes", [0, 2, 3]))
+    if any(a >= rank for a in axes):
+        return Refusal(f"its axes {axes} are not all within rank {rank}")
+    perm = [a for a in range(rank) if a not in axes] + axes
+    undo = [perm.index(a) for a in range(rank)]
+    normal = emit_norm(rw, rw.transpose(x, perm), len(axes), 1e-18)
+    return rw.transpose(normal, undo)
+
+
+def lp_normalization(rw: Rewriter, node: Node) -> Outcome:
+    """x / norm(x) along one axis."""
+    x = node.required(0)
+    op = {1: "ReduceL1", 2: "ReduceL2"}.get(node.attrs.get("p", 2))
+    if x.shape is None or op is None:
+        return _NO_RANK
+    axis = normal_axis(node.attrs.get("axis", -1), len(x.shape))
+    reduced = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    attrs = {"axes": [axis], "keepdims": 1}
+    length = rw.emit(op, [x], x.dtype, reduced, attrs=attrs, version=ATTRIBUTE_FORM)
+    # A vector of zeros stays zeros.
+    zero = number(rw, 0.0, x.dtype)
+    one = number(rw, 1.0, x.dtype)
+    is_zero = rw.emit("Equal", [length, zero], "bool", reduced)
+    safe = rw.emit("Where", [is_zero, one, length], x.dtype, reduced)
+    return rw.emit("Div", [x, safe], x.dtype, x.shape)
+
+
+def _statistics_read(rw: Rewriter, node: Node) -> bool:
+    rest = [v for v in node.outputs[1:] if v is not None]
+    return any(v.users or rw.graph.is_output(v) for v in rest)
+
+
+def batch_norm(rw: Rewriter, node: Node) -> Outcome:
+    """(x - mean) / sqrt(var + eps) * scale + bias as one Mul and one Add by channel."""
+    x = node.required(0)
+    if x.shape is None:
+        return _NO_RANK
+    if node.attrs.get("training_mode", 0) or _statistics_read(rw, node):
+        return Refusal("it is in training mode")
+    spatial = len(x.shape) - 2
+    factors = batch_norm_factors(node)
+    if factors is not None:
+        scale, shift = (_column(rw, f, spatial, x.dtype) for f in factors)
+        return [scale_and_shift(rw, x, scale, shift)]
+    gamma, beta, mean, var = (per_channel(rw, node.required(i), spatial) for i in (1, 2, 3, 4))
+    shape = gamma.known_shape
+    eps = number(rw, node.attrs.get("epsilon", 1e-5), var.dtype)
+    spread = rw.emit("Sqrt", [rw.emit("Add", [var, eps], var.dtype, shape)], var.dtype, shape)
+    factor = rw.emit("Div", [gamma, spread], gamma.dtype, shape)
+    away = rw.emit("Sub", [x, mean], x.dtype, x.shape)
+    return [scale_and_shift(rw, away, factor, beta)]
+
+
+def batch_norm_factors(node: Node) -> tuple[Array, Array] | None:
+    """(scale, shift) with y = x * scale + shift, float64 by channel; None unless constant."""
+    operands = [node.required(i).const for i in (1, 2, 3, 4)]
+    known = [c.astype(np.float64) for c in operands if c is not None]
+    if len(known) < 4:
+        return None
+    gamma, beta, mean, var = known
+    scale = gamma / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
+    return scale, beta - mean * scale
+
+
+def _column(rw: Rewriter, factor: Array, spatial: int, dtype: str | None) -> Value:
+    column = factor.reshape(-1, *([1] * spatial))
+    return rw.constant(column.astype(to_numpy(dtype or "float32")))
+
+
+RULES = (
+    Rule("softmax", ("Softmax", "LogSoftmax"), softmax),
+    Rule("layer-norm", ("LayerNormalization",), layer_norm),
+    Rule("rms-norm", ("RMSNormalization",), rms_norm),
+    Rule("instance-norm", ("InstanceNormalization",), instance_norm),
+    Rule("group-norm", ("GroupNormalization",), group_norm),
+    Rule("mean-variance-norm", ("MeanVarianceNormalization",), mean_variance_norm),
+    Rule("lp-norm", ("LpNormalization",), lp_normalization),
+    Rule("batch-norm", ("BatchNormalization",), batch_norm),
+)

@@ -1,0 +1,86 @@
+"""Operators whose inputs say sizes: attributes where those are known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clinfer.graph.ir import Node
+from clinfer.passes.query import integers, normal_axis, sizes
+from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
+
+# What Upsample, and Resize before version 11, do: x_original = x_resized / scale, rounded down.
+_OLD_RESIZE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+_RESIZE_MODES = {"bilinear": "linear"}
+_RESIZE_OPTIONS = {
+    "coordinate_transformation_mode": "half_pixel",
+    "nearest_mode": "round_prefer_floor",
+    "cubic_coeff_a": -0.75,
+    "exclude_outside": 0,
+    "extrapolation_value": 0.0,
+}
+
+
+def constant_of_shape(rw: Rewriter, node: Node) -> Outcome:
+    """One scalar, expanded."""
+    shape = node.output.shape
+    if shape is None or sizes(node.required(0)) is None:
+        return Refusal("its sizes are computed from data")
+    content = np.asarray(node.attrs.get("value", np.zeros((), np.float32))).reshape(())
+    element = rw.constant(content)
+    return rw.emit("Expand", [element], element.dtype, shape)
+
+
+def drop_pad(_: Rewriter, node: Node) -> Outcome:
+    """Padding by nothing is the identity."""
+    pads = node.attrs.get("pads", integers(node.input(1)))
+    return node.required(0) if pads is not None and not any(pads) else None
+
+
+def resize(rw: Rewriter, node: Node) -> Outcome:
+    """Resize(x): sizes are the output's shape; `scales` are the factors given for `axes`."""
+    x = node.required(0)
+    if len(node.inputs) == 1 and "axes" in node.attrs:
+        return None
+    shape = node.output.shape
+    if x.shape is None or shape is None:
+        return Refusal("its sizes are not known")
+    attrs = node.attrs
+    if attrs.get("antialias", 0):
+        return Refusal("it is antialiased")
+    if attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return Refusal("it keeps the aspect ratio")
+    if attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        return Refusal("it resizes a part of its input")
+    old = node.op == "Upsample" or node.version < 11
+    given = node.attrs.get("scales")
+    index = 1 if old else 2
+    if given is None and node.input(index) is not None:
+        content = node.required(index).const
+        if content is None:
+            return Refusal("its scales are computed from data")
+        given = content.tolist() or None
+    if given is None and sizes(node.input(3)) is None:
+        return Refusal("its sizes are computed from data")
+    rank = len(x.shape)
+    named = [normal_axis(a, rank) for a in attrs.get("axes", range(rank))]
+    factors = {} if given is None else dict(zip(named, map(float, given), strict=True))
+    kept = [a for a in sorted(factors) if factors[a] != 1.0]
+    options = _OLD_RESIZE if old else {k: attrs[k] for k in _RESIZE_OPTIONS if k in attrs}
+    mode = str(attrs.get("mode", "nearest"))
+    made = {
+        **_RESIZE_OPTIONS,
+        **options,
+        "mode": _RESIZE_MODES.get(mode, mode),
+        "axes": kept,
+        "scales": [factors[a] for a in kept],
+    }
+    if x.shape == shape and not kept:
+        return x
+    return rw.emit("Resize", [x], node.output.dtype, shape, attrs=made)
+
+
+RULES = (
+    Rule("constant-of-shape", ("ConstantOfShape",), constant_of_shape),
+    Rule("drop-pad", ("Pad",), drop_pad),
+    Rule("resize", ("Resize", "Upsample"), resize),
+)

@@ -1,0 +1,282 @@
+"""Operators that only say how elements are read: one form for each kind of view."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clinfer.graph.ir import Node, Value
+from clinfer.passes.query import (
+    compose,
+    first_index,
+    integers,
+    is_at_least,
+    is_given,
+    normal_axis,
+    scalar,
+    setting,
+    sizes,
+)
+from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
+from clinfer_kernels.dims import Dim
+
+_NOT_KNOWN = "its sizes are computed from data"
+
+
+def drop_identity(_: Rewriter, node: Node) -> Outcome:
+    """Identity(x) = x."""
+    return node.required(0)
+
+
+def drop_dropout(rw: Rewriter, node: Node) -> Outcome:
+    """In inference Dropout is the identity and its mask all true."""
+    training = node.input(2)
+    if training is not None and scalar(training) is not False:
+        return Refusal("it may be in training mode")
+    x = node.required(0)
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    if mask is None or not (mask.users or rw.graph.is_output(mask)):
+        return x
+    if mask.dtype != "bool" or x.shape is None:
+        return Refusal("its mask is read and is not boolean")
+    ones = rw.constant(np.ones((), dtype=bool))
+    return [x, rw.emit("Expand", [ones], "bool", x.shape)]
+
+
+def drop_cast(_: Rewriter, node: Node) -> Outcome:
+    """Casting to the same dtype is the identity."""
+    x = node.required(0)
+    return x if x.dtype is not None and x.dtype == node.output.dtype else None
+
+
+def to_reshape(rw: Rewriter, node: Node) -> Outcome:
+    """Reshape, Flatten, Squeeze, Unsqueeze become Reshape(x); chains become one."""
+    x = node.required(0)
+    shape = node.output.shape
+    if shape is None or x.shape is None:
+        return Refusal(_NOT_KNOWN)
+    index = None if node.op == "Flatten" else 1
+    given = None if index is None else node.input(index)
+    if given is not None and sizes(given) is None:
+        return Refusal(_NOT_KNOWN)
+    if x.shape == shape or x.const is not None:
+        return rw.reshape(x, shape)
+    producer = x.producer
+    if producer is not None and producer.kind == "Reshape" and len(producer.inputs) == 1:
+        return rw.reshape(producer.required(0), shape)
+    if node.op == "Reshape" and len(node.inputs) == 1 and not node.attrs:
+        return None
+    return rw.reshape(x, shape)
+
+
+def to_transpose(rw: Rewriter, node: Node) -> Outcome:
+    """Transpose has `perm`; chains become one, and one that moves nothing goes."""
+    x = node.required(0)
+    if x.rank is None:
+        return Refusal("the rank of its input is not known")
+    given = "perm" in node.attrs
+    perm: list[int] = list(node.attrs.get("perm", reversed(range(x.rank))))
+    producer = x.producer
+    if producer is not None and producer.kind == "Transpose" and "perm" in producer.attrs:
+        return rw.transpose(producer.required(0), compose(producer.attrs["perm"], perm))
+    if given and perm != sorted(perm) and x.const is None:
+        return None
+    made = rw.transpose(x, perm)
+    return None if given and made.const is None and made is not x else made
+
+
+def to_expand(rw: Rewriter, node: Node) -> Outcome:
+    """Expand(x); sizes are the output's shape."""
+    x = node.required(0)
+    shape = node.output.shape
+    if shape is None or x.shape is None:
+        return Refusal(_NOT_KNOWN)
+    if len(node.inputs) > 1 and sizes(node.input(1)) is None:
+        return Refusal(_NOT_KNOWN)
+    if x.shape == shape:
+        return x
+    producer = x.producer
+    if producer is not None and producer.kind == "Expand" and len(producer.inputs) == 1:
+        return rw.emit("Expand", [producer.required(0)], x.dtype, shape)
+    if len(node.inputs) == 1:
+        return None
+    return rw.emit("Expand", [x], x.dtype, shape)
+
+
+def to_slice(rw: Rewriter, node: Node) -> Outcome:
+    """Slice(x) with attributes `axes`, `starts`, `steps`."""
+    x = node.required(0)
+    if x.shape is None or node.output.shape is None:
+        return Refusal(_NOT_KNOWN)
+    if "steps" in node.attrs:
+        return x if x.shape == node.output.shape and not node.attrs["axes"] else None
+    starts = setting(node, "starts", 1)
+    if starts is None or setting(node, "ends", 2) is None:
+        return Refusal(_NOT_KNOWN)
+    axes = setting(node, "axes", 3) if is_given(node, "axes", 3) else list(range(len(starts)))
+    steps = integers(node.input(4)) if node.input(4) is not None else [1] * len(starts)
+    if axes is None or steps is None:
+        return Refusal("its axes or steps are computed from data")
+    kept: dict[int, tuple[Dim, int]] = {}
+    for axis, start, step in zip(axes, starts, steps, strict=True):
+        assert isinstance(axis, int)
+        where = normal_axis(axis, len(x.shape))
+        first = first_index(start, x.shape[where], step)
+        if first is None:
+            return Refusal(f"whether start {start} of axis {axis} is negative is not known")
+        whole = step == 1 and x.shape[where] == node.output.shape[where]
+        if not whole:
+            kept[where] = (first, step)
+    return emit_slice(rw, x, kept, node.output)
+
+
+def emit_slice(rw: Rewriter, x: Value, kept: dict[int, tuple[Dim, int]], like: Value) -> Value:
+    """A canonical Slice of the shape of `like`; `kept` maps an axis to (first index, step)."""
+    if not kept:
+        return x
+    axes = sorted(kept)
+    attrs = {
+        "axes": axes,
+        "starts": [kept[a][0] for a in axes],
+        "steps": [kept[a][1] for a in axes],
+    }
+    return rw.emit("Slice", [x], x.dtype, like.shape, attrs=attrs)
+
+
+def split_to_slices(rw: Rewriter, node: Node) -> Outcome:
+    """Each part of a Split becomes a Slice."""
+    x = node.required(0)
+    axis_given = node.attrs.get("axis", 0)
+    parts = [v for v in node.outputs if v is not None]
+    if x.shape is None or len(parts) < len(node.outputs):
+        return Refusal(_NOT_KNOWN)
+    if node.input(1) is not None and sizes(node.input(1)) is None:
+        return Refusal(_NOT_KNOWN)
+    if any(v.shape is None for v in parts):
+        return Refusal(_NOT_KNOWN)
+    axis = normal_axis(axis_given, len(x.shape))
+    start: Dim = 0
+    made: list[Value | None] = []
+    for part in parts:
+        whole = part.known_shape == x.shape
+        made.append(emit_slice(rw, x, {} if whole else {axis: (start, 1)}, part))
+        start = start + part.known_shape[axis]
+    return made
+
+
+def gather_to_slice(rw: Rewriter, node: Node) -> Outcome:
+    """Gather at one known place, or at consecutive ones, is a Slice (and a Reshape)."""
+    x = node.required(0)
+    indices = node.required(1)
+    places = sizes(indices)
+    if x.shape is None or places is None or indices.rank is None or indices.rank > 1:
+        return None
+    if not places or node.output.shape is None:
+        return None
+    axis = normal_axis(node.attrs.get("axis", 0), len(x.shape))
+    first = first_index(places[0], x.shape[axis], 1)
+    if first is None or not _in_range(places[0], x.shape[axis]):
+        return Refusal("whether its index is negative is not known")
+    if any(places[i] != places[0] + i for i in range(len(places))):
+        return None
+    count = len(places)
+    if isinstance(places[0], int) and places[0] < 0 < count + places[0]:
+        return None
+    if not indices.shape and x.shape[axis] == 1:
+        return rw.reshape(x, node.output.shape)
+    sliced = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    if sliced == x.shape:
+        return rw.reshape(x, node.output.shape)
+    attrs = {"axes": [axis], "starts": [first], "steps": [1]}
+    part = rw.emit("Slice", [x], x.dtype, sliced, attrs=attrs)
+    return rw.reshape(part, node.output.shape)
+
+
+def _in_range(index: Dim, size: Dim) -> bool:
+    """Whether a Gather index certainly is inside, or its sign at least is known."""
+    if isinstance(index, int) and isinstance(size, int):
+        return -size <= index < size
+    return isinstance(index, int) or is_at_least(index, 0)
+
+
+def to_concat(rw: Rewriter, node: Node) -> Outcome:
+    """Concat has a non-negative axis and no empty inputs; of one input it is the identity."""
+    parts = [v for v in node.inputs if v is not None]
+    if any(v.shape is None for v in parts):
+        return Refusal("the rank of an input is not known")
+    rank = max(len(v.known_shape) for v in parts)
+    axis = normal_axis(node.attrs["axis"], rank)
+    kept = [v for v in parts if len(v.known_shape) == rank and v.known_shape[axis] != 0]
+    kept = kept or parts[:1]
+    if len(kept) == 1:
+        return kept[0]
+    if len(kept) == len(parts) and node.attrs["axis"] == axis:
+        return None
+    return rw.emit("Concat", kept, node.output.dtype, node.output.shape, attrs={"axis": axis})
+
+
+def tile_to_views(rw: Rewriter, node: Node) -> Outcome:
+    """Tile(x, r) = Reshape(Expand(Reshape(x, [1, d...]), [r, d...]), [r * d...])."""
+    x = node.required(0)
+    repeats = setting(node, "repeats", 1)
+    if repeats is None or x.shape is None or node.output.shape is None:
+        return Refusal(_NOT_KNOWN)
+    if len(repeats) != len(x.shape):
+        return Refusal("its repeats do not match the input's rank")
+    narrow: list[Dim] = []
+    wide: list[Dim] = []
+    for dim, count in zip(x.shape, repeats, strict=True):
+        if count != 1 and dim != 1:
+            narrow.append(1)
+            wide.append(count)
+        narrow.append(dim)
+        wide.append(count if dim == 1 else dim)
+    apart = rw.reshape(x, narrow)
+    if narrow != wide:
+        apart = rw.emit("Expand", [apart], x.dtype, tuple(wide))
+    return rw.reshape(apart, node.output.shape)
+
+
+def depth_to_space(rw: Rewriter, node: Node) -> Outcome:
+    """[N, C, H, W] -> [N, b, b, C', H, W] (DCR) or [N, C', b, b, H, W] (CRD) -> [N, C', Hb, Wb]."""
+    x = node.required(0)
+    if x.shape is None or len(x.shape) != 4 or node.output.shape is None:
+        return Refusal("its input is not of rank 4")
+    n, c, h, w = x.shape
+    b = node.attrs["blocksize"]
+    depth = c // (b * b)
+    if node.attrs.get("mode", "DCR") == "DCR":
+        apart = rw.reshape(x, (n, b, b, depth, h, w))
+        moved = rw.transpose(apart, (0, 3, 4, 1, 5, 2))
+    else:
+        apart = rw.reshape(x, (n, depth, b, b, h, w))
+        moved = rw.transpose(apart, (0, 1, 4, 2, 5, 3))
+    return rw.reshape(moved, node.output.shape)
+
+
+def space_to_depth(rw: Rewriter, node: Node) -> Outcome:
+    """[N, C, Hb, Wb] -> [N, C, H, b, W, b] -> [N, b, b, C, H, W] -> [N, b * b * C, H, W]."""
+    x = node.required(0)
+    if x.shape is None or len(x.shape) != 4 or node.output.shape is None:
+        return Refusal("its input is not of rank 4")
+    n, c, h, w = x.shape
+    b = node.attrs["blocksize"]
+    apart = rw.reshape(x, (n, c, h // b, b, w // b, b))
+    moved = rw.transpose(apart, (0, 3, 5, 1, 2, 4))
+    return rw.reshape(moved, node.output.shape)
+
+
+RULES = (
+    Rule("drop-identity", ("Identity",), drop_identity),
+    Rule("drop-dropout", ("Dropout",), drop_dropout),
+    Rule("drop-cast", ("Cast", "CastLike"), drop_cast),
+    Rule("to-reshape", ("Reshape", "Flatten", "Squeeze", "Unsqueeze"), to_reshape),
+    Rule("to-transpose", ("Transpose",), to_transpose),
+    Rule("to-expand", ("Expand",), to_expand),
+    Rule("to-slice", ("Slice",), to_slice),
+    Rule("split-to-slices", ("Split",), split_to_slices),
+    Rule("gather-to-slice", ("Gather",), gather_to_slice),
+    Rule("to-concat", ("Concat",), to_concat),
+    Rule("tile-to-views", ("Tile",), tile_to_views),
+    Rule("depth-to-space", ("DepthToSpace",), depth_to_space),
+    Rule("space-to-depth", ("SpaceToDepth",), space_to_depth),
+)

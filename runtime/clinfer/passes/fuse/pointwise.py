@@ -1,0 +1,172 @@
+"""Chains of pointwise operators become one clinfer.Pointwise."""
+
+from __future__ import annotations
+
+import math
+
+from clinfer.dtypes import DEVICE_DTYPES
+from clinfer.graph.ir import Node, Value
+from clinfer.passes.fuse.program import Program, inline, program_of
+from clinfer.passes.layout.reshapes import operand_through
+from clinfer.passes.query import fits
+from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
+from clinfer_kernels.expr import Builder
+from clinfer_kernels.onnx_pointwise import POINTWISE
+
+# Computing this much again (in additions) is cheaper than writing and reading an element.
+CHEAP = 4
+
+
+def to_pointwise(rw: Rewriter, node: Node) -> Outcome:
+    """An ONNX operator as an expression; constants of one element become part of it."""
+    values = [None if v is None else _unexpanded(v) for v in node.inputs]
+    typed = [*(v for v in values if v is not None), node.output]
+    shape = node.output.shape
+    if shape is None or any(v.shape is None or v.dtype not in DEVICE_DTYPES for v in typed):
+        return Refusal("a dtype that kernels do not compute with, or a rank that is not known")
+    operands = [v for v in values if v is not None and not _is_literal(v)]
+    if not operands or not all(fits(v.known_shape, shape) for v in operands):
+        return Refusal("all inputs are constants, or do not broadcast to the result for sure")
+    builder = Builder([str(v.dtype) for v in operands])
+    waiting = iter(range(len(operands)))
+    numbers: list[int | None] = []
+    for value in values:
+        if value is None:
+            numbers.append(None)
+        else:
+            numbers.append(_literal(builder, value) if _is_literal(value) else next(waiting))
+    try:
+        expr = builder.build(POINTWISE[node.op].build(builder, numbers, node.attrs))
+    except ValueError as error:
+        return Refusal(str(error))
+    if expr.output_dtypes[0] != node.output.dtype:
+        return Refusal(f"its expression gives {expr.output_dtypes[0]}")
+    return emit_pointwise(rw, inline(Program(expr, tuple(operands)), {}), node.output)
+
+
+def emit_pointwise(rw: Rewriter, program: Program, like: Value) -> Value:
+    """A clinfer.Pointwise of the dtype and shape of `like`."""
+    return rw.emit(
+        "Pointwise",
+        program.operands,
+        program.expr.output_dtypes[0],
+        like.shape,
+        attrs={"expr": program.expr},
+        domain="clinfer",
+    )
+
+
+def _is_literal(value: Value) -> bool:
+    return value.const is not None and value.const.size == 1 and value.const.dtype.kind != "O"
+
+
+def _literal(builder: Builder, value: Value) -> int:
+    assert value.const is not None
+    element = value.const.reshape(-1)[0].item()
+    if isinstance(element, float) and math.isnan(element):
+        element = math.nan
+    return builder.const(element, str(value.dtype))
+
+
+def _unexpanded(value: Value) -> Value:
+    """What an Expand reads: a pointwise kernel broadcasts its operands by itself."""
+    producer = value.producer
+    if producer is not None and producer.kind == "Expand" and len(producer.inputs) == 1:
+        return _unexpanded(producer.required(0))
+    return value
+
+
+def merge_producers(rw: Rewriter, node: Node) -> Outcome:
+    """A chain becomes one node: a producer read only here, or cheap enough to compute again."""
+    program = program_of(node)
+    chosen: dict[int, Program] = {}
+    for value in program.operands:
+        producer = value.producer
+        if producer is None or producer.kind != "clinfer.Pointwise":
+            continue
+        inner = program_of(producer)
+        if not _worth_it(rw, value, inner, node):
+            continue
+        candidate = {**chosen, id(value): inner}
+        if inline(program, candidate).is_small:
+            chosen = candidate
+    if not chosen:
+        return None
+    return emit_pointwise(rw, inline(program, chosen), node.output)
+
+
+def _worth_it(rw: Rewriter, value: Value, inner: Program, node: Node) -> bool:
+    if rw.graph.is_output(value):
+        return False
+    cheap = inner.cost <= CHEAP
+    if all(user is node for user in value.users):
+        return cheap or value.shape == node.output.shape
+    readers_fuse = all(user.kind == "clinfer.Pointwise" for user in value.users)
+    return cheap and len(inner.operands) <= 1 and readers_fuse
+
+
+def before_reshape(rw: Rewriter, node: Node) -> Outcome:
+    """f(Reshape(x), y...) = Reshape(f(x, y'...)), so that f can join what computes x."""
+    program = program_of(node)
+    shape = node.output.known_shape
+    for value in program.operands:
+        source = _reshaped(rw, value, node)
+        if source is None or value.shape != shape:
+            continue
+        inner = source.known_shape
+        others = [v for v in program.operands if v is not value]
+        moved = [operand_through(v.known_shape, shape, inner) for v in others]
+        if any(m is None for m in moved):
+            continue
+        operands = iter(
+            rw.reshape(v, m) for v, m in zip(others, moved, strict=True) if m is not None
+        )
+        bound = tuple(source if v is value else next(operands) for v in program.operands)
+        made = Value("", program.expr.output_dtypes[0], inner)
+        result = emit_pointwise(rw, inline(Program(program.expr, bound), {}), made)
+        return rw.reshape(result, shape)
+    return None
+
+
+def _reshaped(rw: Rewriter, value: Value, node: Node) -> Value | None:
+    """x where `value` is Reshape(x), read only by `node`, and x is computed for it alone."""
+    view = value.producer
+    if view is None or view.kind != "Reshape" or rw.graph.is_output(value):
+        return None
+    if any(user is not node for user in value.users):
+        return None
+    source = view.required(0)
+    if source.producer is None or rw.graph.sole_user(source) is not view:
+        return None
+    return source if source.producer.kind in JOINED_BY_POINTWISE else None
+
+
+# What a pointwise operator may join, as an epilogue or as the next link of a chain.
+JOINED_BY_POINTWISE: frozenset[str] = frozenset(
+    {
+        "MatMul",
+        "Resize",
+        "clinfer.Conv",
+        "clinfer.ConvTranspose",
+        "clinfer.Norm",
+        "clinfer.Pointwise",
+        "clinfer.Pool",
+        "clinfer.Softmax",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+    }
+)
+
+TO_POINTWISE = (Rule("to-pointwise", tuple(POINTWISE), to_pointwise),)
+CHAIN_RULES = (
+    Rule("merge-chain", ("clinfer.Pointwise",), merge_producers),
+    Rule("before-reshape", ("clinfer.Pointwise",), before_reshape),
+)

@@ -1,0 +1,84 @@
+"""Expressions together with the values their operands stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clinfer.graph.ir import Node, Value
+from clinfer_kernels.expr import Builder, Expr
+
+# A kernel reads at most so many buffers, and its body has at most so many lines.
+MAX_OPERANDS = 12
+MAX_LINES = 96
+
+# What an operation costs, in additions. All others cost 1.
+_COSTS = {
+    **dict.fromkeys(("const", "cast"), 0),
+    **dict.fromkeys(("div", "reciprocal", "sqrt", "fmod", "mod"), 4),
+    **dict.fromkeys(("exp", "log", "tanh", "erf", "pow", "softplus", "sin", "cos", "tan"), 16),
+    **dict.fromkeys(("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"), 16),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """An expression of one output; operand i of it is `operands[i]`."""
+
+    expr: Expr
+    operands: tuple[Value, ...]
+
+    @property
+    def cost(self) -> int:
+        """How much computing one element costs, in additions."""
+        return sum(_COSTS.get(line.op, 1) for line in self.expr.lines)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it fits into one kernel."""
+        return len(self.operands) <= MAX_OPERANDS and len(self.expr.lines) <= MAX_LINES
+
+
+def program_of(node: Node) -> Program:
+    """The program of a clinfer.Pointwise."""
+    return Program(node.attrs["expr"], tuple(v for v in node.inputs if v is not None))
+
+
+def inline(
+    consumer: Program, producers: Mapping[int, Program], lead: Sequence[Value] = ()
+) -> Program:
+    """`consumer` with operands computed in place: `producers` maps an operand's id to its program.
+
+    Operands keep their order, those of `lead` come first; each value is one operand.
+    """
+    operands: list[Value] = list(lead)
+    for value in consumer.operands:
+        found = producers.get(id(value))
+        operands.extend([value] if found is None else found.operands)
+    unique = list({id(v): v for v in operands}.values())
+    number = {id(v): i for i, v in enumerate(unique)}
+    builder = Builder([str(v.dtype) for v in unique])
+    bound: list[int] = []
+    for value in consumer.operands:
+        found = producers.get(id(value))
+        if found is None:
+            bound.append(number[id(value)])
+        else:
+            numbers = [number[id(v)] for v in found.operands]
+            bound.append(builder.inline(found.expr, numbers)[0])
+    result = builder.inline(consumer.expr, bound)[0]
+    return without_unused(Program(builder.build(result), tuple(unique)), len(lead))
+
+
+def without_unused(program: Program, keep: int) -> Program:
+    """The program without operands that no line reads, the first `keep` excepted."""
+    expr = program.expr
+    read = {a for line in expr.lines for a in line.args} | set(expr.outputs)
+    left = [i for i in range(len(expr.inputs)) if i < keep or i in read]
+    if len(left) == len(expr.inputs):
+        return program
+    builder = Builder([expr.inputs[i] for i in left])
+    # An operand that nothing reads may stand for any number.
+    bound = [left.index(i) if i in left else 0 for i in range(len(expr.inputs))]
+    made = builder.build(*builder.inline(expr, bound))
+    return Program(made, tuple(program.operands[i] for i in left))

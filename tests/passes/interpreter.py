@@ -1,0 +1,398 @@
+"""Evaluates graphs with NumPy: onnx's reference for ONNX operators, plain NumPy for our own.
+
+It reads a graph at any stage between the reader and lowering, so a pass is right when the results
+before and after it agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from clinfer.dtypes import to_numpy
+from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.schemas import newest_opset, to_proto
+from clinfer_kernels.dims import Expr as DimExpr
+from clinfer_kernels.dims import Sym, evaluate
+from clinfer_kernels.expr import Expr, Line
+
+Array = np.ndarray[Any, Any]
+
+
+class Interpreter:
+    """One run of a graph; `symbols` are the dynamic sizes seen so far."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.symbols: dict[str, int] = {}
+        self.values: dict[int, Any] = {}
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Any]:
+        """The graph's outputs in order."""
+        for value in self.graph.inputs:
+            self._store(value, np.asarray(feeds[value.name]))
+        for node in self.graph.nodes:
+            results = self._results(node)
+            for value, result in zip(node.outputs, results, strict=False):
+                if value is not None:
+                    self._store(value, result)
+        return [self._load(v) for v in self.graph.outputs]
+
+    def _store(self, value: Value, content: Any) -> None:
+        self.values[id(value)] = content
+        if not isinstance(content, np.ndarray) or value.shape is None:
+            return
+        assert len(value.shape) == content.ndim, f"{value}: rank {content.ndim} computed"
+        for dim, size in zip(value.shape, content.shape, strict=True):
+            self._bind(dim, size)
+        shape = self.shape(value)
+        assert shape == content.shape, f"{value}: shape {content.shape} computed, {shape} inferred"
+        if value.dtype is not None and value.dtype != "string":
+            assert content.dtype == to_numpy(value.dtype), f"{value}: {content.dtype} computed"
+
+    def _bind(self, dim: Any, size: int) -> None:
+        if isinstance(dim, DimExpr) and len(dim.terms) == 1:
+            monomial, factor = dim.terms[0]
+            if factor == 1 and len(monomial) == 1 and monomial[0][1] == 1:
+                atom = monomial[0][0]
+                if isinstance(atom, Sym):
+                    self.symbols.setdefault(atom.name, size)
+
+    def _load(self, value: Value | None) -> Any:
+        if value is None:
+            return None
+        if id(value) in self.values:
+            return self.values[id(value)]
+        if value.const is not None:
+            return value.const
+        assert value.symbolic is not None, f"{value} is not computed"
+        content = [evaluate(d, self.symbols) for d in value.symbolic.reshape(-1).tolist()]
+        return np.array(content, dtype=value.dtype).reshape(value.symbolic.shape)
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """The shape of a value in this run."""
+        return tuple(evaluate(d, self.symbols) for d in value.known_shape)
+
+    def _results(self, node: Node) -> Sequence[Any]:
+        inputs = [self._load(v) for v in node.inputs]
+        rule = _RULES.get(node.kind)
+        if rule is None or not _is_canonical(node):
+            return reference(node, inputs)
+        result = rule(self, node, inputs)
+        return result if isinstance(result, list) else [result]
+
+
+def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
+    """An ONNX operator through onnx's reference implementation."""
+    from onnx.reference import ReferenceEvaluator
+
+    assert node.domain != "clinfer", f"{node} has no rule here"
+    names = ["" if v is None else f"i{i}" for i, v in enumerate(inputs)]
+    outputs = ["" if v is None else f"o{i}" for i, v in enumerate(node.outputs)]
+    proto = to_proto(node, names, outputs)
+    evaluator = ReferenceEvaluator(proto, opsets={"": node.version or newest_opset()})
+    found = iter(evaluator.run(None, {n: v for n, v in zip(names, inputs, strict=True) if n}))
+    return [next(found) if name else None for name in outputs]
+
+
+def onnx_op(op: str, inputs: Sequence[Any], version: int, **attrs: Any) -> Any:
+    """One ONNX operator of one output."""
+    values = [None if v is None else Value("i") for v in inputs]
+    return reference(Node(op, values, [Value("o")], attrs, version=version), inputs)[0]
+
+
+# -- expressions -------------------------------------------------------------------------------
+
+
+def run_expr(expr: Expr, operands: Sequence[Array]) -> Array:
+    """The expression's first output, its operands broadcast to each other."""
+    values = list(operands)
+    for line in expr.lines:
+        values.append(_line(expr, line, [values[a] for a in line.args]))
+    return values[expr.outputs[0]]
+
+
+def _line(expr: Expr, line: Line, args: Sequence[Array]) -> Array:
+    dtype = to_numpy(line.dtype)
+    if line.op == "const":
+        return np.array(line.attrs[0], dtype=dtype)
+    if line.op == "cast":
+        with np.errstate(invalid="ignore"):
+            return np.asarray(args[0]).astype(dtype)
+    with np.errstate(all="ignore"):
+        return np.asarray(_SCALARS[line.op](*args, *line.attrs)).astype(dtype)
+
+
+@lru_cache(maxsize=1)
+def _erf() -> Callable[..., Any]:
+    return np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _quotient(a: Array, b: Array) -> Array:
+    if a.dtype.kind == "f":
+        return a / b
+    return np.trunc(a.astype(np.float64) / b)
+
+
+_SCALARS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": _quotient,
+    "fmod": np.fmod,
+    "mod": np.mod,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "min": np.minimum,
+    "max": np.maximum,
+    "min_with": lambda a, b: np.where(a < b, a, b),
+    "max_with": lambda a, b: np.where(a > b, a, b),
+    "pow": np.power,
+    "sqrt": np.sqrt,
+    "reciprocal": lambda a: 1 / a,
+    "exp": np.exp,
+    "log": np.log,
+    "softplus": lambda a: np.logaddexp(a, 0),
+    "tanh": np.tanh,
+    "erf": lambda a: _erf()(a),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "trunc": np.trunc,
+    "sin": np.sin,
+    "cos": np.cos,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+    "not": np.logical_not,
+    "where": np.where,
+}
+
+
+# -- operators -----------------------------------------------------------------------------------
+
+
+def _prologue(node: Node, inputs: Sequence[Any], own: int) -> list[Any]:
+    """The operator's own inputs, with its prologue applied."""
+    count = node.attrs.get("own", own)
+    before = node.attrs.get("prologue")
+    if before is None:
+        return list(inputs[:count])
+    operands = np.broadcast_arrays(*inputs[:count])
+    return [run_expr(before, operands)]
+
+
+def _epilogue(run: Interpreter, node: Node, inputs: Sequence[Any], own: int, result: Any) -> Any:
+    after = node.attrs.get("epilogue")
+    if after is None:
+        return result
+    shape = run.shape(node.output)
+    assert result.shape == shape, f"{node}: the operator gives {result.shape}"
+    operands = [result, *inputs[node.attrs.get("own", own) :]]
+    return run_expr(after, [np.broadcast_to(v, shape) for v in operands])
+
+
+def _anchor(own: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Wraps a rule of the operator's own inputs with its prologue and epilogue."""
+
+    def wrap(rule: Callable[..., Any]) -> Callable[..., Any]:
+        def run_rule(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+            result = rule(run, node, _prologue(node, inputs, own))
+            if isinstance(result, list):
+                return result
+            return _epilogue(run, node, inputs, own, result)
+
+        return run_rule
+
+    return wrap
+
+
+def _slice(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    x = inputs[0]
+    shape = run.shape(node.output)
+    index: list[Any] = [slice(None)] * x.ndim
+    columns = (node.attrs["axes"], node.attrs["starts"], node.attrs["steps"])
+    for axis, start, step in zip(*columns, strict=True):
+        first = evaluate(start, run.symbols)
+        index[axis] = first + step * np.arange(shape[axis])
+    for axis, places in enumerate(index):
+        x = x if isinstance(places, slice) else np.take(x, places, axis=axis)
+    return x
+
+
+_REDUCERS: dict[str, Callable[..., Any]] = {
+    "ReduceSum": np.sum,
+    "ReduceMean": np.mean,
+    "ReduceMax": np.max,
+    "ReduceMin": np.min,
+    "ReduceProd": np.prod,
+    "ReduceSumSquare": lambda x, **k: np.sum(x * x, **k),
+    "ReduceL1": lambda x, **k: np.sum(np.abs(x), **k),
+    "ReduceL2": lambda x, **k: np.sqrt(np.sum(x * x, **k)),
+    "ReduceLogSum": lambda x, **k: np.log(np.sum(x, **k)),
+    "ReduceLogSumExp": lambda x, **k: np.log(np.sum(np.exp(x), **k)),
+}
+
+
+@_anchor(1)
+def _reduce(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    (x,) = inputs
+    keep = bool(node.attrs["keepdims"])
+    made = _REDUCERS[node.op](x, axis=tuple(node.attrs["axes"]), keepdims=keep)
+    return np.asarray(made).astype(x.dtype)
+
+
+@_anchor(2)
+def _matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    return np.matmul(*inputs)
+
+
+@_anchor(1)
+def _softmax(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    (x,) = inputs
+    axes = tuple(range(x.ndim - node.attrs["axes"], x.ndim))
+    away = x - np.max(x, axis=axes, keepdims=True)
+    total = np.sum(np.exp(away), axis=axes, keepdims=True)
+    made = away - np.log(total) if node.attrs["log"] else np.exp(away) / total
+    return made.astype(x.dtype)
+
+
+@_anchor(1)
+def _norm(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    (x,) = inputs
+    axes = tuple(range(x.ndim - node.attrs["axes"], x.ndim))
+    wide = x.astype(np.float64)
+    if not node.attrs["rms"]:
+        wide = wide - wide.mean(axis=axes, keepdims=True)
+    spread = np.sqrt((wide * wide).mean(axis=axes, keepdims=True) + node.attrs["eps"])
+    return (wide / spread).astype(x.dtype)
+
+
+@_anchor(2)
+def _conv(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    x, weights = inputs
+    attrs = {name: node.attrs[name] for name in ("strides", "pads", "dilations", "group")}
+    attrs["kernel_shape"] = node.attrs["kernel"]
+    first = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    if node.op == "ConvTranspose":
+        attrs["output_padding"] = _output_padding(run, node, first)
+    made = onnx_op(node.op, [first, weights], 11, **attrs)
+    return np.ascontiguousarray(np.moveaxis(made, 1, -1))
+
+
+def _output_padding(run: Interpreter, node: Node, x: Array) -> list[int]:
+    """What the output's size has more than the formula gives."""
+    shape = run.shape(node.output)[1:-1]
+    extra: list[int] = []
+    for axis, size in enumerate(shape):
+        extent = (node.attrs["kernel"][axis] - 1) * node.attrs["dilations"][axis] + 1
+        full = node.attrs["strides"][axis] * (x.shape[2 + axis] - 1) + extent
+        pads = node.attrs["pads"]
+        extra.append(size - full + pads[axis] + pads[len(shape) + axis])
+    return extra
+
+
+def _pool(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    attrs = {"kernel_shape": node.attrs["kernel"]}
+    attrs.update((name, node.attrs[name]) for name in ("strides", "pads", "dilations"))
+    kind = node.attrs["kind"]
+    op = {"max": "MaxPool", "average": "AveragePool", "lp": "LpPool"}[kind]
+    if kind == "average":
+        attrs["count_include_pad"] = node.attrs["count_include_pad"]
+    if kind == "lp":
+        attrs["p"] = node.attrs["p"]
+    first = np.ascontiguousarray(np.moveaxis(inputs[0], -1, 1))
+    outputs = [None if v is None else Value("o") for v in node.outputs]
+    made = reference(Node(op, [Value("i")], outputs, attrs, version=22), [first])
+    moved = [np.ascontiguousarray(np.moveaxis(m, 1, -1)) for m in made]
+    return moved if len(moved) > 1 else _epilogue(run, node, inputs, 1, moved[0])
+
+
+@_anchor(1)
+def _resize(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    x = inputs[0]
+    shape = run.shape(node.output)
+    names = (
+        "mode",
+        "coordinate_transformation_mode",
+        "nearest_mode",
+        "cubic_coeff_a",
+        "exclude_outside",
+        "extrapolation_value",
+    )
+    attrs = {name: node.attrs[name] for name in names}
+    scales = np.array([m / n for n, m in zip(x.shape, shape, strict=True)], np.float32)
+    for axis, scale in zip(node.attrs["axes"], node.attrs["scales"], strict=True):
+        scales[axis] = scale
+    if node.attrs["axes"]:
+        return onnx_op("Resize", [x, None, scales], 19, **attrs)
+    return onnx_op("Resize", [x, None, None, np.array(shape, np.int64)], 19, **attrs)
+
+
+def _attention(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    q, k, v = inputs[:3]
+    repeat = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
+    scores = (q @ k.swapaxes(-1, -2)).astype(np.float64) * node.attrs["scale"]
+    if node.attrs["causal"]:
+        rows, cols = scores.shape[-2:]
+        seen = np.arange(cols)[None, :] <= np.arange(rows)[:, None] + (cols - rows)
+        scores = np.where(seen, scores, -np.inf)
+    if len(inputs) > 3 and inputs[3] is not None:
+        mask = inputs[3]
+        scores = scores + (np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask)
+    top = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - np.where(np.isinf(top), 0.0, top))
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights / np.where(total == 0, 1.0, total)
+    return (weights @ v).astype(q.dtype)
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    "Identity": lambda run, node, inputs: inputs[0],
+    "Reshape": lambda run, node, inputs: inputs[0].reshape(run.shape(node.output)),
+    "Expand": lambda run, node, inputs: np.broadcast_to(inputs[0], run.shape(node.output)).copy(),
+    "Transpose": lambda run, node, inputs: inputs[0].transpose(node.attrs.get("perm")),
+    "Slice": _slice,
+    "MatMul": _matmul,
+    **dict.fromkeys(_REDUCERS, _reduce),
+    "Resize": _resize,
+    "clinfer.Pointwise": lambda run, node, inputs: run_expr(
+        node.attrs["expr"], [np.broadcast_to(v, run.shape(node.output)) for v in inputs]
+    ),
+    "clinfer.Softmax": _softmax,
+    "clinfer.Norm": _norm,
+    "clinfer.Conv": _conv,
+    "clinfer.ConvTranspose": _conv,
+    "clinfer.Pool": _pool,
+    "clinfer.Attention": _attention,
+}
+
+
+def _is_canonical(node: Node) -> bool:
+    """Whether the node has our form; else it has ONNX's, with axes and sizes as inputs."""
+    if "own" in node.attrs:
+        return True
+    if node.op in ("Reshape", "Expand", "Resize"):
+        return len(node.inputs) == 1
+    if node.op == "Slice":
+        return "steps" in node.attrs
+    return node.op not in _REDUCERS or {"axes", "keepdims"} <= set(node.attrs)
+
+
+def run_graph(graph: Graph, feeds: Mapping[str, Array]) -> list[Any]:
+    """The outputs of `graph` for `feeds` by input name."""
+    return Interpreter(graph).run(feeds)
