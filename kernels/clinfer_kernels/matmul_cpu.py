@@ -1,0 +1,236 @@
+"""Matmul for class "cpu": register tiles over packed panels, one work-item per work-group.
+
+The tile's `b` says how B is read: "packed" (a constant, brought into panels when the model is
+compiled), "scratch" (a launch before packs it) or "strided" (in place, for few rows). `a` says how
+A is read: "strided" (in place) or "copied" (a launch before makes it dense in the sums' dtype).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from clinfer_kernels import memory
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
+from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
+from clinfer_kernels.matmul_problem import Matrix, Problem, copied, distinct
+from clinfer_kernels.matrix_text import (
+    base,
+    col_stride,
+    declare,
+    declare_batch,
+    element,
+    split_batch,
+    suffix,
+)
+from clinfer_kernels.packing import MAX_GROUPS, Panels, Source, pack_panels, pack_rows
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Kernel, Launch, Pack, Target
+from clinfer_kernels.template import block, fill
+from clinfer_kernels.types import compute, register, size_of, storage
+
+
+@dataclass(frozen=True)
+class CpuTile:
+    """A register tile of `rows` x (`vecs` x `lanes`) results, and how work is cut into tasks.
+
+    A task has at most `row_groups` groups of `rows` rows, and at most `panels` panels of columns:
+    fewer where there would be less than `tasks` tasks per compute unit.
+    """
+
+    rows: int = 6
+    vecs: int = 2
+    lanes: int = 8
+    b: str = "packed"  # "packed" | "scratch" | "strided"
+    a: str = "strided"  # "strided" | "copied"
+    row_groups: int = 8
+    panels: int = 4
+    tasks: int = 8
+
+    @property
+    def cols(self) -> int:
+        """Columns of a register tile."""
+        return self.vecs * self.lanes
+
+
+def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTile, ...]:
+    """The best guess first, then other cuts into tasks (of one text), a plain tile last.
+
+    Few rows do not pay for packing B; reading A in place pays where it is contiguous along K and
+    already has the dtype of the sums, or is read for few columns only.
+    """
+    wide = target.vector_width >= 16
+    lanes = max(2, min(16, target.vector_width * 4 // size_of(problem.acc)))
+    rows = _at_most(12 if wide else 6, problem.m)
+    b = "packed" if constant_b and not any(problem.b.batch) else _b_source(problem)
+    a = "copied" if _copies_a(problem) else "strided"
+    best = CpuTile(rows, 2, lanes, b, a)
+    cuts = ((16, 4), (4, 8), (24, 1), (2, 16))
+    return (
+        best,
+        *(replace(best, row_groups=groups, panels=panels) for groups, panels in cuts),
+        CpuTile(1, 1, 1, "strided", "strided"),
+    )
+
+
+def _at_most(limit: int, size: Dim) -> int:
+    return max(1, min(limit, size)) if isinstance(size, int) else limit
+
+
+def _b_source(problem: Problem) -> str:
+    few = 8 if problem.b.col_kind == "col" else 64
+    return "strided" if isinstance(problem.m, int) and problem.m <= few else "scratch"
+
+
+def _copies_a(problem: Problem) -> bool:
+    in_place = problem.a.col_kind != "col" and problem.a.dtype == problem.acc
+    return not (in_place or (isinstance(problem.n, int) and problem.n <= 64))
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Rows and columns of a task, and how many tasks lie along each."""
+
+    row_block: Dim
+    col_block: Dim
+    row_tasks: Dim
+    col_tasks: Dim
+    tasks: Dim
+
+
+def partition(problem: Problem, tile: CpuTile, target: Target) -> Partition:
+    """Cuts the product into tasks of nearly equal size, by arithmetic on sizes only."""
+    groups = maximum(ceildiv(problem.m, tile.rows), 1)
+    panels = maximum(ceildiv(problem.n, tile.cols), 1)
+    row_tasks = ceildiv(groups, tile.row_groups)
+    row_groups = ceildiv(groups, row_tasks)
+    wanted = target.compute_units * tile.tasks
+    fair = floordiv(panels * row_tasks * problem.batches, wanted)
+    panel_block = minimum(maximum(fair, 1), tile.panels)
+    col_tasks = ceildiv(panels, panel_block)
+    some = minimum(problem.m, 1) * minimum(problem.n, 1)  # 0 for an empty result
+    return Partition(
+        row_groups * tile.rows,
+        panel_block * tile.cols,
+        row_tasks,
+        col_tasks,
+        row_tasks * col_tasks * problem.batches * some,
+    )
+
+
+def emit_cpu(problem: Problem, tile: CpuTile, target: Target) -> Kernel:
+    """The launches: copies where the tile asks for them, then the product."""
+    launches: list[Launch] = []
+    scratch: list[Dim] = []
+    packs: tuple[Pack, ...] = ()
+    a = problem.a
+    b = problem.b
+    a_from = ("in", 0)
+    b_from = ("in", 1)
+    if tile.a == "copied":
+        source = Source(a, 0, problem.batch, problem.m, problem.k)
+        launches.append(pack_rows(source, problem.acc, tile.lanes, len(scratch), target))
+        a_from = ("scratch", len(scratch))
+        a = copied(a, problem.batch, problem.acc, problem.m * problem.k, problem.k)
+        scratch.append(_bytes(a, problem, problem.m * problem.k))
+    if tile.b != "strided":
+        panels = Panels(problem.acc, tile.cols)
+        elements = panels.elements(problem.k, problem.n)
+        source = Source(b, 1, problem.batch, problem.k, problem.n)
+        b = copied(b, problem.batch, problem.acc, elements, 0)
+        if tile.b == "packed":
+            packs = (Pack(1, panels.key, panels.pack),)
+        else:
+            launches.append(pack_panels(source, panels, tile.lanes, len(scratch), target))
+            b_from = ("scratch", len(scratch))
+            scratch.append(_bytes(b, problem, elements))
+    launches.append(_product(problem, tile, target, a, b, a_from, b_from))
+    return Kernel(tuple(launches), tuple(scratch), packs, problem.flops)
+
+
+def _bytes(matrix: Matrix, problem: Problem, each: Dim) -> Dim:
+    total = each * size_of(matrix.dtype)
+    for size in distinct(matrix, problem.batch):
+        total = total * size
+    return total
+
+
+def _product(
+    problem: Problem,
+    tile: CpuTile,
+    target: Target,
+    a: Matrix,
+    b: Matrix,
+    a_from: tuple[str, int],
+    b_from: tuple[str, int],
+) -> Launch:
+    cut = partition(problem, tile, target)
+    rank = len(problem.batch)
+    signature = Signature()
+    declare(signature, "a", a, *a_from)
+    declare(signature, "b", b, *b_from)
+    declare_epilogue(signature, problem)
+    declare_batch(signature, problem.batch)
+    for name, value in (
+        ("M", problem.m),
+        ("N", problem.n),
+        ("K", problem.k),
+        ("row_block", cut.row_block),
+        ("col_block", cut.col_block),
+        ("row_tasks", cut.row_tasks),
+        ("col_tasks", cut.col_tasks),
+        ("tasks", cut.tasks),
+    ):
+        signature.scalar(name, value)
+    entry = f"matmul_{tile.rows}x{tile.cols}{'_b' if tile.b == 'strided' else ''}{suffix(a)}"
+    named = [("a", a), ("b", b), *tensors(problem)]
+    text = fill(
+        "matmul_cpu",
+        target,
+        head=kernel_head(entry),
+        parameters=signature.text,
+        rows=tile.rows,
+        vecs=tile.vecs,
+        lanes=tile.lanes,
+        vec=register(problem.acc, tile.lanes),
+        acc_type=compute(problem.acc),
+        a_type=storage(a.dtype),
+        batch=block([*split_batch(rank), *(base(name, rank) for name, _ in named)], 2),
+        panel=block(_panel(b, tile), 4),
+        load_a=_load_a(a, problem),
+        load_b=block(_load_b(b, tile, problem), 6),
+        epilogue=block(store_lines(problem, tile.lanes), 5),
+    )
+    return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
+
+
+def _panel(b: Matrix, tile: CpuTile) -> list[str]:
+    if tile.b == "strided":
+        return []
+    return [f"const __global {storage(b.dtype)}* panel = b + b_at + (long)(col / COLS) * K * COLS;"]
+
+
+def _load_a(a: Matrix, problem: Problem) -> str:
+    index = {"0": "0", "1": "k", "col": "(long)k * a_col"}[a.col_kind]
+    value = memory.load(a.dtype, "a_rows[r]", index)
+    return memory.convert(value, compute(problem.acc), compute(a.dtype), 1)
+
+
+def _load_b(b: Matrix, tile: CpuTile, problem: Problem) -> list[str]:
+    types = (compute(problem.acc), compute(b.dtype), tile.lanes)
+    if tile.b != "strided":
+        value = memory.load(b.dtype, "panel", "k * COLS + v * LANES", tile.lanes)
+        return [f"y[v] = {memory.convert(value, *types)};"]
+    stride = col_stride("b", b)
+    whole = memory.convert(memory.load(b.dtype, "b", "at", tile.lanes, stride), *types)
+    part = memory.load_part(b.dtype, "b", "at", tile.lanes, "lanes", stride)
+    return [
+        "const int j = col + v * LANES;",
+        "const int lanes = N - j;",
+        f"const long at = {element('b', b, 'k', 'j')};",
+        "if (lanes >= LANES) {",
+        f"    y[v] = {whole};",
+        "} else {",
+        f"    y[v] = {memory.convert(part, *types)};",
+        "}",
+    ]

@@ -1,0 +1,41 @@
+"""A kernel's parameters in OpenCL C next to the arguments bound to them, always in one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from clinfer_kernels.dims import Dim
+from clinfer_kernels.memory import parameter
+from clinfer_kernels.spec import Arg
+
+
+@dataclass
+class Signature:
+    """Grows by one parameter a call; `text` and `args` are what a `Launch` needs."""
+
+    _parameters: list[str] = field(default_factory=list)
+    _args: list[Arg] = field(default_factory=list)
+
+    def buffer(self, kind: str, index: int, dtype: str, name: str) -> None:
+        """A buffer parameter; `kind` as in `Arg`. Inputs are const."""
+        self._parameters.append(parameter(dtype, name, written=kind != "in"))
+        self._args.append(Arg(kind, index))
+
+    def read(self, kind: str, index: int, dtype: str, name: str) -> None:
+        """A buffer parameter that is only read, whatever its kind."""
+        self._parameters.append(parameter(dtype, name))
+        self._args.append(Arg(kind, index))
+
+    def scalar(self, name: str, value: Dim, ctype: str = "int") -> None:
+        """A size, stride or offset."""
+        self._parameters.append(f"const {ctype} {name}")
+        self._args.append(Arg("scalar", value=value, ctype=ctype))
+
+    @property
+    def text(self) -> str:
+        """The parameters, one a line, indented."""
+        return ",\n".join(f"        {p}" for p in self._parameters)
+
+    @property
+    def args(self) -> tuple[Arg, ...]:
+        return tuple(self._args)

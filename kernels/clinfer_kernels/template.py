@@ -1,0 +1,30 @@
+"""Kernel texts kept as `.cl` files beside their family, with `$name` where a structure decides."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+from textwrap import indent
+
+from clinfer_kernels.common import with_helpers
+from clinfer_kernels.spec import Target
+
+
+def fill(name: str, target: Target, **values: str | int) -> str:
+    """The program of `name`.cl with its `$` names replaced and the helpers it calls in front.
+
+    A value of several lines takes the indentation of the line that is its place.
+    """
+    return with_helpers(_template(name).substitute(values), target)
+
+
+def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
+    """Statements, one a line, indented by `depth` steps of four; no line break at the end."""
+    return indent("\n".join(lines), "    " * depth)
+
+
+@lru_cache(maxsize=64)
+def _template(name: str) -> Template:
+    text = Path(__file__).with_name(f"{name}.cl").read_text(encoding="utf-8")
+    return Template(text)
