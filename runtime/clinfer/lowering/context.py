@@ -169,8 +169,27 @@ class Lowering:
             place = self.concat_parts(node)[node.inputs.index(value)].reshape(wanted)
             if place is not None:
                 return place
+        moved = self._transposed_later(value)
+        if moved is not None:
+            place = moved.reshape(wanted)
+            if place is not None:
+                return place
         kind = "output" if self.graph.is_output(value) else "temp"
         return View(Storage(kind, dtype, product(wanted)), dense(dtype, wanted))
+
+    def _transposed_later(self, value: Value) -> View | None:
+        """A place in the order that the only reader, a transpose, will want; None without one.
+
+        The last axis must stay last, so that a kernel's rows remain contiguous.
+        """
+        user = self.graph.sole_user(value)
+        if user is None or user.kind != "Transpose":
+            return None
+        perm = user.attrs["perm"]
+        if perm[-1] != len(perm) - 1:
+            return None
+        inverse = [perm.index(axis) for axis in range(len(perm))]
+        return self.output(user.output).permute(inverse)
 
     def concat_target(self, node: Node) -> View:
         """A concatenation's buffer; made when the first writer of a part asks for it."""

@@ -10,7 +10,7 @@ from clinfer.lowering.table import lowers
 from clinfer_kernels.dims import Dim
 
 
-@lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
+@lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(ctx: Lowering, node: Node) -> None:
     source = ctx.required(node, 0)
     shape = node.output.known_shape
