@@ -98,7 +98,8 @@ def _load_open(descriptor: int, allow_shared: bool, most: int | None) -> Loaded:
         raise LoadError(Reason.REFUSED, "is not a regular file")
     doubt = None if allow_shared else distrust(status)
     if doubt is not None:
-        raise LoadError(Reason.REFUSED, doubt)
+        hint = "chmod go-w, or set CLINFER_CACHE_ALLOW_SHARED=1 if that is meant"
+        raise LoadError(Reason.REFUSED, f"{doubt} ({hint})")
     size = status.st_size
     wanted = size if most is None else min(most, size)
     if wanted == 0:
