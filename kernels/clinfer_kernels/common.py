@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from string import Template
 
-from clinfer_kernels import memory, types
+from clinfer_kernels import memory, transpose, types
 from clinfer_kernels.spec import Target
 
 _CALL = re.compile(r"\b([a-z]\w*_\w+)\(")
@@ -41,7 +41,7 @@ def _collect(text: str, target: Target, texts: dict[str, str], within: str = "")
     for name in dict.fromkeys(_CALL.findall(text)):
         if name in texts or name == within:
             continue
-        helper = memory.helper(name, target) or _math_helper(name)
+        helper = memory.helper(name, target) or transpose.helper(name) or _math_helper(name)
         if helper is not None:
             _collect(helper, target, texts, name)
             texts[name] = helper

@@ -1,0 +1,152 @@
+"""The structural parts of the pointwise kernels' texts, one function a schedule.
+
+Each returns the `$` names of its `.cl` file. Operand x is loaded into v_x.
+"""
+
+from __future__ import annotations
+
+from clinfer_kernels import memory, types
+from clinfer_kernels.nest import View, address, advance, decode
+from clinfer_kernels.pointwise_problem import Problem
+from clinfer_kernels.render import render
+from clinfer_kernels.spec import Target
+from clinfer_kernels.template import block
+
+Parts = dict[str, str | int]
+
+PIECE = 1024  # elements of a row in one task of the rows schedule
+BLOCK_D = 32  # a block of the tiles schedule, in elements
+BLOCK_I = 64
+
+
+def rows(problem: Problem, target: Target) -> Parts:
+    """Vectors along the innermost dimension; the last, short one lane by lane."""
+    width = types.lanes(target, problem.dtypes)
+    outer = range(problem.rank - 1)
+    fixed = [v for v in problem.ins if v.inner == "0"]
+    moving = [v for v in problem.ins if v.inner != "0"]
+    bases = [f"const int {v.name}_at = {address(v.name, outer)};" for v in problem.views]
+    bases += [_value(v, width, memory.load(v.dtype, v.name, v.at(), width, "0")) for v in fixed]
+    return {
+        "n": f"n{problem.rank - 1}",
+        "piece": PIECE,
+        "width": width,
+        "rows": _count(outer),
+        "indices": block([*_declared(outer), *decode(outer, "row")], 1),
+        "bases": block(bases, 2),
+        "vector": block(_body(problem, moving, width, False), 3),
+        "rest": block(_body(problem, moving, width, True), 3),
+        "advance": block(advance(outer), 2),
+    }
+
+
+def tiles(problem: Problem, target: Target) -> Parts:
+    """Squares of registers, turned for the operands that are contiguous along d."""
+    width = types.lanes(target, problem.dtypes)
+    outer = range(problem.rank - 2)
+    bases = [f"const int {v.name}_base = {address(v.name, outer)};" for v in problem.views]
+    return {
+        "ni": f"n{problem.rank - 1}",
+        "nd": f"n{problem.rank - 2}",
+        "block_i": BLOCK_I,
+        "block_d": BLOCK_D,
+        "width": width,
+        "rows": _count(outer),
+        "indices": block([*_declared(outer), *decode(outer, "row")], 2),
+        "bases": block(bases, 2),
+        "square": block(_square(problem, width, False), 5),
+        "edge": block(_square(problem, width, True), 5),
+    }
+
+
+def grid(problem: Problem, target: Target) -> Parts:
+    """One element at a time."""
+    every = range(problem.rank)
+    bases = [_scalar_base(v, problem.rank) for v in problem.views]
+    return {
+        "total": _count(every),
+        "indices": block([*_declared(every), *decode(every, "row")], 2),
+        "bases": block(bases, 2),
+        "scalar": block(_body(problem, problem.ins, 1, False, index=f"i{problem.rank - 1}"), 2),
+    }
+
+
+def _scalar_base(view: View, rank: int) -> str:
+    return f"const int {view.name}_at = {address(view.name, range(rank - 1))};"
+
+
+def _body(
+    problem: Problem,
+    moving: list[View] | tuple[View, ...],
+    width: int,
+    part: bool,
+    index: str = "i",
+) -> list[str]:
+    """Loads the moving operands at `index`, computes, stores; `part`: only `left` lanes."""
+    lines = []
+    for view in moving:
+        at = view.at(index)
+        if part:
+            value = memory.load_part(view.dtype, view.name, at, width, "left", view.step)
+        else:
+            value = memory.load(view.dtype, view.name, at, width, view.step)
+        lines.append(_value(view, width, value))
+    rendered = render(problem.expr, [f"v_{v.name}" for v in problem.ins], width)
+    lines += rendered.statements
+    for view, result in zip(problem.outs, rendered.results, strict=True):
+        at = view.at(index)
+        if part:
+            store = memory.store_part(view.dtype, result, view.name, at, width, "left", view.step)
+        else:
+            store = memory.store(view.dtype, result, view.name, at, width, view.step)
+        lines.append(store)
+    return lines
+
+
+def _square(problem: Problem, width: int, edge: bool) -> list[str]:
+    """Column operands into squares[d], then one row of the square after another."""
+    lines: list[str] = []
+    depth = problem.rank - 2
+    columns = problem.columns
+    for view in columns:
+        lines += _columns(view, width, edge)
+    lines.append(f"for (int r = 0; r < {'depth' if edge else width}; ++r) {{")
+    moving = [v for v in problem.ins if v not in columns]
+    inside = [
+        f"const int {v.name}_at = {v.name}_base + (d + r) * {v.name}_s{depth};"
+        for v in (*moving, *problem.outs)
+    ]
+    inside += [_value(v, width, f"square_{v.name}[r]") for v in columns]
+    inside += _body(problem, moving, width, edge)
+    return [*lines, *(f"    {line}" for line in inside), "}"]
+
+
+def _columns(view: View, width: int, edge: bool) -> list[str]:
+    """Vectors along d of operand `view` at columns i, i + 1, ..., and their transposition."""
+    ctype = types.register(view.dtype, width)
+    at = f"{view.name}_base + d + (i + c) * {view.step}"
+    zero = f"({ctype})(0)"
+    if edge:
+        value = memory.load_part(view.dtype, view.name, at, width, "depth")
+        value = f"c < left ? {value} : {zero}"
+    else:
+        value = memory.load(view.dtype, view.name, at, width)
+    return [
+        f"{ctype} square_{view.name}[{width}];",
+        f"for (int c = 0; c < {width}; ++c) {{",
+        f"    square_{view.name}[c] = {value};",
+        "}",
+        f"transpose_{ctype}(square_{view.name});",
+    ]
+
+
+def _value(view: View, width: int, value: str) -> str:
+    return f"const {types.register(view.dtype, width)} v_{view.name} = {value};"
+
+
+def _count(numbers: range) -> str:
+    return " * ".join(f"n{k}" for k in numbers) or "1"
+
+
+def _declared(numbers: range) -> list[str]:
+    return [f"int i{k};" for k in numbers]
