@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from clinfer.graph.ir import Graph
 from clinfer.passes.canonicalise import canonicalise
 from clinfer.passes.dead import detach_known, remove_dead, share_common
+from clinfer.passes.fold import fold
 from clinfer.passes.fuse import fuse
 from clinfer.passes.layout import choose_layout, remaining_transposes
 from clinfer.passes.patterns import recognise
@@ -26,6 +27,7 @@ Phase = Callable[[Graph, Log], None]
 
 
 def _fold(graph: Graph, log: Log) -> None:
+    fold(graph)
     detach_known(graph)
     share_common(graph, log)
 

@@ -68,25 +68,37 @@ def compose(first: Sequence[int], second: Sequence[int]) -> list[int]:
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape | None:
-    """NumPy's broadcast of shapes; None where it is not certain from what is known now."""
+    """NumPy's broadcast of shapes; None where they do not fit each other.
+
+    Of two dynamic sizes that meet, the first is taken: shape inference has required them equal.
+    """
     rank = max((len(s) for s in shapes), default=0)
     result: list[Dim] = [1] * rank
     for shape in shapes:
         for axis, dim in enumerate(shape, start=rank - len(shape)):
-            if dim == 1 or dim == result[axis]:
-                continue
-            if result[axis] != 1:
+            known = result[axis]
+            if known == 1 or (isinstance(known, Expr) and isinstance(dim, int) and dim != 1):
+                result[axis] = dim
+            elif not _may_meet(dim, known):
                 return None
-            result[axis] = dim
     return tuple(result)
 
 
 def fits(shape: Shape, target: Shape) -> bool:
-    """Whether `shape` broadcasts to `target` without enlarging it."""
+    """Whether `shape` broadcasts to `target` without enlarging it.
+
+    Sizes that differ fit where one is dynamic: shape inference has required them equal.
+    """
     if len(shape) > len(target):
         return False
     tail = target[len(target) - len(shape) :]
-    return all(own in (1, wanted) for own, wanted in zip(shape, tail, strict=True))
+    return all(_may_meet(own, wanted) for own, wanted in zip(shape, tail, strict=True))
+
+
+def _may_meet(own: Dim, wanted: Dim) -> bool:
+    if own in (1, wanted):
+        return True
+    return wanted != 1 and (isinstance(own, Expr) or isinstance(wanted, Expr))
 
 
 def is_at_least(dim: Dim, bound: int) -> bool:

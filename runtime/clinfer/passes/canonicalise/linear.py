@@ -8,7 +8,7 @@ import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Node, Value
-from clinfer.passes.query import integers, normal_axis
+from clinfer.passes.query import integers, normal_axis, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim, product
 
@@ -213,12 +213,37 @@ def _count(rw: Rewriter, size: Dim, shape: tuple[Dim, ...]) -> Value:
     return rw.reshape(rw.emit("Range", [start, step], "int64", (size,)), shape)
 
 
+def simple_power(rw: Rewriter, node: Node) -> Outcome:
+    """Pow(x, n) for small n as products, roots and reciprocals, which cost a fraction of it."""
+    x = node.required(0)
+    exponent = scalar(node.required(1))
+    if exponent is None or x.shape != node.output.shape or node.output.dtype != x.dtype:
+        return None
+    if x.dtype not in _FLOATS and exponent not in (1, 2, 3):
+        return None
+
+    def apply(op: str, *operands: Value) -> Value:
+        return rw.emit(op, operands, x.dtype, x.shape)
+
+    if exponent == 1:
+        return x
+    if exponent in (2, 3):
+        square = apply("Mul", x, x)
+        return square if exponent == 2 else apply("Mul", square, x)
+    if exponent == 0.5:
+        return apply("Sqrt", x)
+    if exponent == -0.5:
+        return apply("Reciprocal", apply("Sqrt", x))
+    return apply("Reciprocal", x) if exponent == -1 else None
+
+
 RULES = (
     Rule("gemm-to-matmul", ("Gemm",), gemm_to_matmul),
     Rule("matmul-ranks", ("MatMul",), matmul_ranks),
     Rule("reduce-axes", REDUCTIONS, reduce_axes),
     Rule("arg-axes", ("ArgMax", "ArgMin"), arg_axes),
     Rule("global-pool", ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), global_pool),
+    Rule("simple-power", ("Pow",), simple_power),
     Rule("einsum-to-matmul", ("Einsum",), einsum),
     Rule("trilu-to-where", ("Trilu",), trilu),
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from clinfer.graph.ir import Graph
 from clinfer.passes.dead import remove_dead
+from clinfer.passes.patterns import activations, attention, norms
 from clinfer.passes.rewrite import Log, Rule, run_rules
 
-RULES: tuple[Rule, ...] = ()
+RULES: tuple[Rule, ...] = (*norms.RULES, *activations.RULES, *attention.RULES)
 
 
 def recognise(graph: Graph, log: Log) -> None:
-    """Recognises normalisations, activations and attention."""
+    """Recognises softmax, normalisations, activations and attention."""
     run_rules(graph, RULES, log, "patterns")
     remove_dead(graph)
