@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
+from weakref import WeakKeyDictionary
 
 from clinfer import properties
 from clinfer.compiled import CompiledModel
@@ -15,6 +16,7 @@ from clinfer.errors import InputError, PropertyError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from clinfer.cache.content import FileState
     from clinfer.cache.layers import Layers
     from clinfer.device.discover import Device
     from clinfer.graph.model import Model
@@ -31,6 +33,7 @@ class Core:
         self._device_settings: dict[str, dict[str, Any]] = {}
         self._devices: dict[str, Device] = {}
         self._caches: dict[tuple[str, str], Layers] = {}
+        self._states: WeakKeyDictionary[Model, tuple[FileState, ...]] = WeakKeyDictionary()
         self._lock = Lock()
 
     # -- devices and properties --------------------------------------------------------------
@@ -100,7 +103,16 @@ class Core:
         """
         from clinfer.graph.reader import read
 
-        return read(model)
+        if not isinstance(model, (str, os.PathLike)) or not Path(model).is_file():
+            return read(model)
+        from clinfer.cache.content import file_states
+
+        before = file_states(model)
+        found = read(model)
+        states = file_states(model, _external_names(found))
+        if states[:1] == before:
+            self._states[found] = states
+        return found
 
     def compile_model(
         self,
@@ -193,17 +205,37 @@ class Core:
         return self._caches[key]
 
     def _source(self, model: ModelLike, cache: Layers | None, plugin: Plugin) -> Source:
-        from clinfer.cache.content import model_digest
         from clinfer.plugins.base import Source
 
-        needs_digest = cache is not None and plugin.export_import
-        if isinstance(model, (str, os.PathLike)):
-            path = Path(model)
-            digest = model_digest(path, cache) if needs_digest and path.is_file() else None
-            return Source(lambda: self.read_model(path), digest)
-        read = self._as_model(model)
-        digest = model_digest(read.source, cache, read.external_files) if needs_digest else None
-        return Source(lambda: read, digest, read.shape_changes)
+        if not isinstance(model, (str, os.PathLike)):
+            read = self._as_model(model)
+            return Source(lambda: read, self._model_digest(read, cache, plugin), read.reshaped)
+        path = Path(model)
+        held: list[Model] = []
+
+        def read_once() -> Model:
+            if not held:
+                held.append(self.read_model(path))
+            return held[0]
+
+        if cache is None or not plugin.export_import or not path.is_file():
+            return Source(read_once, None)
+        from clinfer.cache.content import content_digest
+
+        content = content_digest(path, lambda _: _external_names(read_once()), cache.writable)
+        return Source(read_once, content.digest, unchanged=content.unchanged)
+
+    def _model_digest(self, model: Model, cache: Layers | None, plugin: Plugin) -> str | None:
+        """The digest of a model read before; None where its files have changed since."""
+        if cache is None or not plugin.export_import:
+            return None
+        from clinfer.cache.content import bytes_digest, content_digest
+
+        if isinstance(model.source, bytes):
+            return bytes_digest(model.source)
+        names = _external_names(model)
+        content = content_digest(model.source, lambda _: names, cache.writable)
+        return content.digest if content.files == self._states.get(model) else None
 
     def _as_model(self, model: ModelLike) -> Model:
         from clinfer.graph.model import Model
@@ -216,6 +248,14 @@ class Core:
                 f"found {type(model).__name__}"
             )
         return self.read_model(model)
+
+
+def _external_names(model: Model) -> list[str]:
+    """The model's external data files, relative to its folder."""
+    if isinstance(model.source, bytes):
+        return []
+    folder = model.source.absolute().parent
+    return [os.path.relpath(file.absolute(), folder) for file in model.external_files]
 
 
 def _is_proto(model: object) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from clinfer.cache.digests import file_tree_digest
+from clinfer.cache.digests import file_tree_digest, tree_digests
 from clinfer.cache.record import KeyRecord
 from clinfer.cache.store import Store
 from clinfer.errors import BlobError, ModelError
@@ -106,6 +106,21 @@ def content_digest(
         content = {"digest": digest, "files": [astuple(state) for state in states]}
         memo.remember(record, {"memo": json.dumps(content).encode("ascii")})
     return found
+
+
+def bytes_digest(data: bytes) -> str:
+    """The digest of a model held in memory, the same as that of a file of those bytes alone."""
+    root = tree_digests([[memoryview(data)]])[0]
+    whole = hashlib.sha256(b"clinfer content 1\n" + len(data).to_bytes(8, "little") + root)
+    return whole.hexdigest()
+
+
+def file_states(path: str | Path, external: Iterable[str] = ()) -> tuple[FileState, ...]:
+    """The model's and its external files' states now, as `ContentDigest.files` lists them.
+
+    Raises ModelError for a file that is missing.
+    """
+    return _states(Path(path).absolute(), tuple(sorted(set(external))))
 
 
 def _memo_record(model: Path) -> KeyRecord:

@@ -1,4 +1,4 @@
-"""The plugin contract: what a kind of device does with models. Core asks, and never tests for names.
+"""The plugin contract: what a kind of device does with models. Core asks, it tests for no name.
 
 A plugin turns a graph into a `Loaded` (a plan with programs on a device). How it uses the cache is
 its own: the GPU plugin keeps program binaries, the CPU plugin whole compiled models.
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 class Source:
     """What is to be compiled: `read` gives the model when it is needed, `digest` names its content.
 
-    `digest` is None where no cache is in use. `shapes` names a reshape of the model's inputs ('' for
-    none), which is part of what is compiled.
+    `digest` is None where no cache is in use, or the content cannot be known for sure. `shapes`
+    names a reshape of the inputs ('' for none), which is part of what is compiled. `unchanged` asks
+    again whether the files are those that were digested, before anything is stored under the digest.
     """
 
     read: Callable[[], Model]
     digest: str | None
     shapes: str = ""
+    unchanged: Callable[[], bool] = lambda: True
 
 
 @dataclass
@@ -88,7 +90,7 @@ class Plugin(ABC):
 
     def _no_export(self, device: Device) -> str:
         return (
-            f"{device.info.name} keeps program binaries, not whole models, and so can neither export "
-            "nor import one: set CACHE_DIR there, or use CPU ('EXPORT_IMPORT' in "
+            f"{device.info.name} keeps program binaries, not whole models, and so can neither "
+            "export nor import one: set CACHE_DIR there, or use CPU ('EXPORT_IMPORT' in "
             "OPTIMIZATION_CAPABILITIES tells beforehand)"
         )

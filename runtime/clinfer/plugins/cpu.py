@@ -36,21 +36,30 @@ class CpuPlugin(Plugin):
     export_import = True
 
     def compile(self, source: Source, request: Request) -> Loaded:
+        """From the cache; on a miss one of several waiting processes builds, the rest import."""
+        from clinfer.cache.stats import Miss
+
         record = model_record(source, request)
-        if request.cache is not None:
-            entry = request.cache.get(record)
-            if entry is not None:
-                try:
-                    return _from_entry(entry, request)
-                except (BlobError, BuildError) as error:
-                    request.cache.reject(entry, str(error))
-            if not request.cache.mode.compiles:
-                raise CompileRequiredError(request.cache.explain(record, "the compiled model"))
-        start = time.perf_counter()
-        loaded = _build(source, request, record)
-        if request.cache is not None:
-            seconds = time.perf_counter() - start
-            request.cache.put(record, _sections(loaded), seconds=seconds)
+        cache = request.cache
+        if cache is None or source.digest is None:
+            return _build(source, request, record)
+        found = cache.lookup(record)
+        loaded = None if isinstance(found, Miss) else _import(found, request)
+        if loaded is not None:
+            return loaded
+        if not cache.mode.compiles:
+            miss = found if isinstance(found, Miss) else None
+            raise CompileRequiredError(cache.explain(record, "the compiled model", miss))
+        with cache.building(record):
+            entry = cache.get(record, again=True)
+            loaded = None if entry is None else _import(entry, request)
+            if loaded is not None:
+                return loaded
+            start = time.perf_counter()
+            loaded = _build(source, request, record)
+            if source.unchanged():
+                seconds = time.perf_counter() - start
+                cache.put(record, _sections(loaded), seconds=seconds)
         return loaded
 
     def export(self, loaded: Loaded, device: Device) -> bytes:
@@ -78,6 +87,16 @@ def model_record(source: Source, request: Request) -> KeyRecord:
         **device_fields(request.device),
     }
     return KeyRecord.make("model", fields)
+
+
+def _import(entry: Entry, request: Request) -> Loaded | None:
+    """The model in a cache entry; None, and the entry taken back, where it is of no use."""
+    assert request.cache is not None
+    try:
+        return _from_entry(entry, request)
+    except (BlobError, BuildError) as error:
+        request.cache.reject(entry, str(error))
+        return None
 
 
 def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
