@@ -1,25 +1,31 @@
 """The matmul family: epilogue(A @ B), batched, any strides.
 
 `matmul_problem` brings a spec into its simplest form; a schedule (`matmul_cpu`, `matmul_gpu`) makes
-the text; `candidates` lists the tiles worth trying, the best guess first.
+the text; `candidates` lists the tiles worth trying. Every tile is right on every device.
 """
 
 from __future__ import annotations
 
 from clinfer_kernels.matmul_cpu import CpuTile, cpu_tiles, emit_cpu
+from clinfer_kernels.matmul_gpu import DotTile, GpuTile, emit_gpu, gpu_tiles
 from clinfer_kernels.matmul_problem import simplify
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import MatmulSpec
 
-Tile = CpuTile
+Tile = CpuTile | GpuTile | DotTile
 
 
 def candidates(spec: MatmulSpec, target: Target) -> tuple[Tile, ...]:
-    """The tiles for `spec` on `target`, the best guess first, a plain one last."""
+    """The tiles for `spec` within the target's limits, the best guess first, a plain one last."""
     problem = simplify(spec)
+    if target.cls == "gpu":
+        return gpu_tiles(problem, target)
     return cpu_tiles(problem, spec.constant_b, target)
 
 
 def emit(spec: MatmulSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec` cut as `tile` says."""
-    return emit_cpu(simplify(spec), tile, target)
+    problem = simplify(spec)
+    if isinstance(tile, CpuTile):
+        return emit_cpu(problem, tile, target)
+    return emit_gpu(problem, tile, target)
