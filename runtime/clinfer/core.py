@@ -209,7 +209,7 @@ class Core:
 
         if not isinstance(model, (str, os.PathLike)):
             read = self._as_model(model)
-            return Source(lambda: read, self._model_digest(read, cache, plugin), read.reshaped)
+            return Source(lambda: read, self._model_digest(read, cache, plugin), read.shape_changes)
         path = Path(model)
         held: list[Model] = []
 

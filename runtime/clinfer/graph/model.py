@@ -41,7 +41,7 @@ class Model:
     external_files: tuple[Path, ...] = ()
     _declared: Mapping[str, PortShape | None] = field(default_factory=dict)
     _unnamed: frozenset[str] = frozenset()
-    reshaped: str = ""
+    shape_changes: str = ""
     shape_changes: str = ""
 
     @property

@@ -124,6 +124,15 @@ def _can_cast(attrs: Attrs, inputs: Inputs) -> bool:
     return source in _PLAIN and target in _PLAIN
 
 
+def _optional(attrs: Attrs, inputs: Inputs) -> list[Any]:
+    """An optional is its content, or None."""
+    return [inputs[0] if inputs else None]
+
+
+def _has_element(attrs: Attrs, inputs: Inputs) -> list[Any]:
+    return [np.array(bool(inputs) and inputs[0] is not None)]
+
+
 TABLE: dict[str, Function] = {
     "Shape": _shape,
     "Size": _size,
@@ -141,13 +150,19 @@ TABLE: dict[str, Function] = {
     "Range": _range,
     "ConstantOfShape": _constant_of_shape,
     "Cast": _cast,
+    "Optional": _optional,
+    "OptionalGetElement": _optional,
+    "OptionalHasElement": _has_element,
 }
+_OF_OBJECTS = frozenset({"Identity", "Optional", "OptionalGetElement", "OptionalHasElement"})
 
 
 def find(kind: str, attrs: Attrs, inputs: Inputs) -> Function | None:
     """The function for an operator on these inputs; None where onnx must run it."""
     function = TABLE.get(kind)
-    if function is None or not all(v is None or isinstance(v, np.ndarray) for v in inputs):
+    if function is None or kind in _OF_OBJECTS:
+        return function
+    if not all(v is None or isinstance(v, np.ndarray) for v in inputs):
         return None
     if kind == "Cast" and not _can_cast(attrs, inputs):
         return None

@@ -229,17 +229,18 @@ def captured_names(node: NodeProto) -> list[str]:
     """Names of outer values that only the node's subgraphs read, in order of their first use."""
     found: dict[str, None] = {}
     for graph in subgraphs(node):
-        found.update(dict.fromkeys(_free_names(graph)))
+        found.update(dict.fromkeys(free_names(graph)))
     return [name for name in found if name not in node.input]
 
 
-def _free_names(graph: GraphProto) -> Iterator[str]:
+def free_names(graph: GraphProto) -> Iterator[str]:
+    """Names that a subgraph reads from outside, in order, possibly several times."""
     known = {""}
     known.update(v.name for v in graph.input)
     known.update(t.name for t in graph.initializer)
     known.update(t.values.name for t in graph.sparse_initializer)
     for node in graph.node:
-        inner = [name for g in subgraphs(node) for name in _free_names(g)]
+        inner = [name for g in subgraphs(node) for name in free_names(g)]
         yield from (name for name in [*node.input, *inner] if name not in known)
         known.update(node.output)
     yield from (v.name for v in graph.output if v.name not in known)

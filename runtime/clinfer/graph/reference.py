@@ -14,11 +14,13 @@ import numpy as np
 
 from clinfer.dtypes import BY_NAME, to_numpy
 from clinfer.errors import UnsupportedError
-from clinfer.graph import numpy_ops
+from clinfer.graph import control, numpy_ops
 from clinfer.graph.ir import Node
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TypeProto
+
+    from clinfer.graph.control import Control
 
 Json = Any
 _TEXT = "string"
@@ -40,6 +42,7 @@ class HostOp:
     inputs: tuple[str, ...]
     dtypes: tuple[str | None, ...]
     _evaluators: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    _controls: list[Control] = field(default_factory=list, compare=False, repr=False)
     _attrs: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -100,10 +103,18 @@ class HostOp:
         operator or cannot run it.
         """
         given = list(inputs) + [None] * (len(self.inputs) - len(inputs))
-        results = self._by_numpy(given)
+        if self.kind in control.KINDS:
+            results: list[Any] | None = self._control().run(given)
+        else:
+            results = self._by_numpy(given)
         if results is None:
             results = self._by_reference(given)
         return [self._typed(r, n) for n, r in enumerate(results)]
+
+    def _control(self) -> Control:
+        if not self._controls:
+            self._controls.append(control.Control(self))
+        return self._controls[0]
 
     def _by_numpy(self, inputs: Sequence[Any]) -> list[Any] | None:
         if self.kind not in numpy_ops.TABLE:
@@ -186,13 +197,23 @@ def _readable(value: Any) -> Any:
 
 
 def _declare(graph: GraphProto, name: str, value: Any) -> None:
-    info = graph.input.add(name=name)
+    graph.input.add(name=name).type.CopyFrom(type_of(value))
+
+
+def type_of(value: Any) -> TypeProto:
+    """The ONNX type of an array, a list (sequence) or None (an optional without content)."""
+    from onnx import TypeProto
+
+    proto = TypeProto()
     if isinstance(value, np.ndarray):
-        _set_tensor(info.type, value)
+        _set_tensor(proto, value)
     elif isinstance(value, list):
-        info.type.sequence_type.SetInParent()
+        proto.sequence_type.SetInParent()
         for item in value[:1]:
-            _set_tensor(info.type.sequence_type.elem_type, np.asarray(item))
+            proto.sequence_type.elem_type.CopyFrom(type_of(item))
+    else:
+        proto.optional_type.SetInParent()
+    return proto
 
 
 def _set_tensor(proto: TypeProto, value: Any) -> None:
