@@ -201,15 +201,10 @@ def _unrepeated(rw: Rewriter, q: Value, k: Value, v: Value) -> tuple[Value, Valu
     Grouped queries are exported with every head of k and v repeated, as
     Reshape(Expand([B, H, 1, S, D] -> [B, H, r, S, D])); the operator repeats them by itself.
     """
-    sources = (_before_repeat(k), _before_repeat(v))
-    if sources[0] is not None and sources[1] is not None:
-        fewer = [
-            rw.reshape(s, (*s.known_shape[:2], *s.known_shape[-2:]))
-            for s in sources
-            if s is not None
-        ]
-        if fewer[0].known_shape[1] == fewer[1].known_shape[1]:
-            k, v = fewer
+    sources = [s for s in (_before_repeat(k), _before_repeat(v)) if s is not None]
+    fewer = [rw.reshape(s, (*s.known_shape[:2], *s.known_shape[-2:])) for s in sources]
+    if len(fewer) == 2 and fewer[0].known_shape[1] == fewer[1].known_shape[1]:
+        k, v = fewer
     batch, heads = q.known_shape[:2]
     if k.known_shape[:2] != v.known_shape[:2] or k.known_shape[0] != batch:
         return None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Union
 
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.query import scalar
@@ -59,7 +58,7 @@ class Either:
         object.__setattr__(self, "forms", forms)
 
 
-Pattern = Union[Any, Number, Apply, Either]
+Pattern = Any | Number | Apply | Either
 Bound = Mapping[str, "Value | Node"]
 
 
