@@ -171,7 +171,7 @@ def _expand_node(graph: Graph, node: Node) -> list[Node]:
     after = graph.nodes[at + 1] if at + 1 < len(graph.nodes) else None
     graph.remove(node)
     builder = NodeBuilder(graph, scope, results=results, before=after)
-    opsets = imports(body.opset_import)
+    opsets = {"": newest_opset(), **graph.opsets, **imports(body.opset_import)}
     made = [builder.add(proto, opsets) for proto in instantiate(body, call, prefix)]
     return typed(graph, [n for n in made if n is not None])
 

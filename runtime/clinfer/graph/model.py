@@ -42,7 +42,6 @@ class Model:
     _declared: Mapping[str, PortShape | None] = field(default_factory=dict)
     _unnamed: frozenset[str] = frozenset()
     shape_changes: str = ""
-    shape_changes: str = ""
 
     @property
     def name(self) -> str:
