@@ -52,9 +52,13 @@ def candidates(spec: PointwiseSpec, target: Target) -> tuple[PointwiseTile, ...]
     if target.cls == "gpu":
         return (PointwiseTile("grid", min(target.max_work_group, 256), 4, 32),)
     rows = PointwiseTile("rows", 1, 4096, 8)
-    if problem_of(spec, square=True).columns:
-        return PointwiseTile("tiles", 1, 4096, 8), rows
-    return (rows,)
+    tiles = PointwiseTile("tiles", 1, 4096, 8)
+    problem = problem_of(spec, square=True)
+    if not problem.columns:
+        return (rows,)
+    depth = problem.sizes[-2]
+    shallow = isinstance(depth, int) and depth < 8  # a square would be mostly padding
+    return (rows,) if shallow else (tiles, rows)
 
 
 def emit(spec: PointwiseSpec, tile: PointwiseTile, target: Target) -> Kernel:

@@ -15,8 +15,8 @@ from clinfer_kernels.template import block
 Parts = dict[str, str | int]
 
 PIECE = 1024  # elements of a row in one task of the rows schedule
-BLOCK_D = 32  # a block of the tiles schedule, in elements
-BLOCK_I = 64
+BLOCK_D = 64  # a block of the tiles schedule, in elements
+BLOCK_I = 32
 
 
 def rows(problem: Problem, target: Target) -> Parts:

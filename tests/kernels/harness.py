@@ -95,11 +95,6 @@ def program(source: str, options: str = "") -> cl.Program:
     return made
 
 
-@lru_cache(maxsize=4096)
-def _entry(source: str, options: str, name: str) -> cl.Kernel:
-    return cl.Kernel(program(source, options), name)
-
-
 def view_of(array: Array, base: Array) -> Tensor:
     """The `Tensor` of a NumPy view (transposed, sliced, broadcast) of the contiguous `base`."""
     size = base.itemsize
@@ -139,17 +134,27 @@ def enqueue(
     launch: Launch, buffers: Mapping[str, Sequence[cl.Buffer]], values: Mapping[str, int]
 ) -> cl.Event | None:
     """Queues one launch; None where its global size is 0."""
+    bound = bind(launch, buffers, values)
+    return cl.enqueue_nd_range_kernel(session().queue, *bound) if bound else None
+
+
+Bound = tuple[cl.Kernel, tuple[int, ...], tuple[int, ...]]
+
+
+def bind(
+    launch: Launch, buffers: Mapping[str, Sequence[cl.Buffer]], values: Mapping[str, int]
+) -> Bound | None:
+    """A kernel with its arguments set and its sizes; None where its global size is 0."""
     global_size = tuple(evaluate(d, values) for d in launch.global_size)
     for total, local in zip(global_size, launch.local_size, strict=True):
         assert total % local == 0, f"{launch.entry}: {global_size} over {launch.local_size}"
     if 0 in global_size:
         return None
-    entry = _entry(launch.source, launch.options, launch.entry)
+    entry = cl.Kernel(program(launch.source, launch.options), launch.entry)
     assert entry.num_args == len(launch.args), f"{launch.entry}: {len(launch.args)} arguments"
     for index, arg in enumerate(launch.args):
         entry.set_arg(index, _bound(arg, buffers, values))
-    queue = session().queue
-    return cl.enqueue_nd_range_kernel(queue, entry, global_size, launch.local_size)
+    return entry, global_size, launch.local_size
 
 
 def time_kernel(
@@ -175,13 +180,15 @@ def time_kernel(
         "out": [_upload(_initial(out)) for out in outs],
         "scratch": [_poisoned(evaluate(size, values)) for size in kernel.scratch],
     }
+    bound = [b for b in (bind(x, buffers, values) for x in kernel.launches) if b]
+    queue = session().queue
     best = float("inf")
     for _ in range(repeats + 1):
         begin = perf_counter()
         for _ in range(batch):
-            for launch in kernel.launches:
-                enqueue(launch, buffers, values)
-        session().queue.finish()
+            for call in bound:
+                cl.enqueue_nd_range_kernel(queue, *call)
+        queue.finish()
         best = min(best, (perf_counter() - begin) / batch)
     return best
 
