@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from clinfer.graph.ir import Graph
 from clinfer.passes.canonicalise import canonicalise
 from clinfer.passes.dead import detach_known, remove_dead, share_common
+from clinfer.passes.expand import expand_definitions
 from clinfer.passes.fold import fold
 from clinfer.passes.fuse import fuse
 from clinfer.passes.layout import choose_layout, remaining_transposes
@@ -28,6 +29,7 @@ Phase = Callable[[Graph, Log], None]
 
 def _fold(graph: Graph, log: Log) -> None:
     fold(graph)
+    expand_definitions(graph)
     detach_known(graph)
     share_common(graph, log)
 
