@@ -13,14 +13,14 @@ from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
-from clinfer_kernels.matmul_problem import Matrix, Problem, copied, distinct
+from clinfer_kernels.matmul_problem import Problem
+from clinfer_kernels.matrix import Matrix, copied, distinct
 from clinfer_kernels.matrix_text import (
-    base,
+    bases,
     col_stride,
     declare,
     declare_batch,
     element,
-    split_batch,
     suffix,
 )
 from clinfer_kernels.packing import MAX_GROUPS, Panels, Source, pack_panels, pack_rows
@@ -165,7 +165,6 @@ def _product(
     b_from: tuple[str, int],
 ) -> Launch:
     cut = partition(problem, tile, target)
-    rank = len(problem.batch)
     signature = Signature()
     declare(signature, "a", a, *a_from)
     declare(signature, "b", b, *b_from)
@@ -183,7 +182,7 @@ def _product(
     ):
         signature.scalar(name, value)
     entry = f"matmul_{tile.rows}x{tile.cols}{'_b' if tile.b == 'strided' else ''}{suffix(a)}"
-    named = [("a", a), ("b", b), *tensors(problem)]
+    names = ["a", "b", *tensors(problem)]
     text = fill(
         "matmul_cpu",
         target,
@@ -195,7 +194,7 @@ def _product(
         vec=register(problem.acc, tile.lanes),
         acc_type=compute(problem.acc),
         a_type=storage(a.dtype),
-        batch=block([*split_batch(rank), *(base(name, rank) for name, _ in named)], 2),
+        batch=block(bases(names, len(problem.batch)), 2),
         panel=block(_panel(b, tile), 4),
         load_a=_load_a(a, problem),
         load_b=block(_load_b(b, tile, problem), 6),

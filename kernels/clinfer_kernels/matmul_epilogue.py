@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from clinfer_kernels import memory
-from clinfer_kernels.matmul_problem import Matrix, Problem
+from clinfer_kernels.matmul_problem import Problem
+from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import col_stride, declare, element
 from clinfer_kernels.render import render
 from clinfer_kernels.signature import Signature
@@ -17,10 +18,9 @@ def declare_epilogue(signature: Signature, problem: Problem) -> None:
         declare(signature, f"e{number}", operand, "in", number + 2)
 
 
-def tensors(problem: Problem) -> list[tuple[str, Matrix]]:
-    """The output and the operands with their names in the text."""
-    operands = [(f"e{number}", operand) for number, operand in enumerate(problem.operands)]
-    return [("out", problem.out), *operands]
+def tensors(problem: Problem) -> list[str]:
+    """The names of the output and the operands in the text."""
+    return ["out", *(f"e{number}" for number in range(len(problem.operands)))]
 
 
 def store_lines(problem: Problem, width: int) -> list[str]:

@@ -13,13 +13,13 @@ from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
-from clinfer_kernels.matmul_problem import Matrix, Problem
+from clinfer_kernels.matmul_problem import Problem
+from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import (
-    base,
+    bases,
     declare,
     declare_batch,
     element,
-    split_batch,
     suffix,
 )
 from clinfer_kernels.signature import Signature
@@ -171,8 +171,7 @@ def _launch(
     **parts: str | int,
 ) -> Launch:
     """What both schedules share: parameters, addresses and the grid, flat over all tasks."""
-    named = [("a", problem.a), ("b", problem.b), *tensors(problem)]
-    rank = len(problem.batch)
+    names = ["a", "b", *tensors(problem)]
     signature = Signature()
     declare(signature, "a", problem.a, "in", 0)
     declare(signature, "b", problem.b, "in", 1)
@@ -187,7 +186,7 @@ def _launch(
         head=kernel_head(entry, local_size),
         parameters=signature.text,
         acc_type=compute(problem.acc),
-        batch=block([*split_batch(rank), *(base(name, rank) for name, _ in named)], 2),
+        batch=block(bases(names, len(problem.batch)), 2),
         load_a=_element_of("a", problem.a, "i", "k", problem.acc),
         load_b=_element_of("b", problem.b, "k", "j", problem.acc),
         **parts,

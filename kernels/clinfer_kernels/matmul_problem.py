@@ -1,10 +1,8 @@
-"""A matmul as its kernels see it: few batch dimensions, and for each tensor a handful of strides.
+"""A matmul as its kernels see it, with as few batch dimensions as its strides allow.
 
-    element (z, i, j) of a tensor = buffer[offset + sum_d z_d * batch[d] + i * row + j * col]
-
-`simplify` turns a `MatmulSpec` into that form. Batch dimensions of size 1 go, neighbours that every
-tensor steps through as one become one, and where B is the same for all batches the innermost batch
-dimension becomes rows: [B, S, K] @ [K, N] is one product with B * S rows.
+Batch dimensions of size 1 go, neighbours that every tensor steps through as one become one, and
+where B is the same for all batches the innermost batch dimension becomes rows: [B, S, K] @ [K, N]
+is one product with B * S rows.
 """
 
 from __future__ import annotations
@@ -14,24 +12,9 @@ from dataclasses import dataclass
 
 from clinfer_kernels.dims import Dim, product
 from clinfer_kernels.expr import Expr
+from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.spec import Tensor
 from clinfer_kernels.specs import MatmulSpec
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A tensor as a batch of matrices. Strides and offset count elements."""
-
-    dtype: str
-    offset: Dim
-    batch: tuple[Dim, ...]
-    row: Dim
-    col: Dim
-
-    @property
-    def col_kind(self) -> str:
-        """'0', '1' or 'col': what the text knows of the column stride."""
-        return str(self.col) if self.col in (0, 1) else "col"
 
 
 @dataclass(frozen=True)
@@ -141,18 +124,3 @@ class _Axes:
         del self.batch[axis]
         for strides in self.strides:
             del strides[axis]
-
-
-def distinct(matrix: Matrix, batch: Sequence[Dim]) -> tuple[Dim, ...]:
-    """The batch dimensions the matrix steps through; over the others it repeats."""
-    return tuple(n for n, s in zip(batch, matrix.batch, strict=True) if s != 0)
-
-
-def copied(matrix: Matrix, batch: Sequence[Dim], dtype: str, each: Dim, row: Dim) -> Matrix:
-    """The view of a dense copy: one matrix of `each` elements per distinct batch index."""
-    strides: list[Dim] = []
-    step = each
-    for size, stride in zip(reversed(batch), reversed(matrix.batch), strict=True):
-        strides.append(0 if stride == 0 else step)
-        step = step if stride == 0 else step * size
-    return Matrix(dtype, 0, tuple(reversed(strides)), row, 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clinfer_kernels.dims import Dim
-from clinfer_kernels.matmul_problem import Matrix
+from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.signature import Signature
 
 
@@ -51,10 +51,16 @@ def split_batch(rank: int) -> list[str]:
     return lines
 
 
-def base(name: str, rank: int) -> str:
-    """The statement that declares `name`_at, the address of element (0, 0) of batch `z`."""
-    terms = [f"(long)z{axis} * {name}_z{axis}" for axis in range(rank)]
+def base(name: str, indices: Sequence[str]) -> str:
+    """The statement that declares `name`_at, the start of the matrix at these batch indices."""
+    terms = [f"(long){index} * {name}_z{axis}" for axis, index in enumerate(indices)]
     return f"const long {name}_at = {' + '.join([f'{name}_offset', *terms])};"
+
+
+def bases(names: Sequence[str], rank: int) -> list[str]:
+    """Statements giving z0, z1, ... of the flat batch index `z`, and the start of each matrix."""
+    indices = [f"z{axis}" for axis in range(rank)]
+    return [*split_batch(rank), *(base(name, indices) for name in names)]
 
 
 def col_stride(name: str, matrix: Matrix) -> str:

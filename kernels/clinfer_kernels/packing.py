@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
-from clinfer_kernels.matmul_problem import Matrix, distinct
+from clinfer_kernels.matrix import Matrix, distinct
 from clinfer_kernels.matrix_text import (
-    base,
+    bases,
     col_stride,
     declare,
     declare_batch,
     element,
-    split_batch,
     suffix,
 )
 from clinfer_kernels.signature import Signature
@@ -144,12 +143,11 @@ def _parts(source: Source, dtype: str, lanes: int) -> dict[str, str | int]:
     whole = memory.load(matrix.dtype, "x", "at", lanes, stride)
     part = memory.load_part(matrix.dtype, "x", "at", lanes, "lanes", stride)
     types = (compute(dtype), compute(matrix.dtype), lanes)
-    rank = len(source.batch)
     return {
         "lanes": lanes,
         "block": _BLOCK,
         "vec": vector(compute(dtype), lanes),
-        "batch": block([*split_batch(rank), base("x", rank)], 2),
+        "batch": block(bases(["x"], len(source.batch)), 2),
         "at": element("x", matrix, "row", "col"),
         "load": memory.convert(whole, *types),
         "load_part": memory.convert(part, *types),

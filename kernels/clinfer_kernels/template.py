@@ -14,9 +14,13 @@ from clinfer_kernels.spec import Target
 def fill(name: str, target: Target, **values: str | int) -> str:
     """The program of `name`.cl with its `$` names replaced and the helpers it calls in front.
 
-    A value of several lines takes the indentation of the line that is its place.
+    A line that is just a name goes where the value is empty.
     """
-    return with_helpers(_template(name).substitute(values), target)
+    text = _text(name)
+    for key, value in values.items():
+        if value == "":
+            text = text.replace(f"\n${key}\n", "\n")
+    return with_helpers(Template(text).substitute(values), target)
 
 
 def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
@@ -25,6 +29,5 @@ def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _template(name: str) -> Template:
-    text = Path(__file__).with_name(f"{name}.cl").read_text(encoding="utf-8")
-    return Template(text)
+def _text(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.cl").read_text(encoding="utf-8")

@@ -138,7 +138,25 @@ def _quotient(a: Array, b: Array) -> Array:
     return np.trunc(a.astype(np.float64) / b)
 
 
+def _shift(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Shifts by the dtype's width or more give 0."""
+
+    def apply(a: Array, b: Array, bits: int) -> Array:
+        return np.where(b < bits, function(a, np.minimum(b, bits - 1).astype(b.dtype)), 0)
+
+    return apply
+
+
+_TRIGONOMETRY = "sin cos tan asin acos atan sinh cosh asinh acosh atanh".split()
 _SCALARS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(np, name.replace("a", "arc", 1)) for name in _TRIGONOMETRY if name[0] == "a"},
+    **{name: getattr(np, name) for name in _TRIGONOMETRY if name[0] != "a"},
+    "bit_and": np.bitwise_and,
+    "bit_or": np.bitwise_or,
+    "bit_xor": np.bitwise_xor,
+    "bit_not": np.bitwise_not,
+    "shl": _shift(np.left_shift),
+    "shr": _shift(np.right_shift),
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
@@ -164,8 +182,6 @@ _SCALARS: dict[str, Callable[..., Any]] = {
     "ceil": np.ceil,
     "round": np.rint,
     "trunc": np.trunc,
-    "sin": np.sin,
-    "cos": np.cos,
     "eq": np.equal,
     "ne": np.not_equal,
     "lt": np.less,
@@ -308,6 +324,7 @@ def _output_padding(run: Interpreter, node: Node, x: Array) -> list[int]:
 def _pool(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     attrs = {"kernel_shape": node.attrs["kernel"]}
     attrs.update((name, node.attrs[name]) for name in ("strides", "pads", "dilations"))
+    attrs["ceil_mode"] = int(_is_rounded_up(run, node, inputs[0]))
     kind = node.attrs["kind"]
     op = {"max": "MaxPool", "average": "AveragePool", "lp": "LpPool"}[kind]
     if kind == "average":
@@ -319,6 +336,18 @@ def _pool(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     made = reference(Node(op, [Value("i")], outputs, attrs, version=22), [first])
     moved = [np.ascontiguousarray(np.moveaxis(m, 1, -1)) for m in made]
     return moved if len(moved) > 1 else _epilogue(run, node, inputs, 1, moved[0])
+
+
+def _is_rounded_up(run: Interpreter, node: Node, x: Array) -> bool:
+    """Whether the output is larger than rounding down gives."""
+    rank = x.ndim - 2
+    attrs = node.attrs
+    for axis, size in enumerate(run.shape(node.output)[1:-1]):
+        extent = (attrs["kernel"][axis] - 1) * attrs["dilations"][axis] + 1
+        padded = x.shape[1 + axis] + attrs["pads"][axis] + attrs["pads"][rank + axis]
+        if size > (padded - extent) // attrs["strides"][axis] + 1:
+            return True
+    return False
 
 
 @_anchor(1)

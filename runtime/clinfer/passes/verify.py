@@ -13,7 +13,8 @@ from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import ClinferError
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.passes.canonicalise.linear import REDUCTIONS
-from clinfer.passes.query import broadcast, fits
+from clinfer.passes.query import broadcast, fits, sizes
+from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import Expr
 
 Check = Callable[[Node], "str | None"]
@@ -88,7 +89,9 @@ def _never(node: Node) -> str | None:
 
 
 def _one_input(node: Node) -> str | None:
-    return None if len(node.inputs) == 1 else f"one input expected, found {len(node.inputs)}"
+    if len(node.inputs) == 1 or sizes(node.input(1)) is None:
+        return None  # sizes computed from data make a host step
+    return f"one input expected, found {len(node.inputs)}"
 
 
 def _transpose(node: Node) -> str | None:
@@ -102,8 +105,8 @@ def _transpose(node: Node) -> str | None:
 
 
 def _slice(node: Node) -> str | None:
-    if not all(name in node.attrs for name in ("axes", "starts", "steps")):
-        return "'axes', 'starts' and 'steps' expected"
+    if "steps" not in node.attrs:
+        return _one_input(node)
     starts = node.attrs["starts"]
     if any(isinstance(s, int) and s < 0 for s in starts):
         return f"a start among {starts} is negative"
@@ -114,15 +117,24 @@ def _concat(node: Node) -> str | None:
     axis = node.attrs["axis"]
     if axis < 0:
         return f"the axis {axis} is negative"
-    rest = {tuple(d for i, d in enumerate(v.known_shape) if i != axis) for v in node.inputs if v}
-    return None if len(rest) == 1 else f"the inputs differ beyond axis {axis}: {rest}"
+    shapes = [v.known_shape for v in node.inputs if v is not None]
+    wanted = node.output.known_shape
+    for shape in shapes:
+        pairs = zip(shape, wanted, strict=True)
+        if any(a != b for i, (a, b) in enumerate(pairs) if i != axis and _are_known(a, b)):
+            return f"{shapes} differ beyond axis {axis}"
+    return None
+
+
+def _are_known(*dims: Dim) -> bool:
+    return all(isinstance(d, int) for d in dims)
 
 
 def _matmul(node: Node) -> str | None:
     a, b = node.required(0).known_shape, node.required(1).known_shape
     if len(a) < 2 or len(b) < 2:
         return "operands of rank 2 or more expected"
-    if a[-1] != b[-2] and isinstance(a[-1], int) and isinstance(b[-2], int):
+    if a[-1] != b[-2] and _are_known(a[-1], b[-2]):
         return f"{a} @ {b}: the inner sizes differ"
     if (a[-2], b[-1]) != node.output.known_shape[-2:]:
         return f"{a} @ {b} is not of the shape {node.output.shape}"

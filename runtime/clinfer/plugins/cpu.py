@@ -86,7 +86,7 @@ def model_record(source: Source, request: Request) -> KeyRecord:
         **compile_fields(request.device, request.properties),
         **device_fields(request.device),
     }
-    return KeyRecord.make("model", fields)
+    return KeyRecord.make("model", list(fields.items()))
 
 
 def _import(entry: Entry, request: Request) -> Loaded | None:

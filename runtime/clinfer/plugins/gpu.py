@@ -45,7 +45,7 @@ def program_record(program: Program, device: Device) -> KeyRecord:
         "options": program.options,
         **device_fields(device),
     }
-    return KeyRecord.make("program", fields)
+    return KeyRecord.make("program", list(fields.items()))
 
 
 def load_or_build(programs: Sequence[Program], request: Request) -> tuple[list[BuiltProgram], int]:

@@ -6,11 +6,13 @@ from clinfer.graph.ir import Graph
 from clinfer.passes.dead import remove_dead
 from clinfer.passes.fuse.anchors import EPILOGUE_RULES, KEEP_REDUCED, PROLOGUE_RULES
 from clinfer.passes.fuse.pointwise import CHAIN_RULES, TO_POINTWISE
+from clinfer.passes.layout.sink import VIEW_CHAINS
 from clinfer.passes.rewrite import Log, run_rules
 
 
 def fuse(graph: Graph, log: Log) -> None:
     """Groups pointwise operators and attaches the groups to anchors where these take them."""
     run_rules(graph, (*TO_POINTWISE, *KEEP_REDUCED), log, "fuse")
-    run_rules(graph, (*CHAIN_RULES, *EPILOGUE_RULES, *PROLOGUE_RULES), log, "fuse")
+    rules = (*VIEW_CHAINS, *CHAIN_RULES, *EPILOGUE_RULES, *PROLOGUE_RULES)
+    run_rules(graph, rules, log, "fuse")
     remove_dead(graph)

@@ -254,12 +254,12 @@ def units_are_reshapes(rw: Rewriter, node: Node) -> Outcome:
     return rw.reshape(x, node.output.known_shape)
 
 
-_CHAINS = (
+VIEW_CHAINS = (
     Rule("merge-transposes", ("Transpose",), to_transpose),
     Rule("merge-reshapes", ("Reshape",), to_reshape),
 )
 SINK_RULES = (
-    *_CHAINS,
+    *VIEW_CHAINS,
     Rule("below-pointwise", tuple(POINTWISE), below_pointwise),
     Rule("below-concat", ("Concat",), below_concat),
     Rule("below-reduce", (*REDUCTIONS, "ArgMax", "ArgMin"), below_reduce),
@@ -271,6 +271,6 @@ SINK_RULES = (
     Rule("below-reshape", ("Reshape",), below_reshape),
 )
 FINISH_RULES = (
-    *_CHAINS,
+    *VIEW_CHAINS,
     Rule("units-are-reshapes", ("Transpose",), units_are_reshapes),
 )
