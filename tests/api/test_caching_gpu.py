@@ -1,0 +1,86 @@
+"""The GPU plugin's cache: one entry per program, shared by models; no blobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clinfer
+from api.made import dense_answer, dense_model, save
+
+X = np.random.default_rng(3).standard_normal((5, 24)).astype(np.float32)
+
+
+def compiled(path, cache):
+    return clinfer.Core().compile_model(path, "GPU", {"CACHE_DIR": str(cache)})
+
+
+def entries(cache: Path) -> list[Path]:
+    return sorted(p for p in (cache / "entries").rglob("*") if p.is_file())
+
+
+def kinds(cache: Path) -> set[str]:
+    from clinfer.cache import read_header
+
+    return {read_header(p).record.kind for p in entries(cache)}
+
+
+def test_one_entry_per_program_and_no_blob(gpu, tmp_path):
+    path = save(dense_model(), tmp_path / "m.onnx")
+    first = compiled(path, tmp_path / "c")
+    assert first.programs_built == len(first.plan.programs) == len(entries(tmp_path / "c"))
+    assert kinds(tmp_path / "c") == {"program"}
+    assert not first.get_property("LOADED_FROM_CACHE")
+
+
+def test_second_start_builds_nothing_and_gives_the_same_bits(gpu, tmp_path):
+    path = save(dense_model(), tmp_path / "m.onnx")
+    first = compiled(path, tmp_path / "c")
+    second = compiled(path, tmp_path / "c")
+    assert second.programs_built == 0
+    np.testing.assert_array_equal(second(X)[0], first(X)[0])
+
+
+def test_another_model_reuses_known_programs(gpu, tmp_path):
+    compiled(save(dense_model(0), tmp_path / "a.onnx"), tmp_path / "c")
+    other = compiled(save(dense_model(1, "other"), tmp_path / "b.onnx"), tmp_path / "c")
+    assert other.programs_built == 0
+    np.testing.assert_allclose(other(X)[0], dense_answer(X, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_export_is_refused_and_can_be_asked_beforehand(core, gpu, tmp_path):
+    assert "EXPORT_IMPORT" not in core.get_property(gpu, "OPTIMIZATION_CAPABILITIES")
+    model = core.compile_model(dense_model(), gpu)
+    with pytest.raises(clinfer.DeviceError, match="CACHE_DIR"):
+        model.export_model()
+    with pytest.raises(clinfer.DeviceError, match="EXPORT_IMPORT"):
+        core.import_model(b"", gpu)
+
+
+def test_damaged_entry_is_rebuilt_with_the_right_answer(gpu, tmp_path):
+    path = save(dense_model(), tmp_path / "m.onnx")
+    compiled(path, tmp_path / "c")
+    entry = entries(tmp_path / "c")[0]
+    content = bytearray(entry.read_bytes())
+    content[len(content) // 2] ^= 4
+    entry.write_bytes(content)
+    model = compiled(path, tmp_path / "c")
+    assert model.programs_built == 1
+    np.testing.assert_allclose(model(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)
+    assert compiled(path, tmp_path / "c").programs_built == 0
+
+
+def test_a_binary_the_driver_refuses_is_rebuilt(gpu, tmp_path):
+    from clinfer.cache import read, to_bytes
+
+    path = save(dense_model(), tmp_path / "m.onnx")
+    compiled(path, tmp_path / "c")
+    entry = entries(tmp_path / "c")[0]
+    record = read(entry).record
+    entry.write_bytes(to_bytes(record, {"binary": b"no binary of any driver"}))
+    model = compiled(path, tmp_path / "c")
+    assert model.programs_built == 1
+    np.testing.assert_allclose(model(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)
+    assert compiled(path, tmp_path / "c").programs_built == 0
