@@ -9,9 +9,22 @@ from clinfer.passes.fold import fold
 # No kernel or canonical form of their own. Operators that are not listed here either have one, or
 # have a definition that would only make more host steps.
 BY_DEFINITION = frozenset(
-    "AffineGrid Attention BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear "
-    "HammingWindow HannWindow LinearAttention NegativeLogLikelihoodLoss RotaryEmbedding "
-    "SoftmaxCrossEntropyLoss SwiGLU ai.onnx.preview.FlexAttention".split()
+    [
+        "AffineGrid",
+        "Attention",
+        "BlackmanWindow",
+        "CausalConvWithState",
+        "CenterCropPad",
+        "DynamicQuantizeLinear",
+        "HammingWindow",
+        "HannWindow",
+        "LinearAttention",
+        "NegativeLogLikelihoodLoss",
+        "RotaryEmbedding",
+        "SoftmaxCrossEntropyLoss",
+        "SwiGLU",
+        "ai.onnx.preview.FlexAttention",
+    ]
 )
 
 
