@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import ClinferError
 from clinfer.graph.ir import Array, Graph, Node, Shape, Value
 from clinfer_kernels.dims import Dim
@@ -42,11 +43,16 @@ Apply = Callable[["Rewriter", Node], Outcome]
 
 @dataclass(frozen=True)
 class Rule:
-    """A named rewrite of nodes whose `Node.kind` is among `kinds`."""
+    """A named rewrite of nodes whose `Node.kind` is among `kinds`.
+
+    A `typed` rule sees only nodes all of whose values have known ranks and dtypes that kernels
+    compute with; the others run on the host in the form ONNX gives them.
+    """
 
     name: str
     kinds: tuple[str, ...]
     apply: Apply
+    typed: bool = True
 
 
 @dataclass
@@ -196,7 +202,12 @@ class Rewriter:
 
     def _first(self, phase: str, rules: Iterable[Rule], node: Node, log: Log) -> Rule | None:
         """Applies the first rule that fits."""
+        typed: bool | None = None
         for rule in rules:
+            if rule.typed:
+                typed = is_typed(node) if typed is None else typed
+                if not typed:
+                    continue
             self.made = []
             self._name = node.name
             self._hint = _stem(node)
@@ -228,6 +239,15 @@ class Rewriter:
 def is_alive(node: Node) -> bool:
     """Whether the node is still part of its graph."""
     return any(v is not None and v.producer is node for v in node.outputs)
+
+
+def is_typed(node: Node) -> bool:
+    """Whether every value of the node has a known rank and a dtype that kernels compute with."""
+    for values in (node.inputs, node.outputs):
+        for value in values:
+            if value is not None and (value.shape is None or value.dtype not in DEVICE_DTYPES):
+                return False
+    return True
 
 
 def by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:

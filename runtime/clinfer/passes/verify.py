@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import ClinferError
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.passes.canonicalise.linear import REDUCTIONS
-from clinfer.passes.query import broadcast, fits, sizes
+from clinfer.passes.query import broadcast, fits, integers, sizes
+from clinfer.passes.rewrite import is_typed
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import Expr
 
@@ -75,11 +75,8 @@ def _users(graph: Graph) -> Iterator[str]:
 
 def _form(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        values = [v for v in (*node.inputs, *node.outputs) if v is not None]
-        if any(v.dtype not in DEVICE_DTYPES or v.shape is None for v in values):
-            continue
         check = _CHECKS.get(node.kind)
-        message = check(node) if check is not None else None
+        message = check(node) if check is not None and is_typed(node) else None
         if message is not None:
             yield f"{node.describe()}: {message}"
 
@@ -143,6 +140,8 @@ def _matmul(node: Node) -> str | None:
 
 def _reduce(node: Node) -> str | None:
     axes = node.attrs.get("axes")
+    if axes is None and integers(node.input(1)) is None:
+        return None  # axes computed from data make a host step
     if axes is None or axes != sorted(axes) or any(a < 0 for a in axes):
         return f"sorted, non-negative axes expected, found {axes}"
     if "keepdims" not in node.attrs:
@@ -225,11 +224,8 @@ def _epilogue(node: Node, own: int) -> str | None:
 
 
 _CHECKS: dict[str, Check] = {
-    **dict.fromkeys(
-        ("Identity", "Dropout", "Flatten", "Squeeze", "Unsqueeze", "Split", "Gemm", "Upsample"),
-        _never,
-    ),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "Softmax", "LogSoftmax"), _never),
+    **dict.fromkeys(("Identity", "Flatten", "Softmax", "LogSoftmax"), _never),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _never),
     **dict.fromkeys(("Reshape", "Expand"), _one_input),
     "Transpose": _transpose,
     "Slice": _slice,

@@ -207,6 +207,8 @@ def clamped(index: Dim, size: Dim, low: Dim, high: Dim) -> Dim | None:
     """A slice bound counted from the front and kept within [low, high]; None: sign not known."""
     if isinstance(index, int) and abs(index) >= _ENDLESS:
         return high if index > 0 else low
+    if index == size:
+        return high
     least, most = lower_bound(index), upper_bound(index)
     if most is not None and most < 0:
         index = index + size

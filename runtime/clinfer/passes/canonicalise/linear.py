@@ -42,8 +42,6 @@ def gemm_to_matmul(rw: Rewriter, node: Node) -> Outcome:
     a, b, c = node.required(0), node.required(1), node.input(2)
     alpha = node.attrs.get("alpha", 1.0)
     beta = node.attrs.get("beta", 1.0)
-    if a.rank != 2 or b.rank != 2 or node.output.shape is None:
-        return Refusal("the rank of both matrices must be 2")
     if a.dtype not in _FLOATS and (alpha, beta) != (1.0, 1.0):
         return Refusal("integer matrices with factors")
     left = rw.transpose(a, (1, 0)) if node.attrs.get("transA", 0) else a
@@ -67,27 +65,23 @@ def number(rw: Rewriter, value: float, dtype: str | None) -> Value:
 def matmul_ranks(rw: Rewriter, node: Node) -> Outcome:
     """1-d operands of MatMul become a row on the left, a column on the right."""
     a, b = node.required(0), node.required(1)
-    if a.shape is None or b.shape is None or node.output.shape is None:
-        return Refusal("the rank of an operand is not known")
-    if len(a.shape) > 1 and len(b.shape) > 1:
+    if len(a.known_shape) > 1 and len(b.known_shape) > 1:
         return None
-    shape: list[Dim] = list(node.output.shape)
-    if len(b.shape) == 1:
-        b = rw.reshape(b, (*b.shape, 1))
+    shape: list[Dim] = list(node.output.known_shape)
+    if len(b.known_shape) == 1:
+        b = rw.reshape(b, (*b.known_shape, 1))
         shape.append(1)
-    if len(a.shape) == 1:
-        a = rw.reshape(a, (1, *a.shape))
+    if len(a.known_shape) == 1:
+        a = rw.reshape(a, (1, *a.known_shape))
         shape.insert(len(shape) - 1, 1)
     result = rw.emit("MatMul", [a, b], node.output.dtype, tuple(shape))
-    return rw.reshape(result, node.output.shape)
+    return rw.reshape(result, node.output.known_shape)
 
 
 def reduce_axes(rw: Rewriter, node: Node) -> Outcome:
     """Reduce*(x) has `axes` (sorted, non-negative) and `keepdims`."""
     x = node.required(0)
-    if x.shape is None or node.output.shape is None:
-        return Refusal("the rank of its input is not known")
-    rank = len(x.shape)
+    rank = len(x.known_shape)
     given = node.attrs.get("axes")
     if given is not None and "own" in node.attrs:
         return None
@@ -120,10 +114,8 @@ def _reduce_nothing(rw: Rewriter, node: Node, x: Value) -> Value:
 def arg_axes(rw: Rewriter, node: Node) -> Outcome:
     """ArgMax and ArgMin have all three attributes."""
     x = node.required(0)
-    if x.shape is None or node.output.shape is None:
-        return Refusal("the rank of its input is not known")
     attrs = {
-        "axis": normal_axis(node.attrs.get("axis", 0), len(x.shape)),
+        "axis": normal_axis(node.attrs.get("axis", 0), len(x.known_shape)),
         "keepdims": node.attrs.get("keepdims", 1),
         "select_last_index": node.attrs.get("select_last_index", 0),
     }
@@ -135,14 +127,12 @@ def arg_axes(rw: Rewriter, node: Node) -> Outcome:
 def global_pool(rw: Rewriter, node: Node) -> Outcome:
     """Global pools reduce the spatial axes."""
     x = node.required(0)
-    if x.shape is None or node.output.shape is None:
-        return Refusal("the rank of its input is not known")
     op = _GLOBAL_POOLS.get(node.op)
     if node.op == "GlobalLpPool":
         op = {1: "ReduceL1", 2: "ReduceL2"}.get(node.attrs.get("p", 2))
     if op is None:
         return Refusal(f"p = {node.attrs.get('p')}; 1 and 2 are reductions")
-    attrs = {"axes": list(range(2, len(x.shape))), "keepdims": 1}
+    attrs = {"axes": list(range(2, len(x.known_shape))), "keepdims": 1}
     return rw.emit(
         op, [x], node.output.dtype, node.output.shape, attrs=attrs, version=ATTRIBUTE_FORM
     )
@@ -154,8 +144,6 @@ def einsum(rw: Rewriter, node: Node) -> Outcome:
     operands = [v for v in node.inputs if v is not None]
     if "." in equation or len(operands) != 2 or "->" not in equation:
         return Refusal("only two operands and explicit indices become a MatMul")
-    if any(v.shape is None for v in operands) or node.output.shape is None:
-        return Refusal("the rank of an operand is not known")
     terms, out = equation.split("->")
     left, right = terms.split(",")
     if any(len(set(t)) != len(t) for t in (left, right, out)):
@@ -189,9 +177,9 @@ def trilu(rw: Rewriter, node: Node) -> Outcome:
     """Trilu(x) = x where column - row >= k (upper) or <= k (lower), else 0."""
     x = node.required(0)
     shift = integers(node.input(1)) if node.input(1) is not None else [0]
-    if x.shape is None or shift is None or len(x.shape) < 2:
+    if shift is None:
         return Refusal("its diagonal is computed from data")
-    rows, cols = x.shape[-2:]
+    rows, cols = x.known_shape[-2:]
     upper = node.attrs.get("upper", 1)
     column = _count(rw, cols, (1, cols))
     row = _count(rw, rows, (rows, 1))

@@ -11,8 +11,6 @@ from clinfer.passes.query import normal_axis
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import floordiv
 
-_NO_RANK = Refusal("the rank of its input is not known")
-
 
 def softmax(rw: Rewriter, node: Node) -> Outcome:
     """Softmax over trailing dimensions.
@@ -21,9 +19,7 @@ def softmax(rw: Rewriter, node: Node) -> Outcome:
     one; since then `axis` alone is, and it is moved to the end first.
     """
     x = node.required(0)
-    if x.shape is None:
-        return _NO_RANK
-    rank = len(x.shape)
+    rank = len(x.known_shape)
     log = node.op == "LogSoftmax"
     if node.version < 13:
         axis = normal_axis(node.attrs.get("axis", 1), rank)
@@ -31,7 +27,7 @@ def softmax(rw: Rewriter, node: Node) -> Outcome:
     if rank == 0:
         return emit_softmax(rw, x, 0, log)
     axis = normal_axis(node.attrs.get("axis", -1), rank)
-    if all(d == 1 for d in x.shape[axis + 1 :]):
+    if all(d == 1 for d in x.known_shape[axis + 1 :]):
         return emit_softmax(rw, x, rank - axis, log)
     swap = list(range(rank))
     swap[axis], swap[-1] = swap[-1], swap[axis]
@@ -61,32 +57,26 @@ def scale_and_shift(rw: Rewriter, x: Value, scale: Value | None, bias: Value | N
 def layer_norm(rw: Rewriter, node: Node) -> Outcome:
     """LayerNormalization = clinfer.Norm, Mul, Add."""
     x = node.required(0)
-    if x.shape is None:
-        return _NO_RANK
     if _statistics_read(rw, node):
         return Refusal("its mean or deviation is read")
-    axis = normal_axis(node.attrs.get("axis", -1), len(x.shape))
-    normal = emit_norm(rw, x, len(x.shape) - axis, node.attrs.get("epsilon", 1e-5))
+    axis = normal_axis(node.attrs.get("axis", -1), len(x.known_shape))
+    normal = emit_norm(rw, x, len(x.known_shape) - axis, node.attrs.get("epsilon", 1e-5))
     return [scale_and_shift(rw, normal, node.required(1), node.input(2))]
 
 
 def rms_norm(rw: Rewriter, node: Node) -> Outcome:
     """RMSNormalization = clinfer.Norm (rms), Mul."""
     x = node.required(0)
-    if x.shape is None:
-        return _NO_RANK
-    axis = normal_axis(node.attrs.get("axis", -1), len(x.shape))
+    axis = normal_axis(node.attrs.get("axis", -1), len(x.known_shape))
     eps = node.attrs.get("epsilon", 1e-5)
-    normal = emit_norm(rw, x, len(x.shape) - axis, eps, rms=True)
+    normal = emit_norm(rw, x, len(x.known_shape) - axis, eps, rms=True)
     return [scale_and_shift(rw, normal, node.required(1), None)]
 
 
 def instance_norm(rw: Rewriter, node: Node) -> Outcome:
     """InstanceNormalization normalises the spatial dimensions, then scales by channel."""
     x = node.required(0)
-    if x.shape is None:
-        return _NO_RANK
-    spatial = len(x.shape) - 2
+    spatial = len(x.known_shape) - 2
     normal = emit_norm(rw, x, spatial, node.attrs.get("epsilon", 1e-5))
     scale, bias = (per_channel(rw, node.required(i), spatial) for i in (1, 2))
     return scale_and_shift(rw, normal, scale, bias)
@@ -100,19 +90,18 @@ def per_channel(rw: Rewriter, value: Value, spatial: int) -> Value:
 def group_norm(rw: Rewriter, node: Node) -> Outcome:
     """[N, C, ...] as [N, groups, C / groups, ...], normalised over all but the first two."""
     x = node.required(0)
-    if x.shape is None:
-        return _NO_RANK
     groups = node.attrs["num_groups"]
-    apart = rw.reshape(x, (x.shape[0], groups, floordiv(x.shape[1], groups), *x.shape[2:]))
-    normal = emit_norm(rw, apart, len(x.shape) - 1, node.attrs.get("epsilon", 1e-5))
+    batch, channels, *rest = x.known_shape
+    apart = rw.reshape(x, (batch, groups, floordiv(channels, groups), *rest))
+    normal = emit_norm(rw, apart, len(x.known_shape) - 1, node.attrs.get("epsilon", 1e-5))
     scale, bias = node.required(1), node.required(2)
-    spatial = len(x.shape) - 2
-    if scale.known_shape == (x.shape[1],) and node.version != 18:
-        whole = rw.reshape(normal, x.shape)
+    spatial = len(x.known_shape) - 2
+    if scale.known_shape == (channels,) and node.version != 18:
+        whole = rw.reshape(normal, x.known_shape)
         factors = (per_channel(rw, scale, spatial), per_channel(rw, bias, spatial))
         return scale_and_shift(rw, whole, *factors)
     factors = (per_channel(rw, scale, spatial + 1), per_channel(rw, bias, spatial + 1))
-    return rw.reshape(scale_and_shift(rw, normal, *factors), x.shape)
+    return rw.reshape(scale_and_shift(rw, normal, *factors), x.known_shape)
 
 
 def mean_variance_norm(rw: Rewriter, node: Node) -> Outcome:
@@ -121,9 +110,7 @@ def mean_variance_norm(rw: Rewriter, node: Node) -> Outcome:
     1e-18 under the root is 1e-9 beside it where the variance is 0, and too small to see elsewhere.
     """
     x = node.required(0)
-    if x.shape is None:
-        return _NO_RANK
-    rank = len(x.shape)
+    rank = len(x.known_shape)
     axes = sorted(normal_axis(a, rank) for a in node.attrs.get("axes", [0, 2, 3]))
     if any(a >= rank for a in axes):
         return Refusal(f"its axes {axes} are not all within rank {rank}")
@@ -137,10 +124,10 @@ def lp_normalization(rw: Rewriter, node: Node) -> Outcome:
     """x / norm(x) along one axis."""
     x = node.required(0)
     op = {1: "ReduceL1", 2: "ReduceL2"}.get(node.attrs.get("p", 2))
-    if x.shape is None or op is None:
-        return _NO_RANK
-    axis = normal_axis(node.attrs.get("axis", -1), len(x.shape))
-    reduced = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    if op is None:
+        return Refusal("its power is neither 1 nor 2")
+    axis = normal_axis(node.attrs.get("axis", -1), len(x.known_shape))
+    reduced = (*x.known_shape[:axis], 1, *x.known_shape[axis + 1 :])
     attrs = {"axes": [axis], "keepdims": 1}
     length = rw.emit(op, [x], x.dtype, reduced, attrs=attrs, version=ATTRIBUTE_FORM)
     # A vector of zeros stays zeros.
@@ -159,11 +146,9 @@ def _statistics_read(rw: Rewriter, node: Node) -> bool:
 def batch_norm(rw: Rewriter, node: Node) -> Outcome:
     """(x - mean) / sqrt(var + eps) * scale + bias as one Mul and one Add by channel."""
     x = node.required(0)
-    if x.shape is None:
-        return _NO_RANK
     if node.attrs.get("training_mode", 0) or _statistics_read(rw, node):
         return Refusal("it is in training mode")
-    spatial = len(x.shape) - 2
+    spatial = len(x.known_shape) - 2
     factors = batch_norm_factors(node)
     if factors is not None:
         scale, shift = (_column(rw, f, spatial, x.dtype) for f in factors)

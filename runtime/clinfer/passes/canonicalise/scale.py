@@ -64,12 +64,12 @@ def fold_pad(rw: Rewriter, node: Node) -> Outcome:
     if pads is None and pad.input(1) is not None:
         content = pad.required(1).const
         pads = None if content is None else content.tolist()
-    if pads is None or x.shape is None or pad.input(3) is not None:
+    if pads is None or pad.input(3) is not None:
         return Refusal("the padding is not constant, or names its axes")
     fill = pad.input(2)
     if pad.attrs.get("value", 0.0) != 0.0 or (fill is not None and not _is_zero(fill)):
         return Refusal("it pads with something else than zeros")
-    rank = len(x.shape)
+    rank = len(x.known_shape)
     begins, ends = pads[:rank], pads[rank:]
     if any([*begins[:2], *ends[:2]]) or any(p < 0 for p in pads):
         return Refusal("it pads other dimensions than the spatial ones, or crops")
@@ -101,9 +101,9 @@ def _with_constant(node: Node) -> tuple[Node, Array] | None:
     for index in (0, 1) if node.op in ("Mul", "Add") else (0,):
         other = node.required(1 - index)
         conv = _convolution(node.required(index))
-        if conv is None or other.const is None or conv.output.shape is None:
+        if conv is None or other.const is None:
             continue
-        shape = conv.output.shape
+        shape = conv.output.known_shape
         if node.output.shape != shape or other.const.ndim > len(shape):
             continue
         full = (1,) * (len(shape) - other.const.ndim) + other.const.shape

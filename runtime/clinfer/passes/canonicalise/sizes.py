@@ -22,8 +22,8 @@ _RESIZE_OPTIONS = {
 
 def constant_of_shape(rw: Rewriter, node: Node) -> Outcome:
     """One scalar, expanded."""
-    shape = node.output.shape
-    if shape is None or sizes(node.required(0)) is None:
+    shape = node.output.known_shape
+    if sizes(node.required(0)) is None:
         return Refusal("its sizes are computed from data")
     content = np.asarray(node.attrs.get("value", np.zeros((), np.float32))).reshape(())
     element = rw.constant(content)
@@ -41,9 +41,7 @@ def resize(rw: Rewriter, node: Node) -> Outcome:
     x = node.required(0)
     if len(node.inputs) == 1 and "axes" in node.attrs:
         return None
-    shape = node.output.shape
-    if x.shape is None or shape is None:
-        return Refusal("its sizes are not known")
+    shape = node.output.known_shape
     attrs = node.attrs
     if attrs.get("antialias", 0):
         return Refusal("it is antialiased")
@@ -61,7 +59,7 @@ def resize(rw: Rewriter, node: Node) -> Outcome:
         given = content.tolist() or None
     if given is None and sizes(node.input(3)) is None:
         return Refusal("its sizes are computed from data")
-    rank = len(x.shape)
+    rank = len(x.known_shape)
     named = [normal_axis(a, rank) for a in attrs.get("axes", range(rank))]
     factors = {} if given is None else dict(zip(named, map(float, given), strict=True))
     kept = [a for a in sorted(factors) if factors[a] != 1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from clinfer.dtypes import BY_NAME, to_numpy
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.query import (
     compose,
@@ -36,24 +37,29 @@ def drop_dropout(rw: Rewriter, node: Node) -> Outcome:
     mask = node.outputs[1] if len(node.outputs) > 1 else None
     if mask is None or not (mask.users or rw.graph.is_output(mask)):
         return x
-    if mask.dtype != "bool" or x.shape is None:
+    if mask.dtype != "bool":
         return Refusal("its mask is read and is not boolean")
     ones = rw.constant(np.ones((), dtype=bool))
     return [x, rw.emit("Expand", [ones], "bool", x.shape)]
 
 
-def drop_cast(_: Rewriter, node: Node) -> Outcome:
-    """Casting to the same dtype is the identity."""
+def drop_cast(rw: Rewriter, node: Node) -> Outcome:
+    """Casting to the same dtype is the identity; casting like another value names the dtype."""
     x = node.required(0)
-    return x if x.dtype is not None and x.dtype == node.output.dtype else None
+    dtype = str(node.output.dtype)
+    if x.dtype == dtype:
+        return x
+    if node.op == "Cast":
+        return None
+    if x.const is not None:
+        return rw.constant(x.const.astype(to_numpy(dtype)))
+    return rw.emit("Cast", [x], dtype, x.shape, attrs={"to": BY_NAME[dtype].onnx}, version=13)
 
 
 def to_reshape(rw: Rewriter, node: Node) -> Outcome:
     """Reshape, Flatten, Squeeze, Unsqueeze become Reshape(x); chains become one."""
     x = node.required(0)
-    shape = node.output.shape
-    if shape is None or x.shape is None:
-        return Refusal(_NOT_KNOWN)
+    shape = node.output.known_shape
     index = None if node.op == "Flatten" else 1
     given = None if index is None else node.input(index)
     if given is not None and sizes(given) is None:
@@ -71,10 +77,8 @@ def to_reshape(rw: Rewriter, node: Node) -> Outcome:
 def to_transpose(rw: Rewriter, node: Node) -> Outcome:
     """Transpose has `perm`; chains become one, and one that moves nothing goes."""
     x = node.required(0)
-    if x.rank is None:
-        return Refusal("the rank of its input is not known")
     given = "perm" in node.attrs
-    perm: list[int] = list(node.attrs.get("perm", reversed(range(x.rank))))
+    perm: list[int] = list(node.attrs.get("perm", reversed(range(len(x.known_shape)))))
     producer = x.producer
     if producer is not None and producer.kind == "Transpose" and "perm" in producer.attrs:
         return rw.transpose(producer.required(0), compose(producer.attrs["perm"], perm))
@@ -87,9 +91,7 @@ def to_transpose(rw: Rewriter, node: Node) -> Outcome:
 def to_expand(rw: Rewriter, node: Node) -> Outcome:
     """Expand(x); sizes are the output's shape."""
     x = node.required(0)
-    shape = node.output.shape
-    if shape is None or x.shape is None:
-        return Refusal(_NOT_KNOWN)
+    shape = node.output.known_shape
     if len(node.inputs) > 1 and sizes(node.input(1)) is None:
         return Refusal(_NOT_KNOWN)
     if x.shape == shape:
@@ -105,10 +107,9 @@ def to_expand(rw: Rewriter, node: Node) -> Outcome:
 def to_slice(rw: Rewriter, node: Node) -> Outcome:
     """Slice(x) with attributes `axes`, `starts`, `steps`."""
     x = node.required(0)
-    if x.shape is None or node.output.shape is None:
-        return Refusal(_NOT_KNOWN)
+    shape = x.known_shape
     if "steps" in node.attrs:
-        return x if x.shape == node.output.shape and not node.attrs["axes"] else None
+        return x if shape == node.output.shape and not node.attrs["axes"] else None
     starts = setting(node, "starts", 1)
     if starts is None or setting(node, "ends", 2) is None:
         return Refusal(_NOT_KNOWN)
@@ -119,11 +120,11 @@ def to_slice(rw: Rewriter, node: Node) -> Outcome:
     kept: dict[int, tuple[Dim, int]] = {}
     for axis, start, step in zip(axes, starts, steps, strict=True):
         assert isinstance(axis, int)
-        where = normal_axis(axis, len(x.shape))
-        first = first_index(start, x.shape[where], step)
+        where = normal_axis(axis, len(shape))
+        first = first_index(start, shape[where], step)
         if first is None:
             return Refusal(f"whether start {start} of axis {axis} is negative is not known")
-        whole = step == 1 and x.shape[where] == node.output.shape[where]
+        whole = step == 1 and shape[where] == node.output.known_shape[where]
         if not whole:
             kept[where] = (first, step)
     return emit_slice(rw, x, kept, node.output)
@@ -145,15 +146,12 @@ def emit_slice(rw: Rewriter, x: Value, kept: dict[int, tuple[Dim, int]], like: V
 def split_to_slices(rw: Rewriter, node: Node) -> Outcome:
     """Each part of a Split becomes a Slice."""
     x = node.required(0)
-    axis_given = node.attrs.get("axis", 0)
     parts = [v for v in node.outputs if v is not None]
-    if x.shape is None or len(parts) < len(node.outputs):
-        return Refusal(_NOT_KNOWN)
+    if len(parts) < len(node.outputs):
+        return Refusal("a part of it is not read, so that its size is not known")
     if node.input(1) is not None and sizes(node.input(1)) is None:
         return Refusal(_NOT_KNOWN)
-    if any(v.shape is None for v in parts):
-        return Refusal(_NOT_KNOWN)
-    axis = normal_axis(axis_given, len(x.shape))
+    axis = normal_axis(node.attrs.get("axis", 0), len(x.known_shape))
     start: Dim = 0
     made: list[Value | None] = []
     for part in parts:
@@ -168,27 +166,24 @@ def gather_to_slice(rw: Rewriter, node: Node) -> Outcome:
     x = node.required(0)
     indices = node.required(1)
     places = sizes(indices)
-    if x.shape is None or places is None or indices.rank is None or indices.rank > 1:
+    shape = x.known_shape
+    if not places or len(indices.known_shape) > 1:
         return None
-    if not places or node.output.shape is None:
-        return None
-    axis = normal_axis(node.attrs.get("axis", 0), len(x.shape))
-    first = first_index(places[0], x.shape[axis], 1)
-    if first is None or not _in_range(places[0], x.shape[axis]):
+    axis = normal_axis(node.attrs.get("axis", 0), len(shape))
+    first = first_index(places[0], shape[axis], 1)
+    if first is None or not _in_range(places[0], shape[axis]):
         return Refusal("whether its index is negative is not known")
     if any(places[i] != places[0] + i for i in range(len(places))):
         return None
     count = len(places)
     if isinstance(places[0], int) and places[0] < 0 < count + places[0]:
         return None
-    if not indices.shape and x.shape[axis] == 1:
-        return rw.reshape(x, node.output.shape)
-    sliced = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    if sliced == x.shape:
-        return rw.reshape(x, node.output.shape)
+    sliced = (*shape[:axis], count, *shape[axis + 1 :])
+    if sliced == shape:
+        return rw.reshape(x, node.output.known_shape)
     attrs = {"axes": [axis], "starts": [first], "steps": [1]}
     part = rw.emit("Slice", [x], x.dtype, sliced, attrs=attrs)
-    return rw.reshape(part, node.output.shape)
+    return rw.reshape(part, node.output.known_shape)
 
 
 def _in_range(index: Dim, size: Dim) -> bool:
@@ -201,8 +196,6 @@ def _in_range(index: Dim, size: Dim) -> bool:
 def to_concat(rw: Rewriter, node: Node) -> Outcome:
     """Concat has a non-negative axis and no empty inputs; of one input it is the identity."""
     parts = [v for v in node.inputs if v is not None]
-    if any(v.shape is None for v in parts):
-        return Refusal("the rank of an input is not known")
     rank = max(len(v.known_shape) for v in parts)
     axis = normal_axis(node.attrs["axis"], rank)
     kept = [v for v in parts if len(v.known_shape) == rank and v.known_shape[axis] != 0]
@@ -218,13 +211,11 @@ def tile_to_views(rw: Rewriter, node: Node) -> Outcome:
     """Tile(x, r) = Reshape(Expand(Reshape(x, [1, d...]), [r, d...]), [r * d...])."""
     x = node.required(0)
     repeats = setting(node, "repeats", 1)
-    if repeats is None or x.shape is None or node.output.shape is None:
+    if repeats is None:
         return Refusal(_NOT_KNOWN)
-    if len(repeats) != len(x.shape):
-        return Refusal("its repeats do not match the input's rank")
     narrow: list[Dim] = []
     wide: list[Dim] = []
-    for dim, count in zip(x.shape, repeats, strict=True):
+    for dim, count in zip(x.known_shape, repeats, strict=True):
         if count != 1 and dim != 1:
             narrow.append(1)
             wide.append(count)
@@ -233,15 +224,13 @@ def tile_to_views(rw: Rewriter, node: Node) -> Outcome:
     apart = rw.reshape(x, narrow)
     if narrow != wide:
         apart = rw.emit("Expand", [apart], x.dtype, tuple(wide))
-    return rw.reshape(apart, node.output.shape)
+    return rw.reshape(apart, node.output.known_shape)
 
 
 def depth_to_space(rw: Rewriter, node: Node) -> Outcome:
     """[N, C, H, W] -> [N, b, b, C', H, W] (DCR) or [N, C', b, b, H, W] (CRD) -> [N, C', Hb, Wb]."""
     x = node.required(0)
-    if x.shape is None or len(x.shape) != 4 or node.output.shape is None:
-        return Refusal("its input is not of rank 4")
-    n, c, h, w = x.shape
+    n, c, h, w = x.known_shape
     b = node.attrs["blocksize"]
     depth = c // (b * b)
     if node.attrs.get("mode", "DCR") == "DCR":
@@ -250,23 +239,22 @@ def depth_to_space(rw: Rewriter, node: Node) -> Outcome:
     else:
         apart = rw.reshape(x, (n, depth, b, b, h, w))
         moved = rw.transpose(apart, (0, 1, 4, 2, 5, 3))
-    return rw.reshape(moved, node.output.shape)
+    return rw.reshape(moved, node.output.known_shape)
 
 
 def space_to_depth(rw: Rewriter, node: Node) -> Outcome:
-    """[N, C, Hb, Wb] -> [N, C, H, b, W, b] -> [N, b, b, C, H, W] -> [N, b * b * C, H, W]."""
+    """[N, C, Hb, Wb] -> [N, C, H, b, W, b] -> [N, b, b, C, H, W] (CRD: [N, C, b, b, H, W])."""
     x = node.required(0)
-    if x.shape is None or len(x.shape) != 4 or node.output.shape is None:
-        return Refusal("its input is not of rank 4")
-    n, c, h, w = x.shape
+    n, c, h, w = x.known_shape
     b = node.attrs["blocksize"]
     apart = rw.reshape(x, (n, c, h // b, b, w // b, b))
-    moved = rw.transpose(apart, (0, 3, 5, 1, 2, 4))
-    return rw.reshape(moved, node.output.shape)
+    channels_first = node.attrs.get("mode", "DCR") == "CRD"
+    moved = rw.transpose(apart, (0, 1, 3, 5, 2, 4) if channels_first else (0, 3, 5, 1, 2, 4))
+    return rw.reshape(moved, node.output.known_shape)
 
 
 RULES = (
-    Rule("drop-identity", ("Identity",), drop_identity),
+    Rule("drop-identity", ("Identity",), drop_identity, typed=False),
     Rule("drop-dropout", ("Dropout",), drop_dropout),
     Rule("drop-cast", ("Cast", "CastLike"), drop_cast),
     Rule("to-reshape", ("Reshape", "Flatten", "Squeeze", "Unsqueeze"), to_reshape),

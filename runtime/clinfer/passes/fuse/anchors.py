@@ -71,9 +71,13 @@ def _takes_epilogue(rw: Rewriter, anchor: Node, value: Value, node: Node) -> boo
         return False
     if anchor.kind == "Resize" and "axes" not in anchor.attrs:
         return False
-    if anchor.kind in REDUCTIONS and not anchor.attrs.get("keepdims", 1):
+    if anchor.kind in REDUCTIONS and not _is_canonical_reduction(anchor):
         return False
     return all(user is node for user in value.users)
+
+
+def _is_canonical_reduction(node: Node) -> bool:
+    return "axes" in node.attrs and node.attrs.get("keepdims", 0) == 1
 
 
 def _anchored(
@@ -94,6 +98,8 @@ def _anchored(
 
 def to_prologue(rw: Rewriter, node: Node) -> Outcome:
     """anchor(f(y...)) with f computed as the anchor reads its input."""
+    if node.kind in REDUCTIONS and not _is_canonical_reduction(node):
+        return None
     own = node.attrs.get("own", 1)
     before = node.attrs.get("prologue") or identity(str(node.required(0).dtype))
     program = Program(before, tuple(v for v in node.inputs[:own] if v is not None))

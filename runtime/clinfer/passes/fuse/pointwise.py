@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.fuse.program import Program, inline, program_of
 from clinfer.passes.layout.reshapes import operand_through
@@ -20,10 +19,7 @@ CHEAP = 4
 def to_pointwise(rw: Rewriter, node: Node) -> Outcome:
     """An ONNX operator as an expression; constants of one element become part of it."""
     values = [None if v is None else _unexpanded(v) for v in node.inputs]
-    typed = [*(v for v in values if v is not None), node.output]
-    shape = node.output.shape
-    if shape is None or any(v.shape is None or v.dtype not in DEVICE_DTYPES for v in typed):
-        return Refusal("a dtype that kernels do not compute with, or a rank that is not known")
+    shape = node.output.known_shape
     operands = [v for v in values if v is not None and not _is_literal(v)]
     if not operands or not all(fits(v.known_shape, shape) for v in operands):
         return Refusal("all inputs are constants, or do not broadcast to the result for sure")

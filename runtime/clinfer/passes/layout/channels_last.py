@@ -25,15 +25,13 @@ def to_last(rank: int) -> list[int]:
 def convolution(rw: Rewriter, node: Node) -> Outcome:
     """Conv and ConvTranspose; the bias becomes an Add."""
     x, weights = node.required(0), node.required(1)
-    if x.shape is None or weights.shape is None or node.output.shape is None:
-        return Refusal("the rank of its input is not known")
-    if not 3 <= len(x.shape) <= 5 or x.dtype not in _FLOATS:
+    if not 3 <= len(x.known_shape) <= 5 or x.dtype not in _FLOATS:
         return Refusal("only 1 to 3 spatial dimensions of floats have a kernel")
-    attrs = _window(node, weights.shape[2:])
+    attrs = _window(node, weights.known_shape[2:])
     if isinstance(attrs, Refusal):
         return attrs
     attrs["group"] = node.attrs.get("group", 1)
-    perm = to_last(len(x.shape))
+    perm = to_last(len(x.known_shape))
     inputs = [rw.transpose(x, perm), weights]
     shape = tuple(node.output.known_shape[p] for p in perm)
     made = rw.emit(node.op, inputs, x.dtype, shape, attrs=attrs, domain="clinfer")
@@ -46,9 +44,7 @@ def convolution(rw: Rewriter, node: Node) -> Outcome:
 def pool(rw: Rewriter, node: Node) -> Outcome:
     """MaxPool, AveragePool, LpPool."""
     x = node.required(0)
-    if x.shape is None or any(v is not None and v.shape is None for v in node.outputs):
-        return Refusal("the rank of its input is not known")
-    if not 3 <= len(x.shape) <= 5:
+    if not 3 <= len(x.known_shape) <= 5:
         return Refusal("only 1 to 3 spatial dimensions have a kernel")
     attrs = _window(node, node.attrs["kernel_shape"])
     if isinstance(attrs, Refusal):
@@ -57,7 +53,7 @@ def pool(rw: Rewriter, node: Node) -> Outcome:
     attrs["count_include_pad"] = node.attrs.get("count_include_pad", 0)
     attrs["p"] = node.attrs.get("p", 2)
     attrs["storage_order"] = node.attrs.get("storage_order", 0)
-    perm = to_last(len(x.shape))
+    perm = to_last(len(x.known_shape))
     outputs: list[Value | None] = []
     for value in node.outputs:
         if value is None or not (value.users or rw.graph.is_output(value)):

@@ -92,8 +92,6 @@ def undo(rw: Rewriter, value: Value, perm: Sequence[int]) -> Value:
 def below_pointwise(rw: Rewriter, node: Node) -> Outcome:
     """f(T(x), y...) = T(f(x, T'(y)...)) with T' the inverse of T."""
     inputs = [v for v in node.inputs if v is not None]
-    if any(v.shape is None for v in (*inputs, node.output)):
-        return None
     perm = common_perm(inputs, len(node.output.known_shape))
     if perm is None:
         return None
@@ -108,8 +106,6 @@ def below_pointwise(rw: Rewriter, node: Node) -> Outcome:
 def below_concat(rw: Rewriter, node: Node) -> Outcome:
     """Concat(T(x), T(y)) = T(Concat(x, y))."""
     inputs = [v for v in node.inputs if v is not None]
-    if any(v.shape is None for v in (*inputs, node.output)):
-        return None
     perm = common_perm(inputs, len(node.output.known_shape))
     if perm is None:
         return None
@@ -134,7 +130,7 @@ def _whole_undo(rw: Rewriter, value: Value, perm: Sequence[int]) -> Value:
 def below_reduce(rw: Rewriter, node: Node) -> Outcome:
     """Reduce(T(x), axes) = T'(Reduce(x, perm[axes])), T' among the dimensions that are left."""
     found = transposed(node.required(0))
-    if found is None:
+    if found is None or "keepdims" not in node.attrs:
         return None
     x, perm = found
     keep = node.attrs["keepdims"]
@@ -170,7 +166,7 @@ def below_trailing(rw: Rewriter, node: Node) -> Outcome:
 def below_slice(rw: Rewriter, node: Node) -> Outcome:
     """Slice(T(x)) = T(Slice(x))."""
     found = transposed(node.required(0))
-    if found is None or "steps" not in node.attrs or node.output.shape is None:
+    if found is None or "steps" not in node.attrs:
         return None
     x, perm = found
     columns = zip(node.attrs["axes"], node.attrs["starts"], node.attrs["steps"], strict=True)
@@ -180,14 +176,14 @@ def below_slice(rw: Rewriter, node: Node) -> Outcome:
         "starts": [start for _, start, _ in moved],
         "steps": [step for _, _, step in moved],
     }
-    shape = permuted(node.output.shape, inverse(perm))
+    shape = permuted(node.output.known_shape, inverse(perm))
     return rw.transpose(rw.emit("Slice", [x], x.dtype, shape, attrs=attrs), perm)
 
 
 def below_pad(rw: Rewriter, node: Node) -> Outcome:
     """Pad(T(x)) = T(Pad(x)) where the padding is constant."""
     found = transposed(node.required(0))
-    if found is None or node.output.shape is None:
+    if found is None:
         return None
     x, perm = found
     pads = node.attrs.get("pads", integers(node.input(1)))
@@ -205,7 +201,7 @@ def below_pad(rw: Rewriter, node: Node) -> Outcome:
         fill = rw.constant(np.array(node.attrs["value"], dtype=x.dtype))
     if fill is not None:
         inputs.append(fill)
-    shape = permuted(node.output.shape, inverse(perm))
+    shape = permuted(node.output.known_shape, inverse(perm))
     attrs = {"mode": node.attrs.get("mode", "constant")}
     return rw.transpose(rw.emit("Pad", inputs, x.dtype, shape, attrs=attrs, version=19), perm)
 
@@ -213,21 +209,21 @@ def below_pad(rw: Rewriter, node: Node) -> Outcome:
 def below_resize(rw: Rewriter, node: Node) -> Outcome:
     """Resize(T(x)) = T(Resize(x))."""
     found = transposed(node.required(0))
-    if found is None or len(node.inputs) > 1 or node.output.shape is None:
+    if found is None or len(node.inputs) > 1:
         return None
     x, perm = found
     pairs = zip(node.attrs["axes"], node.attrs["scales"], strict=True)
     moved = sorted((perm[axis], scale) for axis, scale in pairs)
     attrs = {**node.attrs, "axes": [a for a, _ in moved], "scales": [s for _, s in moved]}
-    shape = permuted(node.output.shape, inverse(perm))
+    shape = permuted(node.output.known_shape, inverse(perm))
     return rw.transpose(rw.emit("Resize", [x], x.dtype, shape, attrs=attrs), perm)
 
 
 def below_expand(rw: Rewriter, node: Node) -> Outcome:
     """Expand(T(x)) = T(Expand(x)), where the rank stays."""
     found = transposed(node.required(0))
-    shape = node.output.shape
-    if found is None or len(node.inputs) > 1 or shape is None or len(shape) != len(found[1]):
+    shape = node.output.known_shape
+    if found is None or len(node.inputs) > 1 or len(shape) != len(found[1]):
         return None
     x, perm = found
     made = rw.emit("Expand", [x], x.dtype, permuted(shape, inverse(perm)))
@@ -237,10 +233,10 @@ def below_expand(rw: Rewriter, node: Node) -> Outcome:
 def below_reshape(rw: Rewriter, node: Node) -> Outcome:
     """Reshape(T(x)) = T'(Reshape(x)) where no part of the reshape joins what T put together."""
     found = transposed(node.required(0))
-    if found is None or node.output.shape is None:
+    if found is None:
         return None
     x, perm = found
-    swapped = reshape_first(x.known_shape, perm, node.output.shape)
+    swapped = reshape_first(x.known_shape, perm, node.output.known_shape)
     if swapped is None:
         return None
     return rw.transpose(rw.reshape(x, swapped[0]), swapped[1])
@@ -249,7 +245,7 @@ def below_reshape(rw: Rewriter, node: Node) -> Outcome:
 def units_are_reshapes(rw: Rewriter, node: Node) -> Outcome:
     """A transpose that moves only dimensions of size 1 is a reshape."""
     x = node.required(0)
-    if x.shape is None or not moves_only_units(x.shape, node.attrs["perm"]):
+    if not moves_only_units(x.known_shape, node.attrs["perm"]):
         return None
     return rw.reshape(x, node.output.known_shape)
 
