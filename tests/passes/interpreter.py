@@ -109,21 +109,25 @@ def onnx_op(op: str, inputs: Sequence[Any], version: int, **attrs: Any) -> Any:
 
 
 def run_expr(expr: Expr, operands: Sequence[Array]) -> Array:
-    """The expression's first output, its operands broadcast to each other."""
-    values = list(operands)
+    """The expression's first output; 16-bit floats are widened and rounded once, at the end."""
+    values = [_wide(v) for v in operands]
     for line in expr.lines:
-        values.append(_line(expr, line, [values[a] for a in line.args]))
-    return values[expr.outputs[0]]
+        values.append(_line(line, [values[a] for a in line.args]))
+    return values[expr.outputs[0]].astype(to_numpy(expr.output_dtypes[0]))
 
 
-def _line(expr: Expr, line: Line, args: Sequence[Array]) -> Array:
-    dtype = to_numpy(line.dtype)
+def _wide(array: Array) -> Array:
+    short = array.dtype.name in ("float16", "bfloat16")
+    return array.astype(np.float32) if short else array
+
+
+def _line(line: Line, args: Sequence[Array]) -> Array:
+    dtype = _wide(np.empty(0, to_numpy(line.dtype))).dtype
     if line.op == "const":
         return np.array(line.attrs[0], dtype=dtype)
-    if line.op == "cast":
-        with np.errstate(invalid="ignore"):
-            return np.asarray(args[0]).astype(dtype)
     with np.errstate(all="ignore"):
+        if line.op == "cast":
+            return np.asarray(args[0]).astype(dtype)
         return np.asarray(_SCALARS[line.op](*args, *line.attrs)).astype(dtype)
 
 
@@ -147,10 +151,10 @@ def _shift(function: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
-_TRIGONOMETRY = "sin cos tan asin acos atan sinh cosh asinh acosh atanh".split()
+_TRIGONOMETRY = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
 _SCALARS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(np, name.replace("a", "arc", 1)) for name in _TRIGONOMETRY if name[0] == "a"},
-    **{name: getattr(np, name) for name in _TRIGONOMETRY if name[0] != "a"},
+    **{name: getattr(np, name) for name in _TRIGONOMETRY},
+    **{f"a{name}": getattr(np, f"arc{name}") for name in _TRIGONOMETRY},
     "bit_and": np.bitwise_and,
     "bit_or": np.bitwise_or,
     "bit_xor": np.bitwise_xor,
@@ -176,7 +180,6 @@ _SCALARS: dict[str, Callable[..., Any]] = {
     "exp": np.exp,
     "log": np.log,
     "softplus": lambda a: np.logaddexp(a, 0),
-    "tanh": np.tanh,
     "erf": lambda a: _erf()(a),
     "floor": np.floor,
     "ceil": np.ceil,
@@ -273,7 +276,7 @@ def _reduce(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
 
 @_anchor(2)
 def _matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
-    return np.matmul(*inputs)
+    return np.matmul(*inputs).astype(inputs[0].dtype)
 
 
 @_anchor(1)
@@ -322,32 +325,47 @@ def _output_padding(run: Interpreter, node: Node, x: Array) -> list[int]:
 
 
 def _pool(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
-    attrs = {"kernel_shape": node.attrs["kernel"]}
-    attrs.update((name, node.attrs[name]) for name in ("strides", "pads", "dilations"))
-    attrs["ceil_mode"] = int(_is_rounded_up(run, node, inputs[0]))
-    kind = node.attrs["kind"]
-    op = {"max": "MaxPool", "average": "AveragePool", "lp": "LpPool"}[kind]
-    if kind == "average":
-        attrs["count_include_pad"] = node.attrs["count_include_pad"]
-    if kind == "lp":
-        attrs["p"] = node.attrs["p"]
-    first = np.ascontiguousarray(np.moveaxis(inputs[0], -1, 1))
-    outputs = [None if v is None else Value("o") for v in node.outputs]
-    made = reference(Node(op, [Value("i")], outputs, attrs, version=22), [first])
-    moved = [np.ascontiguousarray(np.moveaxis(m, 1, -1)) for m in made]
-    return moved if len(moved) > 1 else _epilogue(run, node, inputs, 1, moved[0])
-
-
-def _is_rounded_up(run: Interpreter, node: Node, x: Array) -> bool:
-    """Whether the output is larger than rounding down gives."""
-    rank = x.ndim - 2
-    attrs = node.attrs
-    for axis, size in enumerate(run.shape(node.output)[1:-1]):
-        extent = (attrs["kernel"][axis] - 1) * attrs["dilations"][axis] + 1
-        padded = x.shape[1 + axis] + attrs["pads"][axis] + attrs["pads"][rank + axis]
-        if size > (padded - extent) // attrs["strides"][axis] + 1:
-            return True
-    return False
+    """Stacks what each kernel position reads, then reduces over the positions."""
+    x, attrs = inputs[0], node.attrs
+    shape = run.shape(next(v for v in node.outputs if v is not None))[1:-1]
+    rank = len(shape)
+    begins, ends = attrs["pads"][:rank], attrs["pads"][rank:]
+    width = [(0, 0), *((b, e + 64) for b, e in zip(begins, ends, strict=True)), (0, 0)]
+    inside = np.pad(np.ones(x.shape, bool), width)
+    counted = np.zeros_like(inside)
+    reach = [slice(n + b + e) for n, b, e in zip(x.shape[1:-1], begins, ends, strict=True)]
+    counted[(slice(None), *reach)] = 1
+    padded = np.pad(x, width)
+    order = "F" if attrs["storage_order"] else "C"
+    flat = np.arange(math.prod(x.shape[1:-1])).reshape(x.shape[1:-1], order=order)
+    planes = np.arange(x.shape[0] * x.shape[-1]).reshape(x.shape[0], x.shape[-1])
+    base = planes.reshape(x.shape[0], *([1] * rank), x.shape[-1]) * flat.size
+    places = np.pad(base + flat[None, ..., None], width)
+    windows = []
+    for position in np.ndindex(*attrs["kernel"]):
+        index: list[Any] = [slice(None)]
+        for axis, size in enumerate(shape):
+            first = position[axis] * attrs["dilations"][axis]
+            step = attrs["strides"][axis]
+            index.append(slice(first, first + (size - 1) * step + 1, step))
+        windows.append([a[tuple(index)] for a in (padded, inside, counted, places)])
+    values, real, within, where = (np.stack(column) for column in zip(*windows, strict=True))
+    if attrs["kind"] == "max":
+        low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        masked = np.where(real, values, np.array(low, x.dtype))
+        best = masked.argmax(axis=0)[None]
+        top = np.take_along_axis(masked, best, 0)[0]
+        indices = np.take_along_axis(where, best, 0)[0].astype(np.int64)
+        if len(node.outputs) > 1:
+            return [top, indices]
+    elif attrs["kind"] == "average":
+        count = (within if attrs["count_include_pad"] else real).sum(axis=0)
+        top = (np.where(real, values, 0).sum(axis=0) / count).astype(x.dtype)
+    else:
+        p = attrs["p"]
+        total = (np.abs(np.where(real, values, 0)) ** p).sum(axis=0)
+        top = (total ** (1.0 / p)).astype(x.dtype)
+    return _epilogue(run, node, inputs, 1, top)
 
 
 @_anchor(1)
