@@ -1,0 +1,4 @@
+"""Devices: discovery, targets, program builds, execution. The only package that touches pyopencl.
+
+Importing it opens nothing; `discover.open_device` does.
+"""

@@ -1,0 +1,232 @@
+"""OpenCL devices by name: 'CPU', 'GPU', 'GPU.0', 'GPU.1', 'AUTO'."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from clinfer_kernels.spec import Target
+
+from clinfer import config
+from clinfer.device.opencl import INSTALL, cl
+from clinfer.device.pocl_cpu import name_a_known_processor
+from clinfer.device.quirks import Quirks, quirks_of
+from clinfer.device.target import derive_target
+from clinfer.errors import DeviceError
+
+_LOG = logging.getLogger("clinfer.device")
+# CPU runtimes by what is known of their speed, best first: parts of platform names.
+_CPU_PREFERENCE = ("intel(r) opencl", "portable computing language")
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device as its driver describes it. Sizes in bytes; `processor` names the instruction set."""
+
+    name: str
+    full_name: str
+    vendor: str
+    kind: str
+    platform: str
+    platform_version: str
+    device_version: str
+    driver_version: str
+    language: str
+    compute_units: int
+    global_mem: int
+    max_alloc: int
+    local_mem: int
+    max_work_group: int
+    mem_base_align: int
+    vector_width: int
+    extensions: frozenset[str]
+    features: frozenset[str]
+    subgroup_sizes: tuple[int, ...]
+    fp64: bool
+    processor: str = ""
+
+    def named(self, name: str) -> DeviceInfo:
+        """The same device under another name of ours."""
+        return DeviceInfo(**{**vars(self), "name": name})
+
+
+class Device:
+    """An opened device: its facts, its target, a context."""
+
+    def __init__(self, info: DeviceInfo, handle: Any) -> None:
+        self.info = info
+        self.cl = handle
+        self.quirks: Quirks = quirks_of(info.platform)
+        self.target: Target = derive_target(info, self.quirks)
+        self.context = cl().Context([handle])
+
+    @property
+    def shares_host_memory(self) -> bool:
+        """Whether the device reads host memory in place."""
+        return self.quirks.shares_host_memory
+
+    def new_queue(self, profiling: bool = False) -> Any:
+        """An in-order command queue."""
+        flags = cl().command_queue_properties.PROFILING_ENABLE if profiling else 0
+        return cl().CommandQueue(self.context, properties=flags)
+
+
+def list_devices() -> list[DeviceInfo]:
+    """The CPU device and every GPU. Raises `DeviceError` where there is no OpenCL platform."""
+    return [info for info, _ in _found()]
+
+
+def open_device(name: str = "AUTO") -> Device:
+    """The device of that name; AUTO is the first GPU, else the CPU.
+
+    Raises `DeviceError` naming the devices there are.
+    """
+    found = _found()
+    wanted = name.upper()
+    if wanted == "AUTO":
+        order = sorted(found, key=lambda pair: not pair[0].name.startswith("GPU"))
+        return Device(*order[0])
+    for info, handle in found:
+        if wanted == info.name or (wanted == "GPU" and info.name == "GPU.0"):
+            return Device(info, handle)
+        if wanted == "GPU.0" and info.name == "GPU":
+            return Device(info, handle)
+    names = ", ".join(info.name for info, _ in found)
+    hint = f"; {INSTALL}" if wanted in ("CPU", "GPU") else ""
+    raise DeviceError(f"there is no device {name!r}; devices here: {names}{hint}")
+
+
+def _found() -> list[tuple[DeviceInfo, Any]]:
+    gpus: list[tuple[DeviceInfo, Any]] = []
+    cpus: list[tuple[DeviceInfo, Any]] = []
+    as_gpu = config.GPU_PLATFORM.get()
+    for platform in _platforms():
+        presented = as_gpu is not None and as_gpu.lower() in platform.name.lower()
+        for info, handle in _devices(platform):
+            if presented or info.kind == "gpu":
+                gpus.append((info, handle))
+            if info.kind == "cpu":
+                cpus.append((info, handle))
+    named = [
+        (info.named("GPU" if len(gpus) == 1 else f"GPU.{i}"), handle)
+        for i, (info, handle) in enumerate(gpus)
+    ]
+    found = [*_chosen_cpu(cpus), *named]
+    if not found:
+        raise DeviceError(f"no OpenCL device was found; {INSTALL}")
+    return found
+
+
+def _chosen_cpu(cpus: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, Any]]:
+    """The one CPU device: of the platform that CLINFER_CPU_PLATFORM names, else the best known."""
+    wanted = config.CPU_PLATFORM.get()
+    if wanted is not None:
+        fitting = [pair for pair in cpus if wanted.lower() in pair[0].platform.lower()]
+        if not fitting and cpus:
+            names = ", ".join(sorted({info.platform for info, _ in cpus}))
+            raise DeviceError(
+                f"CLINFER_CPU_PLATFORM={wanted!r} fits no CPU platform; there are: {names}"
+            )
+        cpus = fitting
+    ranked = sorted(cpus, key=lambda pair: _rank(pair[0].platform))
+    return [(info.named("CPU"), handle) for info, handle in ranked[:1]]
+
+
+def _rank(platform: str) -> int:
+    for rank, pattern in enumerate(_CPU_PREFERENCE):
+        if pattern in platform.lower():
+            return rank
+    return len(_CPU_PREFERENCE)
+
+
+def _platforms() -> list[Any]:
+    opencl = cl()
+    try:
+        return list(opencl.get_platforms())
+    except opencl.Error as error:
+        raise DeviceError(f"no OpenCL platform was found ({error}); {INSTALL}") from error
+
+
+def _devices(platform: Any) -> list[tuple[DeviceInfo, Any]]:
+    """The platform's devices; one whose driver fails when asked is left out with a warning."""
+    opencl = cl()
+    try:
+        handles = platform.get_devices()
+    except opencl.Error as error:
+        _LOG.warning("OpenCL platform %r gives no devices: %s", platform.name, error)
+        return []
+    found = []
+    for handle in handles:
+        try:
+            found.append((_describe(platform, handle), handle))
+        except opencl.Error as error:
+            _LOG.warning("a device of OpenCL platform %r fails: %s", platform.name, error)
+    return found
+
+
+def _describe(platform: Any, handle: Any) -> DeviceInfo:
+    opencl = cl()
+    kinds = {opencl.device_type.CPU: "cpu", opencl.device_type.GPU: "gpu"}
+    kind = next((k for bit, k in kinds.items() if handle.type & bit), "accelerator")
+    extensions = frozenset(handle.extensions.split())
+    return DeviceInfo(
+        name="",
+        full_name=handle.name.strip(),
+        vendor=handle.vendor.strip(),
+        kind=kind,
+        platform=platform.name.strip(),
+        platform_version=platform.version.strip(),
+        device_version=handle.version.strip(),
+        driver_version=handle.driver_version.strip(),
+        language=handle.opencl_c_version.strip(),
+        compute_units=handle.max_compute_units,
+        global_mem=handle.global_mem_size,
+        max_alloc=handle.max_mem_alloc_size,
+        local_mem=handle.local_mem_size,
+        max_work_group=handle.max_work_group_size,
+        mem_base_align=max(handle.mem_base_addr_align // 8, 1),
+        vector_width=handle.native_vector_width_float,
+        extensions=extensions,
+        features=_features(handle),
+        subgroup_sizes=_subgroup_sizes(handle, extensions),
+        fp64=bool(handle.double_fp_config),
+        processor=_processor(platform, handle),
+    )
+
+
+def _features(handle: Any) -> frozenset[str]:
+    """Names of OpenCL C 3.0 features ('__opencl_c_subgroups'); none on older devices."""
+    try:
+        return frozenset(feature.name for feature in handle.opencl_c_features)
+    except (cl().Error, AttributeError):
+        return frozenset()
+
+
+def _subgroup_sizes(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
+    if "cl_intel_required_subgroup_size" not in extensions:
+        return ()
+    try:
+        return tuple(handle.get_info(cl().device_info.SUB_GROUP_SIZES_INTEL))
+    except (cl().Error, AttributeError):
+        return ()
+
+
+def _processor(platform: Any, handle: Any) -> str:
+    """What the machine code of a CPU device depends on beyond the device's name."""
+    if not handle.type & cl().device_type.CPU:
+        return ""
+    if "portable computing language" in platform.name.lower():
+        name_a_known_processor(handle.int_ptr)
+    return _host_processor()
+
+
+@lru_cache(maxsize=1)
+def _host_processor() -> str:
+    from hashlib import sha256
+
+    from clinfer.device.pocl_cpu import processor_flags
+
+    flags = sorted(processor_flags())
+    return sha256(" ".join(flags).encode()).hexdigest()[:16] if flags else ""

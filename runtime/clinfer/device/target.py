@@ -1,0 +1,63 @@
+"""From a driver's facts to the `Target` that kernels are generated for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clinfer_kernels.spec import Target
+
+from clinfer.device.pocl_cpu import processor_flags
+from clinfer.device.quirks import Quirks
+
+if TYPE_CHECKING:
+    from clinfer.device.discover import DeviceInfo
+
+# What every GPU offers; more only where the device reports it.
+_LEAST_GROUP = 256
+_LEAST_LOCAL = 32768
+_SUBGROUPS = ("cl_khr_subgroups", "cl_intel_subgroups")
+_USED_EXTENSIONS = frozenset(
+    {"cl_khr_fp16", "cl_khr_subgroups", "cl_intel_subgroups", "cl_khr_integer_dot_product"}
+)
+
+
+def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
+    """The target of a device: class 'gpu' where it is presented as one, whatever its type."""
+    is_gpu = info.name.startswith("GPU")
+    subgroups = info.subgroup_sizes if _has_subgroups(info) else ()
+    return Target(
+        cls="gpu" if is_gpu else "cpu",
+        vendor=_vendor(info),
+        architecture=info.full_name if is_gpu else info.processor,
+        compute_units=info.compute_units,
+        vector_width=_vector_width(info, quirks),
+        max_work_group=min(info.max_work_group, 1024) if is_gpu else _LEAST_GROUP,
+        local_mem=info.local_mem if is_gpu else _LEAST_LOCAL,
+        subgroup_sizes=subgroups,
+        fp16="cl_khr_fp16" in info.extensions,
+        fp64=info.fp64,
+        int64_atomics="cl_khr_int64_base_atomics" in info.extensions,
+        extensions=info.extensions & _USED_EXTENSIONS,
+        dialect=quirks.dialect,
+    )
+
+
+def _has_subgroups(info: DeviceInfo) -> bool:
+    reported = any(name in info.extensions for name in _SUBGROUPS)
+    return reported or "__opencl_c_subgroups" in info.features
+
+
+def _vendor(info: DeviceInfo) -> str:
+    names = {"nvidia": "nvidia", "intel": "intel", "advanced micro": "amd", "amd": "amd"}
+    text = info.vendor.lower()
+    return next((short for part, short in names.items() if part in text), "generic")
+
+
+def _vector_width(info: DeviceInfo, quirks: Quirks) -> int:
+    """float32 lanes of a register. PoCL reports 16 where its LLVM compiles for AVX2."""
+    if info.name.startswith("GPU"):
+        return 4
+    if quirks.dialect == "pocl" and "LLVM 14" in info.platform_version:
+        return 8
+    flags = processor_flags()
+    return 16 if "avx512f" in flags else 8
