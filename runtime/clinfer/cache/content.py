@@ -83,7 +83,7 @@ def content_digest(
     """The digest of the model at `path` and its external data.
 
     `list_external` names the external data files, relative to the model's folder; it is called only
-    where `memo` cannot answer, and its errors pass through. Raises ModelError for a file that is
+    where `memo` does not know a file of this content, and its errors pass through. Raises ModelError for a file that is
     missing, cannot be read, or changes while it is read.
     """
     model = Path(path).absolute()
@@ -94,11 +94,16 @@ def content_digest(
     # Whatever changes a file after this moment gives it a change time after this moment.
     before = time.time_ns()
     first = _states(model, ())
-    external = tuple(sorted(set(list_external(model))))
+    root = _root(model, first[0])
+    external = _recall_external(memo, root)
+    if external is None:
+        external = tuple(sorted(set(list_external(model))))
+        _remember_external(memo, root, external)
     states = _states(model, external)
     if states[:1] != first:
         raise ModelError(f"'{model}' changed while it was read; try again")
-    digest = _digest(model, states)
+    roots = (root, *(_root(model, state) for state in states[1:]))
+    digest = _digest(states, roots)
     found = ContentDigest(digest, model, states, remembered=False)
     if not found.unchanged():
         raise ModelError(f"'{model}' or its external data changed while it was read; try again")
@@ -160,17 +165,47 @@ def _state(model: Path, name: str) -> FileState:
     return FileState(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def _digest(model: Path, states: Iterable[FileState]) -> str:
-    whole = hashlib.sha256(b"clinfer content 1\n")
-    for state in states:
+def _recall_external(memo: Store | None, root: bytes) -> tuple[str, ...] | None:
+    """The external files an ONNX file of that tree hash names, where that is known.
+
+    They follow from the file's content alone, so this memo holds however the file was changed.
+    """
+    entry = None if memo is None else memo.recall(_external_record(root))
+    if entry is None:
+        return None
+    try:
+        names = json.loads(bytes(entry.section("memo")))
+    except (BlobError, ValueError):
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
+
+
+def _remember_external(memo: Store | None, root: bytes, names: Iterable[str]) -> None:
+    if memo is not None:
+        memo.remember(_external_record(root), {"memo": json.dumps(list(names)).encode("ascii")})
+
+
+def _external_record(root: bytes) -> KeyRecord:
+    return KeyRecord.make("external", [("format", _MEMO_FORMAT), ("content", root.hex())])
+
+
+def _root(model: Path, state: FileState) -> bytes:
+    """The tree hash of one file's content."""
+    try:
+        descriptor = os.open(model.parent / state.name, _OPEN)
         try:
-            descriptor = os.open(model.parent / state.name, _OPEN)
-            try:
-                root = file_tree_digest(descriptor, state.size)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise _unreadable(model, state.name, error) from None
+            return file_tree_digest(descriptor, state.size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unreadable(model, state.name, error) from None
+
+
+def _digest(states: Iterable[FileState], roots: Iterable[bytes]) -> str:
+    whole = hashlib.sha256(b"clinfer content 1\n")
+    for state, root in zip(states, roots, strict=True):
         whole.update(state.size.to_bytes(8, "little") + root)
     return whole.hexdigest()
 
