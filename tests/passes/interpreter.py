@@ -91,12 +91,25 @@ def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
     from onnx.reference import ReferenceEvaluator
 
     assert node.domain != "clinfer", f"{node} has no rule here"
+    if node.op == "ConvTranspose" and node.attrs.get("group", 1) > 1:
+        return [_grouped(node, inputs)]
     names = ["" if v is None else f"i{i}" for i, v in enumerate(inputs)]
     outputs = ["" if v is None else f"o{i}" for i, v in enumerate(node.outputs)]
     proto = to_proto(node, names, outputs)
     evaluator = ReferenceEvaluator(proto, opsets={"": node.version or newest_opset()})
     found = iter(evaluator.run(None, {n: v for n, v in zip(names, inputs, strict=True) if n}))
     return [next(found) if name else None for name in outputs]
+
+
+def _grouped(node: Node, inputs: Sequence[Any]) -> Any:
+    """A grouped ConvTranspose, which the reference implementation gets wrong, group by group."""
+    x, weights, *bias = inputs
+    count = node.attrs["group"]
+    attrs = {**node.attrs, "group": 1}
+    parts = zip(np.split(x, count, axis=1), np.split(weights, count), strict=True)
+    made = [onnx_op(node.op, pair, node.version, **attrs) for pair in parts]
+    whole = np.concatenate(made, axis=1)
+    return whole + bias[0].reshape(-1, *([1] * (x.ndim - 2))) if bias else whole
 
 
 def onnx_op(op: str, inputs: Sequence[Any], version: int, **attrs: Any) -> Any:
@@ -404,7 +417,8 @@ def _attention(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     top = scores.max(axis=-1, keepdims=True)
     weights = np.exp(scores - np.where(np.isinf(top), 0.0, top))
     total = weights.sum(axis=-1, keepdims=True)
-    weights = weights / np.where(total == 0, 1.0, total)
+    empty = 1.0 if node.attrs["guarded"] else np.nan
+    weights = weights / np.where(total == 0, empty, total)
     return (weights @ v).astype(q.dtype)
 
 

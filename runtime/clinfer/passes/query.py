@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clinfer.graph.ir import Node, Shape, Value
+from clinfer.graph.ir import Shape, Value
 from clinfer_kernels.dims import Dim, Expr, Opaque, maximum
 
 
@@ -34,19 +34,6 @@ def scalar(value: Value | None) -> float | int | bool | None:
         return None
     element: float | int | bool = value.const.reshape(-1)[0].item()
     return element
-
-
-def setting(node: Node, name: str, index: int) -> list[Dim] | None:
-    """Integers that older versions have as attribute `name`, newer ones as input `index`."""
-    attribute = node.attrs.get(name)
-    if attribute is not None:
-        return [attribute] if isinstance(attribute, int) else list(attribute)
-    return sizes(node.input(index))
-
-
-def is_given(node: Node, name: str, index: int) -> bool:
-    """Whether the attribute or the input is there at all."""
-    return name in node.attrs or node.input(index) is not None
 
 
 def normal_axis(axis: int, rank: int) -> int:

@@ -13,17 +13,10 @@ from clinfer_kernels.dims import floordiv
 
 
 def softmax(rw: Rewriter, node: Node) -> Outcome:
-    """Softmax over trailing dimensions.
-
-    Before opset 13 the input counts as a matrix cut at `axis`, so all dimensions from there on are
-    one; since then `axis` alone is, and it is moved to the end first.
-    """
+    """Softmax along one axis, which is moved to the end first."""
     x = node.required(0)
     rank = len(x.known_shape)
     log = node.op == "LogSoftmax"
-    if node.version < 13:
-        axis = normal_axis(node.attrs.get("axis", 1), rank)
-        return emit_softmax(rw, x, rank - axis, log)
     if rank == 0:
         return emit_softmax(rw, x, 0, log)
     axis = normal_axis(node.attrs.get("axis", -1), rank)
@@ -94,14 +87,9 @@ def group_norm(rw: Rewriter, node: Node) -> Outcome:
     batch, channels, *rest = x.known_shape
     apart = rw.reshape(x, (batch, groups, floordiv(channels, groups), *rest))
     normal = emit_norm(rw, apart, len(x.known_shape) - 1, node.attrs.get("epsilon", 1e-5))
-    scale, bias = node.required(1), node.required(2)
-    spatial = len(x.known_shape) - 2
-    if scale.known_shape == (channels,) and node.version != 18:
-        whole = rw.reshape(normal, x.known_shape)
-        factors = (per_channel(rw, scale, spatial), per_channel(rw, bias, spatial))
-        return scale_and_shift(rw, whole, *factors)
-    factors = (per_channel(rw, scale, spatial + 1), per_channel(rw, bias, spatial + 1))
-    return rw.reshape(scale_and_shift(rw, normal, *factors), x.known_shape)
+    spatial = len(rest)
+    factors = (per_channel(rw, node.required(i), spatial) for i in (1, 2))
+    return scale_and_shift(rw, rw.reshape(normal, x.known_shape), *factors)
 
 
 def mean_variance_norm(rw: Rewriter, node: Node) -> Outcome:

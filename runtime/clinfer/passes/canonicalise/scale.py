@@ -11,7 +11,7 @@ import numpy as np
 
 from clinfer.graph.ir import Array, Node, Value
 from clinfer.passes.canonicalise.norms import batch_norm_factors
-from clinfer.passes.query import is_at_least
+from clinfer.passes.query import integers, is_at_least
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -60,14 +60,11 @@ def fold_pad(rw: Rewriter, node: Node) -> Outcome:
     if pad is None or pad.kind != "Pad" or pad.attrs.get("mode", "constant") != "constant":
         return None
     x = pad.required(0)
-    pads = pad.attrs.get("pads")
-    if pads is None and pad.input(1) is not None:
-        content = pad.required(1).const
-        pads = None if content is None else content.tolist()
+    pads = integers(pad.required(1))
     if pads is None or pad.input(3) is not None:
         return Refusal("the padding is not constant, or names its axes")
     fill = pad.input(2)
-    if pad.attrs.get("value", 0.0) != 0.0 or (fill is not None and not _is_zero(fill)):
+    if fill is not None and not _is_zero(fill):
         return Refusal("it pads with something else than zeros")
     rank = len(x.known_shape)
     begins, ends = pads[:rank], pads[rank:]

@@ -8,10 +8,8 @@ from clinfer.graph.ir import Node
 from clinfer.passes.query import integers, normal_axis, sizes
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 
-# What Upsample, and Resize before version 11, do: x_original = x_resized / scale, rounded down.
-_OLD_RESIZE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-_RESIZE_MODES = {"bilinear": "linear"}
 _RESIZE_OPTIONS = {
+    "mode": "nearest",
     "coordinate_transformation_mode": "half_pixel",
     "nearest_mode": "round_prefer_floor",
     "cubic_coeff_a": -0.75,
@@ -32,7 +30,7 @@ def constant_of_shape(rw: Rewriter, node: Node) -> Outcome:
 
 def drop_pad(_: Rewriter, node: Node) -> Outcome:
     """Padding by nothing is the identity."""
-    pads = node.attrs.get("pads", integers(node.input(1)))
+    pads = integers(node.required(1))
     return node.required(0) if pads is not None and not any(pads) else None
 
 
@@ -49,26 +47,16 @@ def resize(rw: Rewriter, node: Node) -> Outcome:
         return Refusal("it keeps the aspect ratio")
     if attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
         return Refusal("it resizes a part of its input")
-    old = node.op == "Upsample" or node.version < 11
-    given = node.attrs.get("scales")
-    index = 1 if old else 2
-    if given is None and node.input(index) is not None:
-        content = node.required(index).const
-        if content is None:
-            return Refusal("its scales are computed from data")
-        given = content.tolist() or None
+    scales = node.input(2)
+    given = None if scales is None else scales.const
     if given is None and sizes(node.input(3)) is None:
-        return Refusal("its sizes are computed from data")
+        return Refusal("its scales or sizes are computed from data")
     rank = len(x.known_shape)
     named = [normal_axis(a, rank) for a in attrs.get("axes", range(rank))]
-    factors = {} if given is None else dict(zip(named, map(float, given), strict=True))
+    factors = {} if given is None else dict(zip(named, given.tolist(), strict=True))
     kept = [a for a in sorted(factors) if factors[a] != 1.0]
-    options = _OLD_RESIZE if old else {k: attrs[k] for k in _RESIZE_OPTIONS if k in attrs}
-    mode = str(attrs.get("mode", "nearest"))
     made = {
-        **_RESIZE_OPTIONS,
-        **options,
-        "mode": _RESIZE_MODES.get(mode, mode),
+        **{name: attrs.get(name, default) for name, default in _RESIZE_OPTIONS.items()},
         "axes": kept,
         "scales": [factors[a] for a in kept],
     }
@@ -80,5 +68,5 @@ def resize(rw: Rewriter, node: Node) -> Outcome:
 RULES = (
     Rule("constant-of-shape", ("ConstantOfShape",), constant_of_shape),
     Rule("drop-pad", ("Pad",), drop_pad),
-    Rule("resize", ("Resize", "Upsample"), resize),
+    Rule("resize", ("Resize",), resize),
 )

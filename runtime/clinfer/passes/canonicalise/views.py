@@ -11,10 +11,8 @@ from clinfer.passes.query import (
     first_index,
     integers,
     is_at_least,
-    is_given,
     normal_axis,
     scalar,
-    setting,
     sizes,
 )
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
@@ -110,16 +108,15 @@ def to_slice(rw: Rewriter, node: Node) -> Outcome:
     shape = x.known_shape
     if "steps" in node.attrs:
         return x if shape == node.output.shape and not node.attrs["axes"] else None
-    starts = setting(node, "starts", 1)
-    if starts is None or setting(node, "ends", 2) is None:
+    starts = sizes(node.input(1))
+    if starts is None or sizes(node.input(2)) is None:
         return Refusal(_NOT_KNOWN)
-    axes = setting(node, "axes", 3) if is_given(node, "axes", 3) else list(range(len(starts)))
-    steps = integers(node.input(4)) if node.input(4) is not None else [1] * len(starts)
+    axes = list(range(len(starts))) if node.input(3) is None else integers(node.input(3))
+    steps = [1] * len(starts) if node.input(4) is None else integers(node.input(4))
     if axes is None or steps is None:
         return Refusal("its axes or steps are computed from data")
     kept: dict[int, tuple[Dim, int]] = {}
     for axis, start, step in zip(axes, starts, steps, strict=True):
-        assert isinstance(axis, int)
         where = normal_axis(axis, len(shape))
         first = first_index(start, shape[where], step)
         if first is None:
@@ -210,7 +207,7 @@ def to_concat(rw: Rewriter, node: Node) -> Outcome:
 def tile_to_views(rw: Rewriter, node: Node) -> Outcome:
     """Tile(x, r) = Reshape(Expand(Reshape(x, [1, d...]), [r, d...]), [r * d...])."""
     x = node.required(0)
-    repeats = setting(node, "repeats", 1)
+    repeats = sizes(node.required(1))
     if repeats is None:
         return Refusal(_NOT_KNOWN)
     narrow: list[Dim] = []

@@ -186,7 +186,7 @@ def below_pad(rw: Rewriter, node: Node) -> Outcome:
     if found is None:
         return None
     x, perm = found
-    pads = node.attrs.get("pads", integers(node.input(1)))
+    pads = integers(node.required(1))
     rank = len(perm)
     axes = list(range(rank)) if node.input(3) is None else integers(node.input(3))
     if pads is None or axes is None:
@@ -197,8 +197,6 @@ def below_pad(rw: Rewriter, node: Node) -> Outcome:
         moved[rank + perm[axis]] = pads[len(axes) + position]
     inputs: list[Value | None] = [x, rw.constant(np.array(moved, dtype=np.int64))]
     fill = node.input(2)
-    if fill is None and node.attrs.get("value"):
-        fill = rw.constant(np.array(node.attrs["value"], dtype=x.dtype))
     if fill is not None:
         inputs.append(fill)
     shape = permuted(node.output.known_shape, inverse(perm))

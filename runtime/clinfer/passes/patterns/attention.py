@@ -3,8 +3,9 @@
     MatMul( guard( Softmax( mask( MatMul(q, k^T) ) ) ), v )
 
 The scale may stand on the scores, on q, on k or on several of them. `mask` is an Add, or a Where
-with a very negative number; `guard` replaces the NaN of rows that see no key by 0, as the operator
-does by itself. What brings q, k and v into shape stays as nodes: these are views.
+with a very negative number; `guard` replaces the NaN of rows that see no key by 0, which the
+operator does where its attribute says so. What brings q, k and v into shape stays as nodes: these
+are views.
 
 Vaswani et al., "Attention Is All You Need", 2017; the form torch's exporters write.
 """
@@ -41,9 +42,10 @@ class Scores:
 
 def attention(rw: Rewriter, node: Node) -> Outcome:
     """Root: the product of the attention weights and v."""
-    soft = _softmax(node.required(0))
-    if soft is None:
+    found = _softmax(node.required(0))
+    if found is None:
         return None
+    soft, guarded = found
     scores = _scores(rw, soft.required(0))
     if isinstance(scores, Refusal):
         return scores
@@ -68,20 +70,22 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
         inputs,
         q.dtype,
         (*q.known_shape[:3], v.known_shape[3]),
-        attrs={"scale": scores.scale, "causal": causal},
+        attrs={"scale": scores.scale, "causal": causal, "guarded": guarded},
         domain="clinfer",
     )
     return rw.reshape(made, node.output.known_shape)
 
 
-def _softmax(value: Value) -> Node | None:
-    """The softmax over the last dimension that `value` is, with or without a guard."""
+def _softmax(value: Value) -> tuple[Node, bool] | None:
+    """The softmax over the last dimension that `value` is, and whether it is guarded."""
     guard = find(_GUARD, value)
     inner = value if guard is None else guard.value("x")
     node = inner.producer
     if node is None or node.kind != "clinfer.Softmax":
         return None
-    return node if node.attrs["axes"] == 1 and not node.attrs["log"] else None
+    if node.attrs["axes"] != 1 or node.attrs["log"]:
+        return None
+    return node, guard is not None
 
 
 def _scores(rw: Rewriter, value: Value) -> Scores | Refusal:
