@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from clinfer_kernels import memory
 from clinfer_kernels.matmul_problem import Problem
-from clinfer_kernels.matrix import Matrix
-from clinfer_kernels.matrix_text import col_stride, declare, element
+from clinfer_kernels.matrix_text import declare, element, read_vector, write_vector
 from clinfer_kernels.render import render
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.types import register
 
 
 def declare_epilogue(signature: Signature, problem: Problem) -> None:
@@ -31,30 +28,10 @@ def store_lines(problem: Problem, width: int) -> list[str]:
     lines = [f"const long at = {element('out', problem.out, 'i', 'j')};"]
     values = ["sum"]
     for number, operand in enumerate(problem.operands):
-        lines += _load(number, operand, width)
+        name, at = f"e{number}", f"at{number}"
+        lines.append(f"const long {at} = {element(name, operand, 'i', 'j')};")
+        lines.append(read_vector(f"x{number}", name, operand, at, width))
         values.append(f"x{number}")
     rendered = render(problem.epilogue, values, width)
-    return [*lines, *rendered.statements, *_store(rendered.results[0], problem.out, width)]
-
-
-def _load(number: int, matrix: Matrix, width: int) -> list[str]:
-    name = f"e{number}"
-    at = f"at{number}"
-    stride = col_stride(name, matrix)
-    value = memory.load(matrix.dtype, name, at, width, stride)
-    if width > 1 and stride != "0":
-        part = memory.load_part(matrix.dtype, name, at, width, "lanes", stride)
-        value = f"lanes >= {width} ? {value} : {part}"
-    return [
-        f"const long {at} = {element(name, matrix, 'i', 'j')};",
-        f"const {register(matrix.dtype, width)} x{number} = {value};",
-    ]
-
-
-def _store(value: str, out: Matrix, width: int) -> list[str]:
-    stride = col_stride("out", out)
-    whole = memory.store(out.dtype, value, "out", "at", width, stride)
-    if width == 1:
-        return [whole]
-    part = memory.store_part(out.dtype, value, "out", "at", width, "lanes", stride)
-    return [f"if (lanes >= {width}) {{", f"    {whole}", "} else {", f"    {part}", "}"]
+    lines += rendered.statements
+    return lines + write_vector(rendered.results[0], "out", problem.out, "at", width)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clinfer_kernels import memory
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.signature import Signature
+from clinfer_kernels.types import compute, register
 
 
 def declare_batch(signature: Signature, batch: Sequence[Dim]) -> None:
@@ -72,6 +74,31 @@ def element(name: str, matrix: Matrix, row: str, col: str) -> str:
     """The index of element (row, col); both are names in the text."""
     step = {"0": "", "1": f" + {col}", "col": f" + (long){col} * {name}_col"}[matrix.col_kind]
     return f"{name}_at + (long){row} * {name}_row{step}"
+
+
+def widen(value: str, matrix: Matrix, acc: str, width: int = 1) -> str:
+    """Register values of a matrix's dtype as values of the dtype `acc`."""
+    return memory.convert(value, compute(acc), compute(matrix.dtype), width)
+
+
+def read_vector(target: str, name: str, matrix: Matrix, at: str, width: int) -> str:
+    """The statement declaring `target`: up to `width` values of a row; `lanes` of them exist."""
+    stride = col_stride(name, matrix)
+    value = memory.load(matrix.dtype, name, at, width, stride)
+    if width > 1 and stride != "0":
+        part = memory.load_part(matrix.dtype, name, at, width, "lanes", stride)
+        value = f"lanes >= {width} ? {value} : {part}"
+    return f"const {register(matrix.dtype, width)} {target} = {value};"
+
+
+def write_vector(value: str, name: str, matrix: Matrix, at: str, width: int) -> list[str]:
+    """Statements that store up to `width` values of a row; `lanes` of them exist."""
+    stride = col_stride(name, matrix)
+    whole = memory.store(matrix.dtype, value, name, at, width, stride)
+    if width == 1:
+        return [whole]
+    part = memory.store_part(matrix.dtype, value, name, at, width, "lanes", stride)
+    return [f"if (lanes >= {width}) {{", f"    {whole}", "} else {", f"    {part}", "}"]
 
 
 def suffix(*matrices: Matrix) -> str:

@@ -1,0 +1,140 @@
+"""Attention for class "cpu": queries in vector lanes, register tiles, one pass over the keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from string import Template
+
+from clinfer_kernels import memory
+from clinfer_kernels.attention_problem import Problem, bases, declare_tensors
+from clinfer_kernels.attention_text import mask_lines, read, seen
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.dims import ceildiv, minimum
+from clinfer_kernels.matrix import Matrix
+from clinfer_kernels.matrix_text import element, widen
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Kernel, Launch, Target
+from clinfer_kernels.template import block, fill
+from clinfer_kernels.types import compute, compute_size, literal, mask_type, storage, vector
+
+MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
+_ROOMS = (32, 64, 96, 128, 192, 256, 512)
+
+
+@dataclass(frozen=True)
+class LaneTile:
+    """`vecs` vectors of `lanes` queries; register tiles of `rows` keys or output columns.
+
+    `key_block` keys, a multiple of `rows`, go between two corrections. `head_size`: room for the
+    sizes of a head, in the text because it sizes private memory.
+    """
+
+    head_size: int
+    vecs: int = 2
+    lanes: int = 8
+    rows: int = 6
+    key_block: int = 96
+
+    @property
+    def queries(self) -> int:
+        """Queries of a task."""
+        return self.vecs * self.lanes
+
+
+def head_room(problem: Problem) -> int | None:
+    """The least room for both sizes of a head; None where they are unknown or too large."""
+    if not isinstance(problem.depth, int) or not isinstance(problem.columns, int):
+        return None
+    needed = max(problem.depth, problem.columns)
+    return next((size for size in _ROOMS if size >= needed), None)
+
+
+def lane_tiles(problem: Problem, target: Target) -> tuple[LaneTile, ...]:
+    """The best guess first; nothing where the heads' sizes are unknown or too large.
+
+    Small heads waste less of a register tile of four rows than of one of six.
+    """
+    room = head_room(problem)
+    if room is None:
+        return ()
+    lanes = min(16, target.vector_width * 4 // compute_size(problem.acc))
+    six = LaneTile(room, lanes=lanes)
+    four = replace(six, vecs=3, rows=4, key_block=64)
+    return (four, six) if room <= 32 else (six, four)
+
+
+def emit_lanes(problem: Problem, tile: LaneTile, target: Target) -> Kernel:
+    """One launch; its tasks are blocks of queries of one head."""
+    blocks = ceildiv(problem.queries, tile.queries)
+    tasks = blocks * problem.heads * problem.batch
+    acc = problem.acc
+    value = compute(acc)
+    signature = Signature()
+    declare_tensors(signature, problem)
+    signature.scalar("query_blocks", blocks)
+    signature.scalar("tasks", tasks)
+    entry = f"attention_{tile.rows}x{tile.queries}"
+    mask = mask_lines(problem, tile.lanes)
+    if mask:
+        mask = ["const int j = key0 + n;", "const int i = query0 + w * LANES;", *mask]
+    text = fill(
+        "attention_cpu",
+        target,
+        head=kernel_head(entry),
+        parameters=signature.text,
+        lanes=tile.lanes,
+        vecs=tile.vecs,
+        rows=tile.rows,
+        key_block=tile.key_block,
+        head_size=-(-tile.head_size // tile.rows) * tile.rows,
+        vec=vector(value, tile.lanes),
+        element=value,
+        k_type=storage(problem.k.dtype),
+        v_type=storage(problem.v.dtype),
+        exp_below=_exp_below(acc, tile.lanes),
+        batch=block(bases(problem), 2),
+        scale=literal(problem.scale, acc),
+        seen=seen(problem, "(query0 + QUERIES < Sq ? query0 + QUERIES : Sq)"),
+        load_q=read("q", problem.q, "i", "d", acc),
+        load_k=_along(problem.k, "k_rows[r]", _step(problem.k), acc),
+        v_start=element("v", problem.v, "key0", "d"),
+        load_v=_along(problem.v, "v_cols[r]", "(long)n * v_row", acc),
+        mask=block(mask, 5),
+        out_at=element("out", problem.out, "i", "d"),
+        store=memory.store(problem.out.dtype, "result", "out", "at"),
+    )
+    launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
+    return Kernel((launch,), flops=problem.flops)
+
+
+# e^x for x <= 0, or NaN. It stays at e^-87 from -87 on, where float32 runs out of normal numbers:
+# the others are slow on many processors. e^x = 2^n 2^f, n = round(x / ln 2), |f| <= 1/2; n is added
+# to the exponent. Relative error of the polynomial, a minimax fit: 9e-8.
+_EXP_BELOW = {
+    "float32": """static vec exp_below(vec x) {
+    const vec y = x < -87.0f ? (vec)(-87.0f) : x;
+    const vec shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are n
+    const vec f = y * 1.44269504f - (shifted - 12582912.0f);
+    vec e = f * 0.00132647273f + 0.00967151299f;
+    e = e * f + 0.0555073358f;
+    e = e * f + 0.240222424f;
+    e = e * f + 0.693147004f;
+    e = e * f + 1.0f;
+    return as_$V(as_$M(e) + (as_$M(shifted) << 23));
+}""",
+    "float64": "static vec exp_below(vec x) { return exp(x); }",
+}
+
+
+def _exp_below(acc: str, lanes: int) -> str:
+    value = compute(acc)
+    names = {"V": vector(value, lanes), "M": vector(mask_type(value), lanes)}
+    return Template(_EXP_BELOW[acc]).substitute(names)
+
+
+def _along(matrix: Matrix, pointer: str, index: str, acc: str) -> str:
+    return widen(memory.load(matrix.dtype, pointer, index), matrix, acc)
+
+
+def _step(k: Matrix) -> str:
+    return {"0": "0", "1": "d", "col": "(long)d * k_col"}[k.col_kind]

@@ -1,0 +1,60 @@
+"""Pieces of text that all attention schedules share: reading elements, masks, what a query sees."""
+
+from __future__ import annotations
+
+from clinfer_kernels import memory
+from clinfer_kernels.attention_problem import Problem
+from clinfer_kernels.matrix import Matrix
+from clinfer_kernels.matrix_text import element, widen
+from clinfer_kernels.types import compute, mask_type, vector
+
+
+def read(name: str, matrix: Matrix, row: str, col: str, acc: str) -> str:
+    """One element, widened to the dtype of the sums."""
+    return widen(memory.load(matrix.dtype, name, element(name, matrix, row, col)), matrix, acc)
+
+
+def seen(problem: Problem, end: str) -> str:
+    """How many keys queries before `end` see."""
+    if not problem.causal:
+        return "Sk"
+    last = f"{end} + Sk - Sq"
+    return f"{last} < Sk ? {last} : Sk"
+
+
+def mask_lines(problem: Problem, width: int) -> list[str]:
+    """Statements that mask `score`: key `j`, queries `i` to `i + width - 1` in its lanes."""
+    value = vector(compute(problem.acc), width)
+    lines: list[str] = []
+    if problem.mask is not None:
+        lines += _mask_tensor(problem.mask, problem.acc, width)
+    if problem.causal and width == 1:
+        lines.append("if (j > i + Sk - Sq) score = -INFINITY;")
+    elif problem.causal:
+        ids = ", ".join(str(lane) for lane in range(width))
+        mask = vector(mask_type(compute(problem.acc)), width)
+        lines += [
+            "if (j > i + Sk - Sq) {",
+            f"    const {mask} last = i + Sk - Sq + ({mask})({ids});",
+            f"    score = last < ({mask})(j) ? ({value})(-INFINITY) : score;",
+            "}",
+        ]
+    return lines
+
+
+def _mask_tensor(matrix: Matrix, acc: str, width: int) -> list[str]:
+    value = vector(compute(acc), width)
+    stride = "0" if matrix.row == 0 else "mask_row"
+    loaded = memory.load(matrix.dtype, "mask", "at", width, stride)
+    if width > 1 and stride != "0":
+        part = memory.load_part(matrix.dtype, "mask", "at", width, "Sq - i", stride)
+        loaded = f"Sq - i >= {width} ? {loaded} : {part}"
+    lines = [
+        f"const long at = {element('mask', matrix, 'i', 'j')};",
+        f"const {vector(compute(matrix.dtype), width)} entry = {loaded};",
+    ]
+    if matrix.dtype != "bool":
+        return [*lines, f"score += {widen('entry', matrix, acc, width)};"]
+    lanes = "int" if width == 1 else mask_type(compute(acc))
+    kept = memory.convert("entry", lanes, "int", width)
+    return [*lines, f"score = {kept} ? score : ({value})(-INFINITY);"]
