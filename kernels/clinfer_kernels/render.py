@@ -16,7 +16,7 @@ from typing import NamedTuple
 from clinfer_kernels import memory
 from clinfer_kernels.expr import Expr, Line
 from clinfer_kernels.scalar_ops import SCALAR_OPS
-from clinfer_kernels.types import compute, compute_size, kind, literal, mask_type, register
+from clinfer_kernels.types import compute, kind, literal, mask_type, register
 
 
 class Rendered(NamedTuple):
@@ -49,28 +49,17 @@ def _line(expr: Expr, line: Line, args: Sequence[str], width: int) -> str:
         return f"-{text}" if line.dtype == "bool" and width > 1 else text
     if line.op == "cast":
         return memory.cast(args[0], line.dtype, expr.dtype(line.args[0]), width)
-    typed = line.args[1] if line.op == "where" else line.args[0]
-    dtype = expr.dtype(typed)
-    template = SCALAR_OPS[line.op].template(kind(dtype), compute(dtype) == "double")
+    operation = SCALAR_OPS[line.op]
+    dtype = expr.dtype(line.args[1] if line.op == "where" else line.args[0])
+    template = operation.template(kind(dtype), compute(dtype) == "double")
     if template is None:
         raise ValueError(f"the operation '{line.op}' does not take {dtype} operands")
     attrs = {f"a{i}": literal(v, dtype) for i, v in enumerate(line.attrs) if not isinstance(v, str)}
-    return template.format(
-        *args,
-        T=register(dtype, width),
-        mask=_mask_conversion("int", mask_type(compute(dtype)), width),
-        pick=_mask_conversion(_picker(line.dtype), "int", width),
-        **attrs,
-    )
+    condition = _resized(args[0], mask_type(compute(line.dtype)), "int", width)
+    text = template.format(*args, T=register(dtype, width), condition=condition, **attrs)
+    return _resized(text, "int", mask_type(compute(dtype)), width) if operation.compares else text
 
 
-def _picker(dtype: str) -> str:
-    """The mask type of lanes as wide as the dtype's registers."""
-    return {1: "char", 2: "short", 4: "int", 8: "long"}[compute_size(dtype)]
-
-
-def _mask_conversion(to: str, source: str, width: int) -> str:
-    """The function that widens or narrows a vector mask; nothing where none is needed."""
-    if width == 1 or to == source:
-        return ""
-    return f"cvt_{to}{width}_{source}{width}"
+def _resized(mask: str, to: str, source: str, width: int) -> str:
+    """A vector mask with lanes of another size; a scalar is one for every size."""
+    return mask if width == 1 else memory.convert(mask, to, source, width)

@@ -1,9 +1,9 @@
 """The scalar operations of expressions, each with its text in OpenCL C.
 
 A template names its operands {0}, {1}, {2}; {a0}, {a1} are baked constants (`Line.attrs`);
-{T} is the operands' C type ("float8"), {mask} turns a comparison's result into a bool register,
-{pick} a bool register into a condition on lanes as wide as the result (both are often nothing).
-A template is right for scalars and for vectors of any width, and a dtype's kind may have its own:
+{T} is the operands' C type ("float8"); {condition} is operand 0, a bool, as a condition on lanes as
+wide as the result. A template is right for scalars and for vectors of any width, and a kind of
+dtypes may have its own:
 
     f    every float            d    float64, where it differs from float32
     i    signed integers        u    unsigned integers (where absent: `i`)
@@ -12,12 +12,15 @@ A template is right for scalars and for vectors of any width, and a dtype's kind
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class ScalarOp:
-    """`arity` operands; texts by kind of the first operand's dtype ('where': the second's)."""
+    """`arity` operands; texts by kind of the first operand's dtype ('where': the second's).
+
+    `compares`: the text is a comparison, whose lanes are as wide as the operands'.
+    """
 
     arity: int
     f: str | None = None
@@ -25,6 +28,7 @@ class ScalarOp:
     u: str | None = None
     d: str | None = None
     b: str | None = None
+    compares: bool = False
 
     def template(self, kind: str, double: bool) -> str | None:
         """The text for operands of `kind`; None where the operation has no such form."""
@@ -56,7 +60,13 @@ def _bool(text: str, arity: int = 2) -> ScalarOp:
 
 
 def _compare(sign: str) -> ScalarOp:
-    return _all(2, f"{{mask}}({{0}} {sign} {{1}})")
+    return replace(_all(2, f"{{0}} {sign} {{1}}"), compares=True)
+
+
+def _shift(sign: str) -> ScalarOp:
+    """{a0}: the type's bits; shifting by as many or more gives 0."""
+    amount = "({1} & ({T})({a0} - 1))"
+    return _integer(f"{{1}} < ({{T}})({{a0}}) ? ({{T}})({{0}} {sign} {amount}) : ({{T}})(0)")
 
 
 SCALAR_OPS: dict[str, ScalarOp] = {
@@ -120,21 +130,21 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "le": _compare("<="),
     "gt": _compare(">"),
     "ge": _compare(">="),
-    "isnan": _float("{mask}({0} != {0})"),
-    "isinf": _float("{mask}(({0} == ({T})(INFINITY)) | ({0} == ({T})(-INFINITY)))"),
+    "isnan": ScalarOp(1, f="{0} != {0}", compares=True),
+    "isinf": ScalarOp(1, f="({0} == ({T})(INFINITY)) | ({0} == ({T})(-INFINITY))", compares=True),
     # bools
     "and": _bool("{0} & {1}"),
     "or": _bool("{0} | {1}"),
     "xor": _bool("{0} ^ {1}"),
     "not": _bool("!{0}", 1),
-    "where": _all(3, "{pick}({0}) ? {1} : {2}"),
+    "where": _all(3, "{condition} ? {1} : {2}"),
     # bits
     "bit_and": _integer("{0} & {1}"),
     "bit_or": _integer("{0} | {1}"),
     "bit_xor": _integer("{0} ^ {1}"),
     "bit_not": _integer("~{0}", 1),
-    "shl": _integer("{1} < ({T})({a0}) ? ({T})({0} << ({1} & ({T})({a0} - 1))) : ({T})(0)"),
-    "shr": _integer("{1} < ({T})({a0}) ? ({T})({0} >> ({1} & ({T})({a0} - 1))) : ({T})(0)"),
+    "shl": _shift("<<"),
+    "shr": _shift(">>"),
 }
 
 # `const` (attrs: the value) and `cast` (to the line's dtype) are rendered by `render` itself.

@@ -1,0 +1,31 @@
+// A work-group has $across x $deep work-items: $across neighbouring rows, each taken in by $deep
+// work-items in strides, whose states are then joined in local memory by a tree.
+//
+//     work-item l: row base + l % $across, elements y, y + $deep, ...  with y = l / $across
+//
+$head
+$parameters)
+{
+$locals
+    const int x = get_local_id(0) % $across;
+    const int y = get_local_id(0) / $across;
+    const int rows = $rows;
+    const int tasks = (rows + $across - 1) / $across$times_parts;
+$constants
+    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+$range
+        const int row = $flat * $across + x;
+        int flat = min(row, rows - 1);
+$indices
+$bases
+$declare
+        for (int r = begin + y; r < end; r += $deep) {
+$step
+        }
+$tree
+        if (y == 0 && row < rows) {
+$finish
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+}
