@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Opsets = Mapping[str, int]
 Key = tuple[str, str, str]  # domain, name, overload
+_ON_HOST = ("Loop", "Scan", "Sequence", "Optional")
 
 
 def function_key(proto: NodeProto | FunctionProto) -> Key:
@@ -136,9 +137,9 @@ class Inliner:
 def expand(graph: Graph, keep: Callable[[Node], bool]) -> list[str]:
     """Replaces nodes by ONNX's definition of their operator where there is one.
 
-    `keep` says which nodes stay (they have a lowering of their own). Definitions with control flow
-    or sequences stay too: they would only be more host steps. Types must have been inferred.
-    Returns the nodes replaced, as `Node.describe` names them.
+    `keep` says which nodes stay (they have a lowering of their own). Definitions with loops or
+    sequences stay too: they would only be more host steps. Types must have been inferred. Returns
+    the nodes replaced, as `Node.describe` names them.
     """
     done: list[str] = []
     pending = list(graph.nodes)
@@ -182,7 +183,5 @@ def _types_known(node: Node) -> bool:
 
 
 def _is_plain(body: FunctionProto) -> bool:
-    return not any(
-        any(True for _ in subgraphs(n)) or n.op_type.startswith(("Sequence", "Optional"))
-        for n in body.node
-    )
+    """Whether the body can run on a device; an If is one of types and sizes, to be decided."""
+    return not any(n.op_type.startswith(_ON_HOST) for n in body.node)

@@ -32,7 +32,7 @@ class HostOp:
 
     `node` is the ONNX-encoded node. `inputs` are its input names ('' where absent), then the names
     of outer values its subgraphs read; `dtypes` the element types of its results, None for those
-    that are absent or no tensors.
+    that are absent or no tensors. `attrs` are the attributes as plain data where NumPy may do.
     """
 
     label: str
@@ -41,26 +41,18 @@ class HostOp:
     opsets: tuple[tuple[str, int], ...]
     inputs: tuple[str, ...]
     dtypes: tuple[str | None, ...]
+    attrs: Json = None
     _evaluators: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     _controls: list[Control] = field(default_factory=list, compare=False, repr=False)
-    _attrs: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_node(cls, node: Node, opsets: Mapping[str, int]) -> HostOp:
         """The step that runs a graph's node; `opsets` are the graph's."""
-        from clinfer.graph.protos import captured_names
-        from clinfer.graph.schemas import encoded, newest_opset, to_proto
+        from clinfer.graph.schemas import input_names, newest_opset, to_proto
 
-        own = len(node.inputs) - node.captures
-        names = [f"i{n}" for n in range(own)]
-        captured: list[str] = []
-        if node.proto is not None:
-            original = encoded(node.proto)
-            names = list(original.input)[:own]
-            captured = captured_names(original)[: node.captures]
-        present = ["" if node.inputs[n] is None else name for n, name in enumerate(names)]
+        own, captured = input_names(node)
         outputs = ["" if v is None else f"o{n}" for n, v in enumerate(node.outputs)]
-        proto = to_proto(node, present, outputs)
+        proto = to_proto(node, own, outputs)
         version = node.version or newest_opset()
         imports = {**opsets, node.domain: version}
         dtypes = (None if v is None or v.dtype not in BY_NAME else v.dtype for v in node.outputs)
@@ -69,8 +61,9 @@ class HostOp:
             node.kind,
             proto.SerializeToString(deterministic=True),
             tuple(sorted(imports.items())),
-            (*present, *captured),
+            (*own, *captured),
             tuple(dtypes),
+            _to_json(node.attrs) if node.kind in numpy_ops.TABLE else None,
         )
 
     def to_json(self) -> Json:
@@ -82,6 +75,7 @@ class HostOp:
             "opsets": [list(item) for item in self.opsets],
             "inputs": list(self.inputs),
             "dtypes": list(self.dtypes),
+            "attrs": self.attrs,
         }
 
     @classmethod
@@ -94,6 +88,7 @@ class HostOp:
             tuple((str(d), int(v)) for d, v in value["opsets"]),
             tuple(map(str, value["inputs"])),
             tuple(None if d is None else str(d) for d in value["dtypes"]),
+            value["attrs"],
         )
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -117,20 +112,13 @@ class HostOp:
         return self._controls[0]
 
     def _by_numpy(self, inputs: Sequence[Any]) -> list[Any] | None:
-        if self.kind not in numpy_ops.TABLE:
+        if self.attrs is None:
             return None
-        if not self._attrs:
-            self._attrs.update(self._read_attributes())
-        function = numpy_ops.find(self.kind, self._attrs, inputs)
+        attrs = _from_json(self.attrs)
+        function = numpy_ops.find(self.kind, attrs, inputs)
         if function is None:
             return None
-        return [numpy_ops.contiguous(r) for r in function(self._attrs, inputs)]
-
-    def _read_attributes(self) -> dict[str, Any]:
-        from clinfer.graph.protos import ExternalData, plain_attributes
-        from clinfer.graph.schemas import encoded
-
-        return plain_attributes(encoded(self.node), ExternalData(None))[0]
+        return [numpy_ops.contiguous(r) for r in function(attrs, inputs)]
 
     def _by_reference(self, inputs: Sequence[Any]) -> list[Any]:
         signature = tuple(_signature(value) for value in inputs)
@@ -181,6 +169,29 @@ class HostOp:
         if dtype == _TEXT:
             return np.asarray(result).astype(object)
         return np.asarray(result).astype(to_numpy(dtype), copy=False)
+
+
+def _to_json(attrs: Mapping[str, Any]) -> Json:
+    """Attributes as plain data; an array is written as its dtype, shape and elements."""
+    return {name: _item_to_json(value) for name, value in attrs.items()}
+
+
+def _item_to_json(value: Any) -> Json:
+    if not isinstance(value, np.ndarray):
+        return list(value) if isinstance(value, (list, tuple)) else value
+    plain = value.astype(np.float64) if value.dtype.kind not in "iufbO" else value
+    return {"dtype": value.dtype.name, "shape": list(value.shape), "items": plain.ravel().tolist()}
+
+
+def _from_json(attrs: Json) -> dict[str, Any]:
+    return {name: _item_from_json(value) for name, value in attrs.items()}
+
+
+def _item_from_json(value: Json) -> Any:
+    if not isinstance(value, dict):
+        return value
+    dtype = object if value["dtype"] == "object" else to_numpy(value["dtype"])
+    return np.array(value["items"]).astype(dtype).reshape(value["shape"])
 
 
 def _signature(value: Any) -> Any:

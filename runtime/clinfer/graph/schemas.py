@@ -14,7 +14,7 @@ import numpy as np
 from clinfer.dtypes import BY_NAME
 from clinfer.errors import ModelError, UnsupportedError
 from clinfer.graph.ir import Array, Node, Value
-from clinfer.graph.protos import value_type
+from clinfer.graph.protos import captured_names, value_type
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto
@@ -70,6 +70,22 @@ def check_known(domain: str, op: str, version: int, where: str) -> None:
         f"{where}: operator '{op}' is not in version {version} of the operator set '{name}', which "
         f"the model imports; {hint}: export the model again, or install a newer onnx"
     )
+
+
+def input_names(node: Node) -> tuple[list[str], list[str]]:
+    """Names for a node's own inputs ('' where absent), and for those its subgraphs capture.
+
+    Where there are subgraphs, both are the names that these use.
+    """
+    count = len(node.inputs) - node.captures
+    own = [f"i{number}" for number in range(count)]
+    captured: list[str] = []
+    if node.proto is not None:
+        original = encoded(node.proto)
+        own = list(original.input)[:count]
+        captured = captured_names(original)
+    present = zip(own, node.inputs, strict=False)
+    return ["" if value is None else name for name, value in present], captured
 
 
 def encoded(data: bytes) -> NodeProto:
@@ -207,18 +223,16 @@ def infer_types(
     nothing = [(None, None, None)] * len(node.outputs)
     if known is None:
         return list(nothing)
-    names, outputs = _names(node.inputs, "i"), _names(node.outputs, "o")
-    own = len(names) - node.captures
-    proto = to_proto(node, names[:own], outputs)
+    own, captured = input_names(node)
+    outputs = _names(node.outputs, "o")
+    proto = to_proto(node, own, outputs)
     types: dict[str, TypeProto] = {}
     data: dict[str, Any] = {}
-    captured = _captured(proto) if node.captures else []
-    for index, value in enumerate(node.inputs):
+    for index, (name, value) in enumerate(zip([*own, *captured], node.inputs, strict=True)):
         if value is None:
             continue
-        name = names[index] if index < own else captured[index - own]
         types[name] = type_proto(value, dims.get(index))
-        if value.const is not None and _is_plain(value.const) and index < own:
+        if value.const is not None and _is_plain(value.const) and index < len(own):
             data[name] = numpy_helper.from_array(value.const)
     imports = {**opsets, node.domain: node.version or opsets.get(node.domain, 1)}
     try:
@@ -242,12 +256,6 @@ def infer_types(
         tensor = found[name].HasField("tensor_type")
         results.append((dtype, shape, None if tensor else found[name].SerializeToString()))
     return results
-
-
-def _captured(proto: NodeProto) -> list[str]:
-    from clinfer.graph.protos import captured_names
-
-    return captured_names(proto)
 
 
 def _is_plain(array: Array) -> bool:

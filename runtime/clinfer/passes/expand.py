@@ -18,7 +18,6 @@ BY_DEFINITION = frozenset(
         "DynamicQuantizeLinear",
         "HammingWindow",
         "HannWindow",
-        "LinearAttention",
         "NegativeLogLikelihoodLoss",
         "RotaryEmbedding",
         "SoftmaxCrossEntropyLoss",

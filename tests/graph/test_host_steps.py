@@ -1,0 +1,169 @@
+"""Host steps: NumPy's short cuts, onnx's reference implementation, control flow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from graph_helpers import by_onnxruntime, model, proto, run
+
+from clinfer.errors import UnsupportedError
+from clinfer.graph import numpy_ops
+from clinfer.graph.reader import read
+from clinfer.graph.reference import HostOp
+
+X = np.arange(24, dtype=np.float32).reshape(2, 3, 4) - 7
+
+
+def step(text: str, opset: int = 18) -> HostOp:
+    graph = model(text, opset).graph()
+    return HostOp.from_node(graph.nodes[-1], graph.opsets)
+
+
+@pytest.mark.parametrize(
+    ("body", "inputs"),
+    [
+        ("y = Shape<start = 1>(x)", []),
+        ("y = Size(x)", []),
+        ("y = Reshape(x, i)", [[0, -1]]),
+        ("y = Flatten<axis = 2>(x)", []),
+        ("y = Flatten<axis = -1>(x)", []),
+        ("y = Squeeze(x)", []),
+        ("y = Unsqueeze(x, i)", [[0, -1]]),
+        ("y = Transpose(x)", []),
+        ("y = Transpose<perm = [1, 0, 2]>(x)", []),
+        ("y = Concat<axis = -1>(x, x)", []),
+        ("y = Gather<axis = 1>(x, i)", [[[0, -1], [2, 1]]]),
+        ("y = Expand(x, i)", [[2, 1, 1, 1]]),
+        ("y = NonZero(x)", []),
+        ("y = ConstantOfShape(i)", [[2, 3]]),
+        ("y = Cast<to = 7>(x)", []),
+        ("y = Cast<to = 9>(x)", []),
+    ],
+)
+def test_short_cuts_do_what_onnx_runtime_does(body: str, inputs: list[object]) -> None:
+    indices = np.array(inputs[0] if inputs else [0], np.int64)
+    dims = ", ".join(map(str, indices.shape))
+    source = proto(f"m (float[2, 3, 4] x, int64[{dims}] i) => (float y) {{ {body} }}", 18)
+    source.graph.output[0].type.tensor_type.ClearField("shape")
+    graph = read(source).graph()
+    assert graph.nodes[0].kind in numpy_ops.TABLE
+    source.graph.output[0].type.tensor_type.elem_type = {
+        "float32": 1,
+        "int64": 7,
+        "bool": 9,
+    }[str(graph.outputs[0].dtype)]
+    (expected,) = by_onnxruntime(source, {"x": X, "i": indices})
+    (result,) = run(graph, [X, indices])
+    assert result.dtype == expected.dtype
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_a_step_is_plain_data() -> None:
+    import json
+
+    op = step("m (float[2, 3, 4] x) => (float[2, 3, 4] y) { y = Erf(x) }")
+    again = HostOp.from_json(json.loads(json.dumps(op.to_json())))
+    assert again == op
+    np.testing.assert_array_equal(again.run([X])[0], op.run([X])[0])
+
+
+def test_results_own_their_memory_layout() -> None:
+    op = step("m (float[2, 3, 4] x) => (float[4, 3, 2] y) { y = Transpose(x) }")
+    assert op.run([X])[0].flags.c_contiguous
+
+
+def test_absent_inputs_and_outputs() -> None:
+    op = step("m (float[N] x, float h) => (float[N] y) { y = Clip(x, , h) }")
+    assert op.run([X.ravel(), None, np.float32(3)])[0].max() == 3
+    unique = step("m (float[N] x) => (int64[M] c) { , , , c = Unique(x) }")
+    results = unique.run([np.float32([1, 1, 2])])
+    assert results[3].tolist() == [2, 1]
+
+
+def test_what_the_reference_lacks_is_named() -> None:
+    op = step(
+        "m (float[1, 1, 4, 4] x, float[1, 5] r) => (float[1, 1, 2, 2] y) {"
+        "roi = MaxRoiPool<pooled_shape = [2, 2]>(x, r) }".replace(
+            "=> (float[1, 1, 2, 2] y)", "=> (float[1, 1, 2, 2] roi)"
+        )
+    )
+    with pytest.raises(UnsupportedError, match=r'MaxRoiPool "roi".*reference implementation'):
+        op.run([np.zeros((1, 1, 4, 4), np.float32), np.float32([[0, 0, 0, 3, 3]])])
+
+
+def test_short_cuts_do_not_load_onnx() -> None:
+    op = step("m (float[2, 3, 4] x) => (int64[3, M] y) { y = NonZero(x) }")
+    code = (
+        "import sys, json, numpy as np\n"
+        "from clinfer.graph.reference import HostOp\n"
+        f"op = HostOp.from_json(json.loads({__import__('json').dumps(op.to_json())!r}))\n"
+        "assert op.run([np.eye(2, dtype=np.float32)])[0].tolist() == [[0, 1], [0, 1]]\n"
+        "assert 'onnx' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+LOOPS = [
+    """m (int64 n, float[2] x) => (float[2] y, float[K, 2] rows) {
+        c = Constant<value = bool {1}>()
+        y, rows = Loop(n, c, x) <body = b (int64 i, bool go, float[2] s)
+            => (bool on, float[2] t, float[2] row) {
+            on = Identity(go) t = Add(s, x) row = Mul(s, s)
+        }>
+    }""",
+    """m (int64 n, float[2] x) => (float y, int64[K] rows) {
+        start = Constant<value = float {0.0}>()
+        y, rows = Loop(n, , start) <body = b (int64 i, bool go, float s)
+            => (bool on, float t, int64 row) {
+            limit = Constant<value = float {2.5}>() one = Constant<value = float {1.0}>()
+            t = Add(s, one) on = Less(t, limit) row = Identity(i)
+        }>
+    }""",
+]
+
+
+@pytest.mark.parametrize("text", LOOPS)
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_loops(text: str, count: int) -> None:
+    source = proto(text, 16)
+    feeds = {"n": np.array(count), "x": np.float32([1, 2])}
+    for result, expected in zip(
+        run(read(source).graph(), list(feeds.values())), by_onnxruntime(source, feeds), strict=True
+    ):
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_a_loop_that_never_runs() -> None:
+    result = run(model(LOOPS[0], 16).graph(), [np.array(0), np.float32([1, 2])])
+    assert result[0].tolist() == [1, 2]
+    assert result[1].shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "",
+        ", scan_input_directions = [1]",
+        ", scan_input_axes = [1], scan_output_axes = [1]",
+        ", scan_output_directions = [1]",
+    ],
+)
+def test_scans(attributes: str) -> None:
+    source = proto(
+        f"""m (float[2] s, float[2, 2] x) => (float[2] e, float[A, B] rows) {{
+        e, rows = Scan<num_scan_inputs = 1 {attributes}>(s, x) <body = b (float[2] p, float[2] q)
+            => (float[2] t, float[2] row) {{ t = Add(p, q) row = Mul(t, q) }}>
+    }}""".replace(
+            f"<num_scan_inputs = 1 {attributes}>(s, x) <",
+            f"(s, x) <num_scan_inputs = 1 {attributes}, ",
+        ),
+        16,
+    )
+    feeds = {"s": np.float32([1, 2]), "x": np.float32([[3, 4], [5, 6]])}
+    for result, expected in zip(
+        run(read(source).graph(), list(feeds.values())), by_onnxruntime(source, feeds), strict=True
+    ):
+        np.testing.assert_array_equal(result, expected)
