@@ -14,7 +14,7 @@ import numpy as np
 from clinfer.dtypes import BY_NAME
 from clinfer.errors import ShapeError
 from clinfer.graph.ir import Array, Graph, Node, Shape, Value
-from clinfer_kernels.dims import Dim, sym
+from clinfer_kernels.dims import Dim, Sym, sym
 
 CONTENT_LIMIT = 1024  # elements of an integer tensor that rules and `symbolic` look into
 
@@ -145,12 +145,21 @@ class Call:
         if left == 1:
             return right
         self.equal(left, right, f"the sizes of dimension {axis} that are broadcast")
-        return right if isinstance(right, int) else left
+        return min(left, right, key=_complexity)
 
     def error(self, message: str) -> ShapeError:
         """An error that names the node and its inputs."""
         inputs = ", ".join("-" if v is None else repr(v) for v in self.node.inputs)
         return ShapeError(f"{self.node.describe()}: {message}; its inputs are {inputs or 'none'}")
+
+
+def _complexity(dim: Dim) -> tuple[int, int]:
+    """An order in which the plainest of equal sizes comes first: a number, a symbol, a sum ..."""
+    if isinstance(dim, int):
+        return 0, 0
+    atoms = [atom for monomial, _ in dim.terms for atom, _ in monomial]
+    opaque = sum(not isinstance(atom, Sym) for atom in atoms)
+    return opaque, len(atoms) + len(dim.terms)
 
 
 Rule = Callable[[Call], "list[Type]"]
