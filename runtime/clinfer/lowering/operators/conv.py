@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering, Unlowerable, device_dtype
-from clinfer.lowering.epilogue import epilogue, own_inputs
+from clinfer.lowering.epilogue import epilogue
 from clinfer.lowering.table import lowers
-from clinfer_kernels.expr import identity
 from clinfer_kernels.specs import ConvSpec, PointwiseSpec, PoolSpec, ResizeSpec
 
 
@@ -62,75 +59,36 @@ def pool(ctx: Lowering, node: Node) -> None:
         ctx.bind(value, target)
 
 
-@lowers("Resize", "Upsample")
+@lowers("Resize")
 def resize(ctx: Lowering, node: Node) -> None:
-    """Sizes come from the output's shape; scales given as constants are used as ONNX says."""
+    """Sizes come from the output's shape; `scales` are the model's factors for `axes`."""
+    attrs = node.attrs
+    if "scales" not in attrs:
+        raise Unlowerable("this form of Resize has no kernel")
     source = ctx.required(node, 0)
     shape = node.output.known_shape
-    options = _resize_options(node)
-    scales = _scales(ctx, node, source.tensor.rank)
-    axes = tuple(
-        i
-        for i, (n, m) in enumerate(zip(source.shape, shape, strict=True))
-        if n != m or scales[i] not in (None, 1.0)
-    )
+    given = dict(zip(attrs["axes"], attrs["scales"], strict=True))
+    sizes = enumerate(zip(source.shape, shape, strict=True))
+    axes = tuple(i for i, (n, m) in sizes if n != m or given.get(i, 1.0) != 1.0)
     fused = epilogue(ctx, node, shape, source.dtype)
     target = ctx.output(node.output)
+    ins = [source, *fused.operands]
     if not axes:
-        ins = [source, *fused.operands]
-        expr = fused.expr if node.attrs.get("epilogue") else identity(source.dtype)
-        ctx.launch(PointwiseSpec, ins, [target], node.describe(), expr=expr)
+        ctx.launch(PointwiseSpec, ins, [target], node.describe(), expr=fused.expr)
     else:
         ctx.launch(
             ResizeSpec,
-            [source, *fused.operands],
+            ins,
             [target],
             node.describe(),
             axes=axes,
-            scales=tuple(scales[i] for i in axes),
+            scales=tuple(given.get(i) for i in axes),
+            mode=attrs["mode"],
+            coordinates=attrs["coordinate_transformation_mode"],
+            rounding=attrs["nearest_mode"],
+            cubic_a=float(attrs["cubic_coeff_a"]),
+            exclude_outside=bool(attrs["exclude_outside"]),
+            extrapolation=float(attrs["extrapolation_value"]),
             epilogue=fused.expr,
-            **options,
         )
     ctx.bind(node.output, target)
-
-
-def _resize_options(node: Node) -> dict[str, Any]:
-    attrs = node.attrs
-    if attrs.get("antialias"):
-        raise Unlowerable("Resize with antialias has no kernel")
-    if attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Unlowerable("Resize with keep_aspect_ratio_policy has no kernel")
-    if node.op == "Upsample":
-        return {
-            "mode": attrs.get("mode", "nearest"),
-            "coordinates": "asymmetric",
-            "rounding": "floor",
-            "cubic_a": -0.75,
-            "exclude_outside": False,
-            "extrapolation": 0.0,
-        }
-    return {
-        "mode": attrs.get("mode", "nearest"),
-        "coordinates": attrs.get("coordinate_transformation_mode", "half_pixel"),
-        "rounding": attrs.get("nearest_mode", "round_prefer_floor"),
-        "cubic_a": float(attrs.get("cubic_coeff_a", -0.75)),
-        "exclude_outside": bool(attrs.get("exclude_outside", 0)),
-        "extrapolation": float(attrs.get("extrapolation_value", 0.0)),
-    }
-
-
-def _scales(ctx: Lowering, node: Node, rank: int) -> list[float | None]:
-    """The model's scale factors per axis; None where it gives sizes, or gives them at run time."""
-    given = node.attrs.get("scales")
-    if given is None:
-        own = own_inputs(node)
-        index = {"Upsample": 1}.get(node.op, 2 if len(own) > 2 else 1)
-        array = ctx.constant_array(own[index]) if len(own) > index else None
-        given = None if array is None or array.size == 0 else array.tolist()
-    if given is None:
-        return [None] * rank
-    axes = node.attrs.get("axes") or list(range(rank))
-    scales: list[float | None] = [None] * rank
-    for axis, scale in zip(axes, given, strict=True):
-        scales[axis] = float(scale)
-    return scales
