@@ -136,7 +136,13 @@ class Rewriter:
         return self.emit("Reshape", [x], x.dtype, wanted)
 
     def transpose(self, x: Value, perm: Sequence[int]) -> Value:
-        """`x` with dimension i taken from perm[i]; small constants are laid out anew."""
+        """`x` with dimension i taken from perm[i]; what is transposed already is not twice.
+
+        Small constants are laid out anew.
+        """
+        before = x.producer
+        if before is not None and before.kind == "Transpose" and "perm" in before.attrs:
+            x, perm = before.required(0), [before.attrs["perm"][p] for p in perm]
         if list(perm) == list(range(len(perm))):
             return x
         if x.const is not None and x.const.size <= SMALL_CONSTANT:

@@ -7,7 +7,6 @@ import numpy as np
 from clinfer.dtypes import BY_NAME, to_numpy
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.query import (
-    compose,
     first_index,
     integers,
     is_at_least,
@@ -77,13 +76,9 @@ def to_transpose(rw: Rewriter, node: Node) -> Outcome:
     x = node.required(0)
     given = "perm" in node.attrs
     perm: list[int] = list(node.attrs.get("perm", reversed(range(len(x.known_shape)))))
-    producer = x.producer
-    if producer is not None and producer.kind == "Transpose" and "perm" in producer.attrs:
-        return rw.transpose(producer.required(0), compose(producer.attrs["perm"], perm))
-    if given and perm != sorted(perm) and x.const is None:
-        return None
     made = rw.transpose(x, perm)
-    return None if given and made.const is None and made is not x else made
+    same = made.producer is not None and made.producer.inputs == [x]
+    return None if given and same else made
 
 
 def to_expand(rw: Rewriter, node: Node) -> Outcome:

@@ -46,7 +46,7 @@ def to_epilogue(rw: Rewriter, node: Node) -> Outcome:
     found: list[Node] = []
     for value in program.operands:
         anchor = value.producer
-        if anchor is None or not _takes_epilogue(rw, anchor, value, node):
+        if anchor is None or not takes_epilogue(rw, anchor, value, node):
             continue
         if value.shape == shape:
             found.append(anchor)
@@ -54,17 +54,23 @@ def to_epilogue(rw: Rewriter, node: Node) -> Outcome:
         return None
     anchor = max(found, key=rw.rank)
     own = anchor.attrs.get("own", _ANCHORS[anchor.kind])
-    before = anchor.attrs.get("epilogue") or identity(str(anchor.output.dtype))
-    result = Value("result", before.inputs[0])
-    rest = tuple(v for v in anchor.inputs[own:] if v is not None)
-    inner = Program(before, (result, *rest))
-    whole = inline(program, {id(anchor.output): inner}, lead=(result,))
+    inner = epilogue_of(anchor)
+    whole = inline(program, {id(anchor.output): inner}, lead=inner.operands[:1])
     if not whole.is_small:
         return None
     return _anchored(rw, anchor, anchor.inputs[:own], whole, node.output)
 
 
-def _takes_epilogue(rw: Rewriter, anchor: Node, value: Value, node: Node) -> bool:
+def epilogue_of(anchor: Node) -> Program:
+    """The anchor's epilogue; its first operand stands for the operator's own result."""
+    own = anchor.attrs.get("own", _ANCHORS[anchor.kind])
+    expr = anchor.attrs.get("epilogue") or identity(str(anchor.output.dtype))
+    rest = tuple(v for v in anchor.inputs[own:] if v is not None)
+    return Program(expr, (Value("result", expr.inputs[0]), *rest))
+
+
+def takes_epilogue(rw: Rewriter, anchor: Node, value: Value, node: Node) -> bool:
+    """Whether `anchor` makes `value` for `node` alone and may apply more to it."""
     if anchor.kind not in _ANCHORS or value is not anchor.outputs[0]:
         return False
     if len([v for v in anchor.outputs if v is not None]) > 1 or rw.graph.is_output(value):

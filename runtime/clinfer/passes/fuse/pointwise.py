@@ -6,7 +6,6 @@ import math
 
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.fuse.program import Program, inline, program_of
-from clinfer.passes.layout.reshapes import operand_through
 from clinfer.passes.query import fits
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.expr import Builder
@@ -101,68 +100,5 @@ def _worth_it(rw: Rewriter, value: Value, inner: Program, node: Node) -> bool:
     return cheap and len(inner.operands) <= 1 and readers_fuse
 
 
-def before_reshape(rw: Rewriter, node: Node) -> Outcome:
-    """f(Reshape(x), y...) = Reshape(f(x, y'...)), so that f can join what computes x."""
-    program = program_of(node)
-    shape = node.output.known_shape
-    for value in program.operands:
-        source = _reshaped(rw, value, node)
-        if source is None or value.shape != shape:
-            continue
-        inner = source.known_shape
-        others = [v for v in program.operands if v is not value]
-        moved = [operand_through(v.known_shape, shape, inner) for v in others]
-        if any(m is None for m in moved):
-            continue
-        operands = iter(
-            rw.reshape(v, m) for v, m in zip(others, moved, strict=True) if m is not None
-        )
-        bound = tuple(source if v is value else next(operands) for v in program.operands)
-        made = Value("", program.expr.output_dtypes[0], inner)
-        result = emit_pointwise(rw, inline(Program(program.expr, bound), {}), made)
-        return rw.reshape(result, shape)
-    return None
-
-
-def _reshaped(rw: Rewriter, value: Value, node: Node) -> Value | None:
-    """x where `value` is Reshape(x), read only by `node`, and x is computed for it alone."""
-    view = value.producer
-    if view is None or view.kind != "Reshape" or rw.graph.is_output(value):
-        return None
-    if any(user is not node for user in value.users):
-        return None
-    source = view.required(0)
-    if source.producer is None or rw.graph.sole_user(source) is not view:
-        return None
-    return source if source.producer.kind in JOINED_BY_POINTWISE else None
-
-
-# What a pointwise operator may join, as an epilogue or as the next link of a chain.
-JOINED_BY_POINTWISE: frozenset[str] = frozenset(
-    {
-        "MatMul",
-        "Resize",
-        "clinfer.Conv",
-        "clinfer.ConvTranspose",
-        "clinfer.Norm",
-        "clinfer.Pointwise",
-        "clinfer.Pool",
-        "clinfer.Softmax",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-    }
-)
-
 TO_POINTWISE = (Rule("to-pointwise", tuple(POINTWISE), to_pointwise),)
-CHAIN_RULES = (
-    Rule("merge-chain", ("clinfer.Pointwise",), merge_producers),
-    Rule("before-reshape", ("clinfer.Pointwise",), before_reshape),
-)
+CHAIN_RULES = (Rule("merge-chain", ("clinfer.Pointwise",), merge_producers),)

@@ -46,6 +46,8 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
     if found is None:
         return None
     soft, guarded = found
+    if _is_read_elsewhere(rw, node, soft):
+        return Refusal("its weights are read by more than the product with v")
     scores = _scores(rw, soft.required(0))
     if isinstance(scores, Refusal):
         return scores
@@ -86,6 +88,25 @@ def _softmax(value: Value) -> tuple[Node, bool] | None:
     if node.attrs["axes"] != 1 or node.attrs["log"]:
         return None
     return node, guard is not None
+
+
+def _is_read_elsewhere(rw: Rewriter, root: Node, soft: Node) -> bool:
+    """Whether something outside of the pattern reads the softmax or what guards it."""
+    weights = root.required(0)
+    own = {id(root)}
+    for value in (weights, soft.output):
+        if rw.graph.is_output(value):
+            return True
+        own.update(id(n) for n in _above(weights, soft.output))
+    return any(id(user) not in own for v in (weights, soft.output) for user in v.users)
+
+
+def _above(value: Value, stop: Value) -> list[Node]:
+    """The guard: the nodes between `stop` and `value`."""
+    if value is stop or value.producer is None:
+        return []
+    guard = value.producer
+    return [guard, *(n for v in guard.inputs if v is not None for n in _above(v, stop))]
 
 
 def _scores(rw: Rewriter, value: Value) -> Scores | Refusal:
