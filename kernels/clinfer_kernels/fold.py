@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.terms import Term
-from clinfer_kernels.types import highest, is_float, lowest
+from clinfer_kernels.types import accumulator, highest, is_float, lowest
 
 Number = float | int
 
@@ -32,21 +32,9 @@ class Fold:
     finish: Expr
     positions: bool = False
 
-    @property
-    def masked_step(self) -> Expr:
-        """The step with a bool operand behind the others; where it is false the state stays."""
-        builder = Builder((*self.step.inputs, "bool"))
-        mask = len(self.step.inputs)
-        stepped = builder.inline(self.step, range(mask))
-        kept = [
-            builder.op("where", mask, new, old, dtype=dtype)
-            for old, (new, dtype) in enumerate(zip(stepped, self.state, strict=True))
-        ]
-        return builder.build(*kept)
-
     def partial(self) -> Fold:
         """The same fold, ending with its state."""
-        builder = Builder((*self.state, _wide(self.state[0])))
+        builder = Builder((*self.state, accumulator(self.state[0])))
         return Fold(
             self.state,
             self.start,
@@ -134,7 +122,7 @@ def fold_of(op: str, prologue: Expr, epilogue: Expr, select_last: bool = False) 
 
 def _plain_fold(plain: Plain, prologue: Expr, epilogue: Expr) -> Fold:
     dtype = prologue.output_dtypes[0]
-    acc = _wide(dtype)
+    acc = accumulator(dtype)
     if plain.floating and not is_float(acc):
         acc = "float32"
     step = Builder((acc, "int32", *prologue.inputs))
@@ -157,7 +145,7 @@ def _plain_fold(plain: Plain, prologue: Expr, epilogue: Expr) -> Fold:
 def _arg_fold(op: str, prologue: Expr, epilogue: Expr, select_last: bool) -> Fold:
     """Among equal values the first position wins, or the last."""
     better, as_good, start = ARG[op]
-    dtype = _wide(prologue.output_dtypes[0])
+    dtype = accumulator(prologue.output_dtypes[0])
     step = Builder((dtype, "int32", "int32", *prologue.inputs))
     (element,) = step.inline(prologue, range(3, 3 + len(prologue.inputs)))
     value = Term(step, element).cast(dtype).number
@@ -178,8 +166,3 @@ def _arg_fold(op: str, prologue: Expr, epilogue: Expr, select_last: bool) -> Fol
     rest = range(3, 2 + len(epilogue.inputs))
     ended = finish.build(*finish.inline(epilogue, [position.number, *rest]))
     return Fold((dtype, "int32"), (start(dtype), 0), stepped, merged, ended, positions=True)
-
-
-def _wide(dtype: str) -> str:
-    """The dtype accumulators have: narrow floats are summed in float32."""
-    return "float32" if dtype in ("float16", "bfloat16") else dtype

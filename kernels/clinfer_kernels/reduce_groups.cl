@@ -18,14 +18,9 @@ $range
         int flat = min(row, rows - 1);
 $indices
 $bases
-$declare
-        for (int r = begin + y; r < end; r += $deep) {
-$step
-        }
-$tree
+$run
         if (y == 0 && row < rows) {
 $finish
         }
-        barrier(CLK_LOCAL_MEM_FENCE);
     }
 }

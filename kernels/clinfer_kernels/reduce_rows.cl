@@ -17,9 +17,7 @@ $range
         int flat = $flat;
 $indices
 $bases
-$declare
-$loops
-$join
+$run
 $finish
     }
 }

@@ -1,20 +1,28 @@
-"""The structural parts of the reductions' texts, one function a schedule.
-
-State number s of accumulator u is the variable a{u}_{s}; operands are loaded into v_x.
-"""
+"""The structural parts of the reductions' texts, one function a schedule."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clinfer_kernels import memory, types
+from clinfer_kernels import types
 from clinfer_kernels.fold import Fold
-from clinfer_kernels.nest import decode
 from clinfer_kernels.render import render
+from clinfer_kernels.row_pass import (
+    Cell,
+    Pass,
+    along_row,
+    declare,
+    in_group,
+    lane_numbers,
+    load_cell,
+    step_lines,
+    store_cell,
+    trees,
+    view_cell,
+)
 from clinfer_kernels.rows import (
     RowProblem,
     RowView,
-    along,
     count_text,
     inside,
     kept_base,
@@ -64,46 +72,45 @@ class Stage:
         return types.lanes(target, [*lines, *(d for e in exprs for d in e.inputs)])
 
     @property
+    def count_dtype(self) -> str:
+        """The dtype in which the end of the fold sees the number of elements."""
+        return self.fold.finish.inputs[len(self.fold.state)]
+
+    def step(self, cells: list[Cell]) -> Pass:
+        """The run that takes the elements in."""
+        fold = self.fold
+        return Pass(
+            "a",
+            fold.state,
+            fold.start,
+            fold.step,
+            fold.merge,
+            tuple(cells),
+            positions=fold.positions,
+        )
+
+    @property
     def split(self) -> bool:
         return self.tile.parts > 1
 
 
 def rows(stage: Stage, target: Target) -> Parts:
     """A row at a time, vectors along it."""
-    problem, fold, unroll = stage.problem, stage.fold, stage.tile.unroll
+    problem = stage.problem
     width = stage.lanes(target, finish=False)
-    depth = len(problem.row) - 1
-    low, high = ("begin", "end") if depth == 0 else ("0", f"m{depth}")
-    whole = [
-        line
-        for u in range(unroll)
-        for line in _step(stage, width, u, f"j + {u * width}" if u else "j", along_row=True)
-    ]
-    loop = [row_base(v, depth) for v in problem.ins]
-    loop += [
-        f"int j = {low};",
-        f"for (; j + {unroll * width} <= {high}; j += {unroll * width}) {{",
-        *inside(whole),
-        "}",
-        f"for (; j < {high}; j += {width}) {{",
-        f"    const int left = min({width}, {high} - j);",
-        f"    const int{width} valid = lane < left;",
-        *inside(_step(stage, width, 0, "j", along_row=True, part=True)),
-        "}",
-    ]
     kept = len(problem.kept)
+    step = stage.step([view_cell(v) for v in problem.ins])
+    run = along_row(step, problem.ins, len(problem.row), width, stage.tile.unroll, _PART)
     return {
         **_common(stage),
         "width": width,
-        "unroll": unroll,
+        "unroll": stage.tile.unroll,
         "tasks": count_text("n", kept) + _times_parts(stage),
-        "constants": block([_lane_numbers(width), *_count(stage)], 1),
+        "constants": block([lane_numbers(width), *_count(stage)], 1),
         "indices": block(kept_indices(kept, "flat"), 2),
         "bases": block([kept_base(v, kept) for v in problem.views], 2),
-        "declare": block([x for u in range(unroll) for x in _declare(fold, u, width)], 2),
-        "loops": block(nested(depth, loop, _PART), 2),
-        "join": block(_join(fold, unroll, width), 2),
-        "finish": block(_finish(stage, 1, "0"), 2),
+        "run": block(run, 2),
+        "finish": block(_finish(stage, step.results), 2),
     }
 
 
@@ -112,8 +119,6 @@ def columns(stage: Stage, target: Target) -> Parts:
     problem, unroll = stage.problem, stage.tile.unroll
     width = stage.lanes(target, finish=True)
     outer = len(problem.kept) - 1
-    whole = _column_block(stage, width, unroll, False)
-    rest = _column_block(stage, width, 1, True)
     return {
         **_common(stage),
         "width": width,
@@ -123,36 +128,29 @@ def columns(stage: Stage, target: Target) -> Parts:
         "constants": block(_count(stage), 1),
         "indices": block(kept_indices(outer, "flat"), 2),
         "bases": block([kept_base(v, outer) for v in problem.views], 2),
-        "whole": block(whole, 3),
-        "rest": block(rest, 3),
+        "whole": block(_column_block(stage, width, unroll, False), 3),
+        "rest": block(_column_block(stage, width, 1, True), 3),
     }
 
 
 def groups(stage: Stage, target: Target) -> Parts:
     """Work-groups with a tree in local memory."""
-    problem, fold, tile = stage.problem, stage.fold, stage.tile
+    problem, tile = stage.problem, stage.tile
     kept = len(problem.kept)
-    size = tile.across * tile.deep
-    step = ["int element = r;", *(f"int r{k};" for k in range(len(problem.row)))]
-    step += decode(range(len(problem.row)), "element", "r", "m")
-    step += [row_base(v, len(problem.row)) for v in problem.ins]
-    step += _step(stage, 1, 0, "0", along_row=False)
+    step = stage.step([view_cell(v) for v in problem.ins])
+    run = in_group(step, problem.ins, len(problem.row), tile.across, tile.deep, _PART)
     return {
         **_common(stage, flat_row=True),
         "across": tile.across,
         "deep": tile.deep,
         "rows": count_text("n", kept),
         "times_parts": _times_parts(stage),
-        "locals": block(
-            [f"__local {types.compute(d)} tree_{s}[{size}];" for s, d in enumerate(fold.state)], 1
-        ),
+        "locals": block(trees([step], tile.across * tile.deep), 1),
         "constants": block(_count(stage), 1),
         "indices": block(kept_indices(kept, "flat"), 2),
         "bases": block([kept_base(v, kept) for v in problem.views], 2),
-        "declare": block(_declare(fold, 0, 1), 2),
-        "step": block(step, 3),
-        "tree": block(_tree(fold, tile), 2),
-        "finish": block(_finish(stage, 1, "0"), 3),
+        "run": block(run, 2),
+        "finish": block(_finish(stage, step.results), 3),
     }
 
 
@@ -168,10 +166,7 @@ def _common(stage: Stage, flat_row: bool = False) -> Parts:
             "const int begin = part * piece;",
             f"const int end = min(begin + piece, {size});",
         ]
-    return {
-        "range": block(lines, 2),
-        "flat": "(task / parts)" if stage.split else "task",
-    }
+    return {"range": block(lines, 2), "flat": "(task / parts)" if stage.split else "task"}
 
 
 def _times_parts(stage: Stage) -> str:
@@ -179,157 +174,49 @@ def _times_parts(stage: Stage) -> str:
 
 
 def _count(stage: Stage) -> list[str]:
-    dtype = stage.fold.finish.inputs[len(stage.fold.state)]
-    return [f"const {types.register(dtype)} count = ({types.register(dtype)})length;"]
+    ctype = types.register(stage.count_dtype)
+    return [f"const {ctype} count = ({ctype})length;"]
 
 
-def _lane_numbers(width: int) -> str:
-    return f"const int{width} lane = (int{width})({', '.join(map(str, range(width)))});"
-
-
-def _names(fold: Fold, u: int) -> list[str]:
-    return [f"a{u}_{s}" for s in range(len(fold.state))]
-
-
-def _declare(fold: Fold, u: int, width: int) -> list[str]:
-    lines = []
-    for name, dtype, start in zip(_names(fold, u), fold.state, fold.start, strict=True):
-        value = types.literal(start, dtype)
-        sign = "-" if dtype == "bool" and width > 1 else ""
-        lines.append(f"{types.register(dtype, width)} {name} = {sign}{value};")
-    return lines
-
-
-def _step(
-    stage: Stage, width: int, u: int, index: str, along_row: bool, part: bool = False
+def _finish(
+    stage: Stage, states: list[str], width: int = 1, index: str = "", part: bool = False
 ) -> list[str]:
-    """Takes the elements at `index` (of the row, or of the kept nest) into accumulator `u`.
-
-    `part`: only `left` lanes exist; along the row, lanes that are not `valid` keep their state.
-    """
-    fold = stage.fold
-    scope = []
-    values = []
-    for view in stage.problem.ins:
-        step = view.row_step if along_row else view.kept_step
-        at = along(f"{view.name}_row", _bracket(index), step) if width > 1 else f"{view.name}_row"
-        value = memory.load(view.dtype, view.name, at, width, step)
-        if part and step != "0":
-            short = memory.load_part(view.dtype, view.name, at, width, "left", step)
-            value = f"left >= {width} ? {value} : {short}"
-        scope.append(f"const {types.register(view.dtype, width)} v_{view.name} = {value};")
-        values.append(f"v_{view.name}")
-    masked = part and along_row
-    expr = fold.masked_step if masked else fold.step
-    position = _position(fold, width, index, along_row)
-    operands = [*_names(fold, u), position, *values, *(["valid"] if masked else [])]
-    rendered = render(expr, operands, width)
-    scope += rendered.statements
-    scope += [f"{n} = {r};" for n, r in zip(_names(fold, u), rendered.results, strict=True)]
-    return ["{", *inside(scope), "}"]
-
-
-def _position(fold: Fold, width: int, index: str, along_row: bool) -> str:
-    if not fold.positions:
-        return "0"
-    if width == 1:
-        return "r"
-    return f"(lane + ({index}))" if along_row else f"(int{width})(r0)"
-
-
-def _bracket(index: str) -> str:
-    return f"({index})" if " " in index else index
-
-
-def _merge(fold: Fold, into: list[str], other: list[str], width: int) -> list[str]:
-    rendered = render(fold.merge, [*into, *other], width)
-    sets = [f"{n} = {r};" for n, r in zip(into, rendered.results, strict=True)]
-    return ["{", *inside([*rendered.statements, *sets]), "}"]
-
-
-def _join(fold: Fold, unroll: int, width: int) -> list[str]:
-    """All accumulators into a0, then its lanes by halves into h1_*; results in h1_*."""
-    lines: list[str] = []
-    for u in range(1, unroll):
-        lines += _merge(fold, _names(fold, 0), _names(fold, u), width)
-    source = _names(fold, 0)
-    while width > 1:
-        width //= 2
-        halves = [f"h{width}_{s}" for s in range(len(fold.state))]
-        for half, whole, dtype in zip(halves, source, fold.state, strict=True):
-            scalar_bool = " & 1" if dtype == "bool" and width == 1 else ""
-            lines.append(f"{types.register(dtype, width)} {half} = {whole}.lo{scalar_bool};")
-        lines += _merge(fold, halves, [f"{whole}.hi" for whole in source], width)
-        source = halves
-    return lines
-
-
-def _finish(stage: Stage, width: int, index: str, u: int = 0, part: bool = False) -> list[str]:
-    """Applies the end of the fold and stores; scalar results come from h1_* or a0_*."""
-    fold, problem = stage.fold, stage.problem
+    """Applies the end of the fold to the states and stores; scalars, or vectors at row `index`."""
+    problem = stage.problem
     lines, values = [], []
     for view in problem.operands:
-        step = view.kept_step if width > 1 else "0"
-        at = along(f"{view.name}_at", _bracket(index), step)
-        value = memory.load(view.dtype, view.name, at, width, step)
-        if part and step != "0":
-            short = memory.load_part(view.dtype, view.name, at, width, "left", step)
-            value = f"left >= {width} ? {value} : {short}"
+        value = load_cell(_kept_cell(stage, view), width, index, part)
         lines.append(f"const {types.register(view.dtype, width)} v_{view.name} = {value};")
         values.append(f"v_{view.name}")
-    states = _names(fold, u)
-    if stage.tile.schedule == "rows":
-        states = [f"h1_{s}" for s in range(len(states))]
-    ctype = types.register(fold.finish.inputs[len(states)], width)
-    rendered = render(fold.finish, [*states, f"({ctype})(count)", *values], width)
+    count = f"({types.register(stage.count_dtype, width)})(count)" if width > 1 else "count"
+    rendered = render(stage.fold.finish, [*states, count, *values], width)
     lines += rendered.statements
     for view, result in zip(problem.outs, rendered.results, strict=True):
-        lines += _store(stage, view, result, width, index, part)
+        lines += store_cell(_kept_cell(stage, view), result, width, index, part)
     return lines
 
 
-def _store(
-    stage: Stage, view: RowView, value: str, width: int, index: str, part: bool
-) -> list[str]:
-    step = view.kept_step if width > 1 else "0"
-    at = along(f"{view.name}_at", _bracket(index), step)
-    if stage.split:
-        at = f"part * {count_text('n', len(stage.problem.kept))} + {at}"
-    whole = memory.store(view.dtype, value, view.name, at, width, step)
-    if not part:
-        return [whole]
-    short = memory.store_part(view.dtype, value, view.name, at, width, "left", step)
-    return [f"if (left >= {width}) {{", f"    {whole}", "} else {", f"    {short}", "}"]
+def _kept_cell(stage: Stage, view: RowView) -> Cell:
+    """A view's elements across rows; those of a part lie behind those of the parts before it."""
+    base = f"{view.name}_at"
+    if stage.split and view.kind == "scratch":
+        base = f"part * {count_text('n', len(stage.problem.kept))} + {base}"
+    return Cell(view.dtype, view.name, base, view.kept_step)
 
 
 def _column_block(stage: Stage, width: int, unroll: int, part: bool) -> list[str]:
     """States for `unroll` vectors of rows, the loops over their elements, the results."""
-    problem, fold = stage.problem, stage.fold
-    depth = len(problem.row)
-    lines = [x for u in range(unroll) for x in _declare(fold, u, width)]
-    body = [row_base(v, depth) for v in problem.ins]
-    for u in range(unroll):
-        body += _step(stage, width, u, f"j + {u * width}" if u else "j", False, part)
-    lines += nested(depth, body, _PART)
-    for u in range(unroll):
-        ends = _finish(stage, width, f"j + {u * width}" if u else "j", u, part)
+    problem = stage.problem
+    cells = [Cell(v.dtype, v.name, f"{v.name}_row", v.kept_step) for v in problem.ins]
+    step = stage.step(cells)
+    lines = [x for u in range(unroll) for x in declare(step, u, width)]
+    body = [row_base(v, len(problem.row)) for v in problem.ins]
+    position = f"(int{width})(r0)" if step.positions else "0"
+    indices = [f"(j + {u * width})" if u else "j" for u in range(unroll)]
+    for u, index in enumerate(indices):
+        body += step_lines(step, width, u, index, position, part, masked=False)
+    lines += nested(len(problem.row), body, _PART)
+    for u, index in enumerate(indices):
+        ends = _finish(stage, step.accumulators(u), width, index, part)
         lines += ["{", *inside(ends), "}"]
     return lines
-
-
-def _tree(fold: Fold, tile: ReduceTile) -> list[str]:
-    """Joins the states of the work-items of one row; the result is in a0_* of y == 0."""
-    if tile.deep == 1:
-        return []
-    slots = [f"tree_{s}[get_local_id(0)]" for s in range(len(fold.state))]
-    put = [f"{slot} = {name};" for slot, name in zip(slots, _names(fold, 0), strict=True)]
-    other = [f"tree_{s}[get_local_id(0) + far * {tile.across}]" for s in range(len(fold.state))]
-    return [
-        *put,
-        f"for (int far = {tile.deep // 2}; far > 0; far /= 2) {{",
-        "    barrier(CLK_LOCAL_MEM_FENCE);",
-        "    if (y < far) {",
-        *inside(inside([*_merge(fold, _names(fold, 0), other, 1), *put])),
-        "    }",
-        "}",
-    ]

@@ -95,6 +95,11 @@ def kind(dtype: str) -> str:
     return TYPES[dtype].kind
 
 
+def accumulator(dtype: str) -> str:
+    """The dtype that sums are kept in: float32 for the narrow floats."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
 def is_float(dtype: str) -> bool:
     """Whether the dtype is a floating-point type."""
     return TYPES[dtype].kind == "f"

@@ -1,0 +1,272 @@
+"""Runs along rows in kernel text: reduce the elements, store something for each, or both.
+
+A `Pass` is a step applied to every element of a row. It becomes vector loops with several
+accumulators (`along_row`, for one work-item), or a strided loop with a tree in local memory
+(`in_group`, for the work-items that share a row). Either way the state's final values are in the
+variables PREFIX_0, PREFIX_1, ... afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clinfer_kernels import memory, types
+from clinfer_kernels.expr import Builder, Expr
+from clinfer_kernels.fold import Number
+from clinfer_kernels.nest import decode
+from clinfer_kernels.render import render
+from clinfer_kernels.rows import RowView, along, inside, nested, row_base
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Elements along a row: element j is buffer[base + j * step]; `step` is C text."""
+
+    dtype: str
+    buffer: str
+    base: str
+    step: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """step: (state..., position, loads..., given...) -> (state..., stores...).
+
+    state, start, merge as in `Fold`. given: C scalars that every element sees, as (dtype, name).
+    prefix: of the variables' names.
+    """
+
+    prefix: str
+    state: tuple[str, ...]
+    start: tuple[Number, ...]
+    step: Expr
+    merge: Expr | None
+    loads: tuple[Cell, ...] = ()
+    given: tuple[tuple[str, str], ...] = ()
+    stores: tuple[Cell, ...] = ()
+    positions: bool = False
+
+    @property
+    def masked(self) -> Expr:
+        """The step with a bool operand at the end; where it is false the state stays."""
+        builder = Builder((*self.step.inputs, "bool"))
+        mask = len(self.step.inputs)
+        results = list(builder.inline(self.step, range(mask)))
+        for place, dtype in enumerate(self.state):
+            results[place] = builder.op("where", mask, results[place], place, dtype=dtype)
+        return builder.build(*results)
+
+    def accumulators(self, u: int) -> list[str]:
+        """The variables of state copy `u`."""
+        return [f"{self.prefix}{u}_{s}" for s in range(len(self.state))]
+
+    @property
+    def results(self) -> list[str]:
+        """The variables of the final state."""
+        return [f"{self.prefix}_{s}" for s in range(len(self.state))]
+
+
+def view_cell(view: RowView) -> Cell:
+    """A view's elements along the row, from x_row (see `rows.row_base`)."""
+    return Cell(view.dtype, view.name, f"{view.name}_row", view.row_step)
+
+
+def along_row(
+    p: Pass,
+    views: Sequence[RowView],
+    rank: int,
+    width: int,
+    unroll: int = 1,
+    part: tuple[str, str] | None = None,
+    cell: bool = False,
+) -> list[str]:
+    """Statements of one work-item that runs along the row, `width` elements at a time.
+
+    views: those whose x_row the pass uses. rank: of the row. part: the range of its outermost
+    index, where it is not all. cell: whether the variable `cell`, the flat number of the element
+    with j = 0, is used. `lane` must be declared (see `lane_numbers`).
+    """
+    low, high = part if part and rank == 1 else ("0", f"m{rank - 1}")
+    block = unroll * width
+    whole = [line for u in range(unroll) for line in _step(p, width, u, _plus("j", u * width))]
+    body = [row_base(v, rank - 1) for v in views]
+    if cell:
+        body.append(f"const int cell = {_cell(rank)};")
+    body.append(f"int j = {low};")
+    body += [f"for (; j + {block} <= {high}; j += {block}) {{", *inside(whole), "}"]
+    rest = [f"const int left = min({width}, {high} - j);"]
+    if p.state:
+        rest.append(f"const int{width} valid = lane < left;")
+    rest += _step(p, width, 0, "j", part=True)
+    head = f"for (; j < {high}; j += {width}) {{" if unroll > 1 else f"if (j < {high}) {{"
+    body += [head, *inside(rest), "}"]
+    lines = [line for u in range(unroll) for line in declare(p, u, width)]
+    loops = nested(rank - 1, body, part or ("0", "m0"))
+    lines += loops if rank > 1 else ["{", *inside(body), "}"]
+    return lines + join(p, unroll, width)
+
+
+def in_group(
+    p: Pass, views: Sequence[RowView], rank: int, across: int, deep: int, bounds: tuple[str, str]
+) -> list[str]:
+    """Statements of a work-group of `across` rows by `deep` work-items each.
+
+    The variables x, y and row say which work-item this is; only rows below `rows` are stored to.
+    `bounds`: the range of the flat element index. Arrays tree_0, ... must be declared
+    (see `trees`); all work-items of the group must come here.
+    """
+    step = ["int element = r;", *(f"int r{k};" for k in range(rank))]
+    step += decode(range(rank), "element", "r", "m")
+    step += [row_base(v, rank) for v in views]
+    step += _step(p, 1, 0, "")
+    loop = f"for (int r = {bounds[0]} + y; r < {bounds[1]}; r += {deep}) {{"
+    lines = declare(p, 0, 1)
+    lines += [loop, *inside(step), "}"]
+    return lines + _tree(p, across, deep)
+
+
+def trees(passes: Sequence[Pass], size: int) -> list[str]:
+    """Local arrays for the passes' states, one place a work-item."""
+    states = {(s, d) for p in passes for s, d in enumerate(p.state)}
+    return [f"__local {types.compute(d)} {_tree_name(s, d)}[{size}];" for s, d in sorted(states)]
+
+
+def lane_numbers(width: int) -> str:
+    """The declaration of `lane`, the lanes' numbers."""
+    return f"const int{width} lane = (int{width})({', '.join(map(str, range(width)))});"
+
+
+def declare(p: Pass, u: int, width: int) -> list[str]:
+    """Copy `u` of the state, at its start."""
+    lines = []
+    for name, dtype, start in zip(p.accumulators(u), p.state, p.start, strict=True):
+        sign = "-" if dtype == "bool" and width > 1 else ""
+        lines.append(
+            f"{types.register(dtype, width)} {name} = {sign}{types.literal(start, dtype)};"
+        )
+    return lines
+
+
+def load_cell(cell: Cell, width: int, index: str, part: bool) -> str:
+    """The elements at `index`; `part`: only `left` of them exist."""
+    if not index:
+        return memory.load(cell.dtype, cell.buffer, cell.base)
+    at = along(cell.base, index, cell.step)
+    value = memory.load(cell.dtype, cell.buffer, at, width, cell.step)
+    if not part or cell.step == "0":
+        return value
+    short = memory.load_part(cell.dtype, cell.buffer, at, width, "left", cell.step)
+    return f"left >= {width} ? {value} : {short}"
+
+
+def store_cell(cell: Cell, value: str, width: int, index: str, part: bool) -> list[str]:
+    """Stores the elements at `index`; `part`: only `left` of them."""
+    if not index:
+        return [memory.store(cell.dtype, value, cell.buffer, cell.base)]
+    at = along(cell.base, index, cell.step)
+    whole = memory.store(cell.dtype, value, cell.buffer, at, width, cell.step)
+    if not part:
+        return [whole]
+    short = memory.store_part(cell.dtype, value, cell.buffer, at, width, "left", cell.step)
+    return [f"if (left >= {width}) {{", f"    {whole}", "} else {", f"    {short}", "}"]
+
+
+def step_lines(
+    p: Pass, width: int, u: int, index: str, position: str, part: bool, masked: bool
+) -> list[str]:
+    """One step on the elements at `index`, into copy `u` of the state."""
+    lines, values = [], []
+    for number, cell in enumerate(p.loads):
+        value = load_cell(cell, width, index, part)
+        lines.append(f"const {types.register(cell.dtype, width)} v{number} = {value};")
+        values.append(f"v{number}")
+    for dtype, name in p.given:
+        values.append(f"({types.register(dtype, width)})({name})" if width > 1 else name)
+    operands = [*p.accumulators(u), position, *values, *(["valid"] if masked else [])]
+    rendered = render(p.masked if masked else p.step, operands, width)
+    lines += rendered.statements
+    count = len(p.state)
+    for name, result in zip(p.accumulators(u), rendered.results[:count], strict=True):
+        lines.append(f"{name} = {result};")
+    stores: list[str] = []
+    for cell, result in zip(p.stores, rendered.results[count:], strict=True):
+        stores += store_cell(cell, result, width, index, part)
+    if stores and not index:
+        stores = ["if (row < rows) {", *inside(stores), "}"]
+    return ["{", *inside([*lines, *stores]), "}"]
+
+
+def merge_lines(p: Pass, into: Sequence[str], other: Sequence[str], width: int) -> list[str]:
+    """Joins the state `other` into `into`."""
+    assert p.merge is not None
+    rendered = render(p.merge, [*into, *other], width)
+    sets = [f"{n} = {r};" for n, r in zip(into, rendered.results, strict=True)]
+    return ["{", *inside([*rendered.statements, *sets]), "}"]
+
+
+def join(p: Pass, unroll: int, width: int) -> list[str]:
+    """All copies of the state into one, then its lanes by halves."""
+    lines: list[str] = []
+    if not p.state:
+        return lines
+    for u in range(1, unroll):
+        lines += merge_lines(p, p.accumulators(0), p.accumulators(u), width)
+    source = p.accumulators(0)
+    while width > 1:
+        width //= 2
+        halves = [f"{p.prefix}_half{width}_{s}" for s in range(len(p.state))] if width > 1 else []
+        halves = halves or p.results
+        for half, whole, dtype in zip(halves, source, p.state, strict=True):
+            scalar_bool = " & 1" if dtype == "bool" and width == 1 else ""
+            lines.append(f"{types.register(dtype, width)} {half} = {whole}.lo{scalar_bool};")
+        lines += merge_lines(p, halves, [f"{whole}.hi" for whole in source], width)
+        source = halves
+    return lines
+
+
+def _step(p: Pass, width: int, u: int, index: str, part: bool = False) -> list[str]:
+    position = "0"
+    if p.positions:
+        position = f"(lane + ({index}))" if index else "r"
+    return step_lines(p, width, u, index, position, part, part and bool(p.state))
+
+
+def _tree(p: Pass, across: int, deep: int) -> list[str]:
+    """Halves the work-items that hold states, `across` places apart; then all read the last one."""
+    if not p.state:
+        return []
+    names = [_tree_name(s, d) for s, d in enumerate(p.state)]
+    put = [f"{t}[get_local_id(0)] = {a};" for t, a in zip(names, p.accumulators(0), strict=True)]
+    other = [f"{t}[get_local_id(0) + far * {across}]" for t in names]
+    lines = ["barrier(CLK_LOCAL_MEM_FENCE);", *put]
+    if deep > 1:
+        merged = [*merge_lines(p, p.accumulators(0), other, 1), *put]
+        lines += [
+            f"for (int far = {deep // 2}; far > 0; far /= 2) {{",
+            "    barrier(CLK_LOCAL_MEM_FENCE);",
+            "    if (y < far) {",
+            *inside(inside(merged)),
+            "    }",
+            "}",
+        ]
+    lines.append("barrier(CLK_LOCAL_MEM_FENCE);")
+    for result, dtype, name in zip(p.results, p.state, names, strict=True):
+        lines.append(f"const {types.compute(dtype)} {result} = {name}[x];")
+    return lines
+
+
+def _tree_name(place: int, dtype: str) -> str:
+    return f"tree{place}_{types.compute(dtype)}"
+
+
+def _cell(rank: int) -> str:
+    """((r0 * m1 + r1) * m2 + ...) * m of the last index: the flat number where j is 0."""
+    text = "0"
+    for k in range(rank - 1):
+        text = f"r{k}" if k == 0 else f"({text}) * m{k} + r{k}"
+    return "0" if rank == 1 else f"({text}) * m{rank - 1}"
+
+
+def _plus(name: str, amount: int) -> str:
+    return f"({name} + {amount})" if amount else name

@@ -1,0 +1,22 @@
+// A work-group has $across x $deep work-items: $across rows, each shared by $deep work-items, which
+// run along it $runs times: $purpose.
+//
+//     work-item l: row base + l % $across, elements y, y + $deep, ...  with y = l / $across
+//
+$head
+$parameters)
+{
+$locals
+    const int x = get_local_id(0) % $across;
+    const int y = get_local_id(0) / $across;
+    const int rows = $rows;
+    const int tasks = (rows + $across - 1) / $across;
+$constants
+    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+        const int row = task * $across + x;
+        int flat = min(row, rows - 1);
+$indices
+$bases
+$body
+    }
+}

@@ -1,0 +1,117 @@
+"""Softmax and its logarithm along the trailing dimensions, with prologue and epilogue.
+
+Three runs along each row: the maximum m; the sum of e^(x - m); then e^(x - m) / sum, or
+x - m - log(sum). A row of -inf gives NaN, as in the ONNX definition.
+"""
+
+from __future__ import annotations
+
+from clinfer_kernels import types
+from clinfer_kernels.expr import Builder
+from clinfer_kernels.row_kernel import (
+    RowKernel,
+    RowTile,
+    Run,
+    apply,
+    cells,
+    emit_rows,
+    held_cell,
+    make_pass,
+    row_tiles,
+)
+from clinfer_kernels.row_pass import Cell
+from clinfer_kernels.rows import RowProblem, row_problem
+from clinfer_kernels.spec import Kernel, Target
+from clinfer_kernels.specs import SoftmaxSpec
+from clinfer_kernels.terms import Term
+from clinfer_kernels.types import lowest
+
+
+def candidates(spec: SoftmaxSpec, target: Target) -> tuple[RowTile, ...]:
+    """The tiles that can run `spec`, the best first."""
+    return row_tiles(_problem(spec), target)
+
+
+def emit(spec: SoftmaxSpec, tile: RowTile, target: Target) -> Kernel:
+    """The kernel of `spec`: one launch."""
+    problem = _problem(spec)
+    acc = types.accumulator(spec.prologue.output_dtypes[0])
+    hold = None if spec.log or tile.deep else _hold(spec, problem, acc)
+    runs = (_maximum(spec, problem, acc), _sum(spec, problem, acc, hold))
+    name = "softmax_log" if spec.log else "softmax"
+    kernel = RowKernel(
+        name,
+        "maximum, sum of exponentials, quotients",
+        problem,
+        (*runs, _quotients(spec, problem, acc, hold)),
+        acc if hold and hold.buffer == "held" else None,
+    )
+    return emit_rows(kernel, tile, target)
+
+
+def _problem(spec: SoftmaxSpec) -> RowProblem:
+    count = len(spec.prologue.inputs)
+    rank = spec.outs[0].rank
+    dims = range(rank - spec.axes, rank)
+    return row_problem(spec.ins[:count], spec.ins[count:], spec.outs, dims)
+
+
+def _hold(spec: SoftmaxSpec, problem: RowProblem, acc: str) -> Cell:
+    """Where the exponentials wait for their sum: in the output where they fit, else in scratch."""
+    (out,) = cells(problem.outs)
+    fits = out.dtype == acc and out.step == "1"
+    return out if fits and spec.epilogue.is_identity else held_cell(acc)
+
+
+def _maximum(spec: SoftmaxSpec, problem: RowProblem, acc: str) -> Run:
+    def build(b: Builder, values: list[int]) -> list[int]:
+        x = apply(b, spec.prologue, values[1:], acc)
+        return [Term(b, 0).op("max", x).number]
+
+    step = make_pass(
+        "top", build, cells(problem.ins), state=(acc,), start=(lowest(acc),), merge="max"
+    )
+    return Run(step, problem.ins)
+
+
+def _sum(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:
+    def build(b: Builder, values: list[int]) -> list[int]:
+        x = apply(b, spec.prologue, values[1:-1], acc)
+        e = (x - Term(b, values[-1])).exp()
+        total = Term(b, 0) + e
+        return [total.number, e.number] if hold else [total.number]
+
+    step = make_pass(
+        "sum",
+        build,
+        cells(problem.ins),
+        given=((acc, "top_0"),),
+        stores=(hold,) if hold else (),
+        state=(acc,),
+        start=(0,),
+    )
+    ctype = types.compute(acc)
+    after = f"const {ctype} scale = 1 / sum_0;"
+    if spec.log:
+        after = f"const {ctype} shift = log(sum_0);"
+    return Run(step, (*problem.ins, *problem.outs) if hold else problem.ins, (after,))
+
+
+def _quotients(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:
+    loads = (hold,) if hold else cells(problem.ins)
+    given = ((acc, "top_0"), (acc, "shift" if spec.log else "scale"))
+
+    def build(b: Builder, values: list[int]) -> list[int]:
+        own = values[: len(loads)]
+        top, last = (Term(b, v) for v in values[-2:])
+        if hold:
+            y = Term(b, own[0]) * last
+        else:
+            x = apply(b, spec.prologue, own, acc) - top
+            y = x - last if spec.log else x.exp() * last
+        result = y.cast(spec.epilogue.inputs[0]).number
+        return list(b.inline(spec.epilogue, [result, *values[len(loads) : -2]]))
+
+    everything = (*loads, *cells(problem.operands))
+    step = make_pass("end", build, everything, given=given, stores=cells(problem.outs))
+    return Run(step, problem.views)
