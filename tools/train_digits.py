@@ -64,9 +64,7 @@ def main() -> None:
     if accuracy < LEAST_ACCURACY:
         raise SystemExit(f"only {accuracy:.1%} of the held-out images are right")
     write(model)
-    np.savez_compressed(
-        EXAMPLES / "digits.npz", image=images[:HELD_OUT], label=labels[:HELD_OUT]
-    )
+    np.savez_compressed(EXAMPLES / "digits.npz", image=images[:HELD_OUT], label=labels[:HELD_OUT])
     print(f"{accuracy:.1%} of {HELD_OUT} held-out images are right")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+
 from zoo_table import MODELS, Entry
 
 ROOT = Path(__file__).resolve().parent.parent

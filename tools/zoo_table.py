@@ -65,7 +65,11 @@ def _mobilenet(tiny: bool) -> Any:
     if not tiny:
         return hf.MobileNetV2Config(num_labels=1001)
     return hf.MobileNetV2Config(
-        num_labels=10, depth_multiplier=0.05, min_depth=4, depth_divisible_by=4, finegrained_output=False
+        num_labels=10,
+        depth_multiplier=0.05,
+        min_depth=4,
+        depth_divisible_by=4,
+        finegrained_output=False,
     )
 
 
@@ -227,7 +231,7 @@ MODELS = {
         _bert,
         _tokens,
         ("last_hidden_state", "pooler_output"),
-        {n: _BATCH_SEQUENCE for n in ("input_ids", "attention_mask", "token_type_ids")}
+        dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), _BATCH_SEQUENCE)
         | {"last_hidden_state": _BATCH_SEQUENCE, "pooler_output": {0: "batch"}},
     ),
     "segformer_b0": Entry(

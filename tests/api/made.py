@@ -48,7 +48,10 @@ def finished(graph: onnx.GraphProto, opset: int = 17, **more: int) -> onnx.Model
 
 
 def one_node(
-    op: str, inputs: dict[str, tuple[int, list]], outputs: dict[str, tuple[int, list | None]], **attrs
+    op: str,
+    inputs: dict[str, tuple[int, list]],
+    outputs: dict[str, tuple[int, list | None]],
+    **attrs,
 ) -> onnx.ModelProto:
     """A model of one operator; inputs and outputs map names to (element type, shape)."""
     domain = attrs.pop("domain", "")

@@ -14,7 +14,11 @@ F = TensorProto.FLOAT
 
 def test_files_that_are_no_models(core, cpu, tmp_path):
     whole = dense_model().SerializeToString()
-    for name, content in {"text.onnx": b"hello", "empty.onnx": b"", "cut.onnx": whole[:-40]}.items():
+    for name, content in {
+        "text.onnx": b"hello",
+        "empty.onnx": b"",
+        "cut.onnx": whole[:-40],
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(clinfer.ModelError, match=name):
             core.compile_model(tmp_path / name, cpu)

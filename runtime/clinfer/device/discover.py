@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from clinfer_kernels.spec import Target
-
 from clinfer import config
 from clinfer.device.opencl import INSTALL, cl
 from clinfer.device.pocl_cpu import name_a_known_processor
 from clinfer.device.quirks import Quirks, quirks_of
 from clinfer.device.target import derive_target
 from clinfer.errors import DeviceError
+from clinfer_kernels.spec import Target
 
 _LOG = logging.getLogger("clinfer.device")
 # CPU runtimes by what is known of their speed, best first: parts of platform names.
@@ -96,6 +95,19 @@ def open_device(name: str = "AUTO") -> Device:
     names = ", ".join(info.name for info, _ in found)
     hint = f"; {INSTALL}" if wanted in ("CPU", "GPU") else ""
     raise DeviceError(f"there is no device {name!r}; devices here: {names}{hint}")
+
+
+def open_context(platform: str, device: str) -> Any:
+    """A context on the device of that full name, for a build worker.
+
+    Raises `DeviceError` where it is not there.
+    """
+    for candidate in _platforms():
+        if candidate.name.strip() == platform:
+            for info, handle in _devices(candidate):
+                if info.full_name == device:
+                    return cl().Context([handle])
+    raise DeviceError(f"no device {device!r} of OpenCL platform {platform!r}")
 
 
 def _found() -> list[tuple[DeviceInfo, Any]]:

@@ -1,10 +1,12 @@
-"""OpenCL programs: built from source, loaded from binaries."""
+"""OpenCL programs: built from source, in parallel where that helps, and loaded from binaries."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from clinfer.device.opencl import cl
@@ -13,35 +15,47 @@ from clinfer.errors import BuildError
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
 
-_STANDARD = "-cl-std=CL1.2"
+STANDARD = "-cl-std=CL1.2"
 Progress = Callable[[str], None]
+_ENVIRONMENT = Lock()
 
 
 @dataclass(frozen=True)
 class SourceProgram:
-    """An OpenCL C text with one kernel, `entry`."""
+    """An OpenCL C text with one kernel, `entry`, always launched with groups of `local_size`."""
 
     source: str
     options: str
     entry: str
+    local_size: tuple[int, ...] = (1,)
+
+    @property
+    def all_options(self) -> list[str]:
+        """The build options, with the language's version."""
+        return f"{STANDARD} {self.options}".split()
 
 
 class BuiltProgram:
     """A program ready on its device."""
 
-    def __init__(self, program: Any, entry: str, binary: bytes | None = None) -> None:
+    def __init__(self, program: Any, source: SourceProgram, binary: bytes | None = None) -> None:
         self._program = program
+        self._source = source
         self._binary = binary
-        self.entry = entry
+
+    @property
+    def entry(self) -> str:
+        """The kernel's name."""
+        return self._source.entry
 
     def kernel(self) -> Any:
         """A new kernel object, with arguments of its own."""
         return cl().Kernel(self._program, self.entry)
 
     def binary(self) -> bytes:
-        """The device's binary of the program."""
+        """The device's binary of the program; whoever loads it compiles nothing."""
         if self._binary is None:
-            self._binary = bytes(self._program.get_info(cl().program_info.BINARIES)[0])
+            self._binary = final_binary(self._program, self._source.local_size)
         return self._binary
 
 
@@ -51,22 +65,20 @@ def build(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> list[BuiltProgram]:
-    """Builds programs, in parallel where the driver can.
+    """Builds programs: in `jobs` threads, or worker processes where the driver holds a lock.
 
     Raises `BuildError` with the kernel's name, the driver's log and the numbered source.
     """
-
-    def one(source: SourceProgram) -> BuiltProgram:
-        built = _build(device, source)
-        if progress is not None:
-            progress(source.entry)
-        return built
-
     count = min(jobs or 1, len(sources))
-    if count < 2 or not device.quirks.threads_build:
-        return [one(source) for source in sources]
-    with ThreadPoolExecutor(count, "clinfer-build") as pool:
-        return list(pool.map(one, sources))
+    if count < 2:
+        return [_build(device, source, progress) for source in sources]
+    if device.quirks.threads_build:
+        with ThreadPoolExecutor(count, "clinfer-build") as pool:
+            return list(pool.map(lambda source: _build(device, source, progress), sources))
+    from clinfer.device.workers import build_binaries
+
+    binaries = build_binaries(device, sources, count, progress)
+    return [load(device, s, binary) for s, binary in zip(sources, binaries, strict=True)]
 
 
 def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
@@ -79,23 +91,50 @@ def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
         raise BuildError(f"{source.entry}: the driver refused the binary: {error}") from error
     if source.entry not in found.split(";"):
         raise BuildError(f"the binary has no kernel '{source.entry}', only {found!r}")
-    return BuiltProgram(program, source.entry, binary)
+    return BuiltProgram(program, source, binary)
 
 
-def _build(device: Device, source: SourceProgram) -> BuiltProgram:
+def compile_source(context: Any, source: SourceProgram) -> Any:
+    """The pyopencl program of a source. Raises `BuildError`."""
     opencl = cl()
-    options = f"{_STANDARD} {source.options}".split()
-    program = opencl.Program(device.context, source.source)
+    program = opencl.Program(context, source.source)
     try:
-        program.build(options=options)
+        program.build(options=source.all_options)
     except (opencl.Error, RuntimeError) as error:
         raise BuildError(
-            f"kernel '{source.entry}' does not build on {device.info.full_name}:\n{error}\n"
-            f"{_numbered(source.source)}"
+            f"kernel '{source.entry}' does not build:\n{error}\n{numbered(source.source)}"
         ) from error
-    return BuiltProgram(program, source.entry)
+    return program
 
 
-def _numbered(source: str) -> str:
-    lines = source.splitlines()
-    return "\n".join(f"{i:4} {line}" for i, line in enumerate(lines, start=1))
+def final_binary(program: Any, local_size: Sequence[int]) -> bytes:
+    """The binary with the machine code for groups of that size in it.
+
+    PoCL compiles per group size at the first launch and stores only the code for any size, unless
+    POCL_BINARY_SPECIALIZE_WG names a size: 'x-y-z', no global offset, a grid below 65,536. It reads
+    the variable when the binary is asked for. Other drivers do not know it.
+    """
+    sizes = [*local_size, 1, 1][:3]
+    name = "POCL_BINARY_SPECIALIZE_WG"
+    with _ENVIRONMENT:
+        before = os.environ.get(name)
+        os.environ[name] = "-".join(map(str, sizes)) + "-goffs0-smallgrid"
+        try:
+            return bytes(program.get_info(cl().program_info.BINARIES)[0])
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+def numbered(source: str) -> str:
+    """The text with line numbers, as drivers' logs name them."""
+    return "\n".join(f"{i:4} {line}" for i, line in enumerate(source.splitlines(), start=1))
+
+
+def _build(device: Device, source: SourceProgram, progress: Progress | None) -> BuiltProgram:
+    built = BuiltProgram(compile_source(device.context, source), source)
+    if progress is not None:
+        progress(source.entry)
+    return built

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinfer_kernels.spec import Target
-
 from clinfer.device.pocl_cpu import processor_flags
 from clinfer.device.quirks import Quirks
+from clinfer_kernels.spec import Target
 
 if TYPE_CHECKING:
     from clinfer.device.discover import DeviceInfo

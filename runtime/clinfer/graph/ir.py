@@ -18,6 +18,13 @@ Array = np.ndarray[Any, Any]
 Shape = tuple[Dim, ...]
 
 
+class Declared(NamedTuple):
+    """A type that the model's file states for a value: dimensions are sizes, names or None."""
+
+    dtype: str | None
+    shape: tuple[int | str | None, ...] | None
+
+
 class Constraint(NamedTuple):
     """Two sizes that shape propagation took to be equal; checked when inputs bind their symbols."""
 
@@ -117,7 +124,10 @@ class Node:
 
 @dataclass(eq=False)
 class Graph:
-    """Nodes in topological order, with the graph's inputs and outputs."""
+    """Nodes in topological order, with the graph's inputs and outputs.
+
+    `declared` holds types that the file states, by value name; inference falls back on them.
+    """
 
     name: str = "model"
     nodes: list[Node] = field(default_factory=list)
@@ -127,6 +137,7 @@ class Graph:
     metadata: dict[str, str] = field(default_factory=dict)
     output_names: list[str] = field(default_factory=list)
     constraints: list[Constraint] = field(default_factory=list)
+    declared: dict[str, Declared] = field(default_factory=dict)
     _counter: int = 0
 
     def fresh(self, hint: str) -> str:
@@ -260,6 +271,7 @@ class Graph:
             metadata=dict(self.metadata),
             output_names=list(self.output_names),
             constraints=list(self.constraints),
+            declared=dict(self.declared),
         )
         for node in self.nodes:
             inputs = [mapped(v) for v in node.inputs]

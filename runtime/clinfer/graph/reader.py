@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Union
 from clinfer.errors import ModelError
 from clinfer.graph.build import NodeBuilder, describe
 from clinfer.graph.functions import Inliner, Opsets, domain_of, imports
-from clinfer.graph.ir import Graph, Shape, Value
+from clinfer.graph.ir import Declared, Graph, Shape, Value
 from clinfer.graph.model import Model, PortShape
 from clinfer.graph.protos import (
     ExternalData,
@@ -25,8 +25,7 @@ from clinfer.graph.protos import (
     value_type,
 )
 from clinfer.graph.schemas import OLDEST_OPSET, newest_opset, schema
-from clinfer.graph.shapes import infer_node
-from clinfer.graph.upgrade import upgrade_node
+from clinfer.graph.upgrade import typed
 from clinfer_kernels.dims import Dim, sym
 
 if TYPE_CHECKING:
@@ -122,11 +121,10 @@ class _Reader:
         calls = Inliner(self._proto.functions).calls(self._proto.graph.node, self._opsets)
         for call, opsets in _in_order(list(calls), self._builder.scope):
             self._builder.add(call, opsets)
-        hints = self._hints()
+        infos = (*self._proto.graph.value_info, *self._proto.graph.output)
+        self._graph.declared = {v.name: Declared(*value_type(v.type)) for v in infos}
         declared = {info.name: self._output(info) for info in self._proto.graph.output}
-        for built in list(self._graph.nodes):
-            for node in upgrade_node(self._graph, built):
-                infer_node(self._graph, node, hints)
+        typed(self._graph, list(self._graph.nodes))
         files = tuple(self._external.files)
         return Model(self._graph, origin, files, declared, frozenset(self._unnamed))
 
@@ -210,10 +208,6 @@ class _Reader:
         self._graph.outputs.append(value)
         self._graph.output_names.append(info.name)
         return value_type(info.type)[1]
-
-    def _hints(self) -> dict[str, tuple[str | None, PortShape | None]]:
-        graph = self._proto.graph
-        return {v.name: value_type(v.type) for v in [*graph.value_info, *graph.output]}
 
 
 Call = tuple["NodeProto", Opsets]

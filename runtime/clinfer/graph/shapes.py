@@ -8,30 +8,28 @@ makes the value has run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from clinfer.dtypes import BY_NAME
 from clinfer.errors import ModelError, UnsupportedError
-from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.ir import Declared, Graph, Node, Value
 from clinfer.graph.schemas import infer_types
 from clinfer.graph.shape_call import Call, Type, UnknownShape
 from clinfer.graph.shape_rules import rules
 from clinfer.graph.symbolic import propagate
 from clinfer_kernels.dims import Dim, sym
 
-Declared = tuple[str | None, Sequence[int | str | None] | None]
 
-
-def infer(graph: Graph, hints: Mapping[str, Declared] | None = None) -> None:
+def infer(graph: Graph) -> None:
     """Sets dtype, shape and known content of every node's outputs, in order.
 
-    `hints` are types that the model declares by value name; they serve where nothing else is known.
     Raises `ShapeError` naming the node where shapes contradict each other.
     """
     for node in graph.nodes:
-        infer_node(graph, node, hints)
+        infer_node(graph, node)
 
 
-def infer_node(graph: Graph, node: Node, hints: Mapping[str, Declared] | None = None) -> None:
+def infer_node(graph: Graph, node: Node) -> None:
     """The same for one node, whose inputs have their types."""
     call = Call(graph, node)
     rule = rules().get(node.kind)
@@ -48,8 +46,8 @@ def infer_node(graph: Graph, node: Node, hints: Mapping[str, Declared] | None = 
             continue
         if index < len(types):
             value.dtype, value.shape = types[index]
-        if hints and value.name in hints:
-            _apply_hint(value, hints[value.name])
+        if value.name in graph.declared:
+            _complete(value, graph.declared[value.name])
         value.const = value.symbolic = value.rational = None
     propagate(call)
 
@@ -85,11 +83,11 @@ def _key(dim: Dim) -> str:
     return f"<{dim}>"
 
 
-def _apply_hint(value: Value, hint: Declared) -> None:
-    """Fills in what inference left open from the declared type."""
-    dtype, dims = hint
-    value.dtype = value.dtype or dtype
-    if value.shape is None and dims is not None:
-        fresh = (sym(f"{value.name}.{axis}") for axis in range(len(dims)))
-        pairs = zip(dims, fresh, strict=True)
-        value.shape = tuple(d if isinstance(d, int) else f for d, f in pairs)
+def _complete(value: Value, declared: Declared) -> None:
+    """Fills in element type and rank from the declared type.
+
+    Not sizes: exporters declare those they have seen where only a run can tell.
+    """
+    value.dtype = value.dtype or declared.dtype
+    if value.shape is None and declared.shape is not None and value.dtype in BY_NAME:
+        value.shape = tuple(sym(f"{value.name}.{axis}") for axis in range(len(declared.shape)))

@@ -163,7 +163,9 @@ class _Assembler:
         groups = {"in": pending.ins, "out": pending.outs, "scratch": tuple(scratch)}
         for launch in kernel.launches:
             args = tuple(self._arg(arg, groups) for arg in launch.args)
-            program = self._program(Program(launch.entry, launch.source, launch.options))
+            program = self._program(
+                Program(launch.entry, launch.source, launch.options, launch.local_size)
+            )
             self.steps.append(
                 LaunchStep(
                     program,

@@ -64,11 +64,15 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Program:
-    """One OpenCL source text with its build options; `entry` is its kernel's name."""
+    """One OpenCL source text with its build options; `entry` is its kernel's name.
+
+    `local_size` is the size of the work-groups its kernel is always launched with.
+    """
 
     entry: str
     source: str
     options: str
+    local_size: tuple[int, ...] = (1,)
 
     @cached_property
     def digest(self) -> str:

@@ -60,7 +60,7 @@ def dump(plan: Plan) -> tuple[bytes, list[Array]]:
         "inputs": [_port(p) for p in plan.inputs],
         "outputs": [_port(p) for p in plan.outputs],
         "buffers": [_buffer(b) for b in plan.buffers],
-        "programs": [[p.entry, p.source, p.options] for p in plan.programs],
+        "programs": [[p.entry, p.source, p.options, list(p.local_size)] for p in plan.programs],
         "steps": [_step(s) for s in plan.steps],
         "constants": constants,
         "constraints": [[to_json(c.left), to_json(c.right), c.message] for c in plan.constraints],
@@ -94,7 +94,10 @@ def _plan(document: Json, weights: memoryview) -> Plan:
         tuple(_read_port(p) for p in document["inputs"]),
         tuple(_read_port(p) for p in document["outputs"]),
         tuple(_read_buffer(b) for b in document["buffers"]),
-        tuple(Program(str(e), str(s), str(o)) for e, s, o in document["programs"]),
+        tuple(
+            Program(str(e), str(s), str(o), tuple(int(n) for n in size))
+            for e, s, o, size in document["programs"]
+        ),
         tuple(_read_step(s) for s in document["steps"]),
         tuple(_read_constant(c, weights) for c in document["constants"]),
         tuple(

@@ -70,9 +70,12 @@ def share_common(graph: Graph, log: Log) -> int:
     for node in graph.nodes:
         if node.op in _RANDOM or node.proto is not None:
             continue
+        if any(v is not None and v.shape is None for v in node.outputs):
+            continue
         inputs = tuple(_value_key(v, constants, identity) for v in node.inputs)
-        present = tuple(v is not None for v in node.outputs)
-        key = (node.kind, node.version, inputs, present, _attrs_key(node.attrs))
+        # Sizes of canonical nodes are their outputs' shapes.
+        types = tuple(None if v is None else (v.dtype, v.shape) for v in node.outputs)
+        key = (node.kind, node.version, inputs, types, _attrs_key(node.attrs))
         first = known.setdefault(key, node)
         if first is node:
             continue

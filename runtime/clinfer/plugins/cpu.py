@@ -130,7 +130,7 @@ def _from_entry(entry: Entry, request: Request) -> Loaded:
     plan = load_plan(entry.section("plan"), entry.section("weights"))
     binaries = _split(entry, plan)
     programs = [
-        load(request.device, SourceProgram(p.source, p.options, p.entry), binary)
+        load(request.device, SourceProgram(p.source, p.options, p.entry, p.local_size), binary)
         for p, binary in zip(plan.programs, binaries, strict=True)
     ]
     return Loaded(plan, LoadedPlan(request.device, plan, programs), True, entry.record)

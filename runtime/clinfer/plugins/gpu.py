@@ -71,7 +71,7 @@ def _load(program: Program, request: Request) -> BuiltProgram | None:
     entry = request.cache.get(record)
     if entry is None:
         return None
-    source = SourceProgram(program.source, program.options, program.entry)
+    source = SourceProgram(program.source, program.options, program.entry, program.local_size)
     try:
         return load(request.device, source, bytes(entry.section("binary")))
     except BuildError as error:
@@ -84,7 +84,7 @@ def build_and_store(programs: Sequence[Program], request: Request) -> list[Built
     from clinfer.device.programs import SourceProgram, build
 
     _forbid_in_cache_only(programs, request)
-    sources = [SourceProgram(p.source, p.options, p.entry) for p in programs]
+    sources = [SourceProgram(p.source, p.options, p.entry, p.local_size) for p in programs]
     start = time.perf_counter()
     built = build(request.device, sources, jobs=request.properties[COMPILATION_NUM_THREADS])
     seconds = (time.perf_counter() - start) / len(programs)

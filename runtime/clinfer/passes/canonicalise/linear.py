@@ -34,6 +34,7 @@ _ELEMENT_STEPS = {
     "ReduceLogSum": "Log",
 }
 _GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+_WHOLE_POOLS = {"AveragePool": "ReduceMean", "MaxPool": "ReduceMax"}
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
@@ -138,6 +139,29 @@ def global_pool(rw: Rewriter, node: Node) -> Outcome:
     )
 
 
+def whole_pool(rw: Rewriter, node: Node) -> Outcome:
+    """A pool with one window that covers the whole unpadded input is a reduction.
+
+    Elements outside of the input (a window rounded up past its end) count for nothing.
+    """
+    sizes = node.required(0).known_shape[2:]
+    kernel = node.attrs["kernel_shape"]
+    if any(d != 1 for d in node.output.known_shape[2:]) or any(node.attrs.get("pads", [0])):
+        return None
+    if len(node.outputs) > 1 or any(d != 1 for d in node.attrs.get("dilations", [1])):
+        return None
+    if not all(isinstance(n, int) and n <= k for n, k in zip(sizes, kernel, strict=True)):
+        return None
+    if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return None
+    attrs = {"axes": list(range(2, 2 + len(kernel))), "keepdims": 1}
+    dtype = node.output.dtype
+    shape = node.output.known_shape
+    return rw.emit(
+        _WHOLE_POOLS[node.op], [node.required(0)], dtype, shape, attrs=attrs, version=ATTRIBUTE_FORM
+    )
+
+
 def einsum(rw: Rewriter, node: Node) -> Outcome:
     """Einsum of two operands as MatMul on transposed views; see `_plan` for which it takes."""
     equation = str(node.attrs["equation"]).replace(" ", "")
@@ -231,6 +255,7 @@ RULES = (
     Rule("reduce-axes", REDUCTIONS, reduce_axes),
     Rule("arg-axes", ("ArgMax", "ArgMin"), arg_axes),
     Rule("global-pool", ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), global_pool),
+    Rule("whole-pool", tuple(_WHOLE_POOLS), whole_pool),
     Rule("simple-power", ("Pow",), simple_power),
     Rule("einsum-to-matmul", ("Einsum",), einsum),
     Rule("trilu-to-where", ("Trilu",), trilu),
