@@ -130,7 +130,8 @@ class DeviceModel:
         self.host = tuple(sorted({str(step.op["kind"]) for step in self._model.host_steps}))
 
     def run(self, inputs: list[Any]) -> list[Any]:
-        return list(self._model(inputs).to_tuple())
+        names = [port.name for port in self._model.inputs]
+        return list(self._model(dict(zip(names, inputs, strict=True))).to_tuple())
 
 
 def run_case(cases: Cases, name: str, device: str) -> Outcome:
