@@ -15,6 +15,7 @@ import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.reference import HostOp
 from clinfer.graph.schemas import newest_opset, to_proto
 from clinfer_kernels.dims import Expr as DimExpr
 from clinfer_kernels.dims import Sym, evaluate
@@ -91,6 +92,8 @@ def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
     from onnx.reference import ReferenceEvaluator
 
     assert node.domain != "clinfer", f"{node} has no rule here"
+    if node.proto is not None:
+        return list(HostOp.from_node(node, {"": node.version}).run(list(inputs)))
     if node.op == "ConvTranspose":
         return _by_onnxruntime(node, inputs)
     names = ["" if v is None else f"i{i}" for i, v in enumerate(inputs)]

@@ -26,6 +26,16 @@ def test_attributes_and_constants_tell_nodes_apart():
     assert kinds(graph)["clinfer.Softmax"] == 2
 
 
+def test_reshapes_to_different_shapes_differ():
+    body = "a = Reshape(x, s) b = Reshape(x, t) c = Relu(a) y = Softmax(c) z = Softmax(b)"
+    proto = model(
+        f"{_X} => float[n, 2, 2] y, float[n, 1, 4] z",
+        body,
+        {"s": np.array([0, 2, 2]), "t": np.array([0, 1, 4])},
+    )
+    check(proto, {"x": random((3, 4))})
+
+
 def test_two_outputs_may_be_one_value():
     graph = check(
         model(f"{_X} => float[n, 4] y, float[n, 4] z", "y = Softmax(x) z = Softmax(x)"),
