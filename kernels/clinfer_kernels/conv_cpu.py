@@ -1,0 +1,205 @@
+"""Convolution for class "cpu": implicit matrix product in register tiles, one work-item a group.
+
+The text knows neither the window nor any size: taps, strides, dilations and padding are arguments,
+so that all convolutions of a network with one kind of epilogue are one program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clinfer_kernels import memory
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.conv_pack import Panels, constant_panels, copy_input, pack_panels
+from clinfer_kernels.conv_problem import Problem, dense_input, problems_of
+from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
+from clinfer_kernels.pixels import declare_pixels, finish, locate
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Kernel, Launch, Pack, Target
+from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.template import block, fill
+from clinfer_kernels.types import compute, register, size_of
+from clinfer_kernels.window import (
+    advance_position,
+    declare_axes,
+    decode_position,
+    decode_taps,
+    index,
+    windowed,
+)
+
+MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
+
+
+@dataclass(frozen=True)
+class CpuTile:
+    """A register tile of `rows` pixels x (`vecs` x `lanes`) filters, and how work is cut.
+
+    A task has about `tiles` register tiles of pixels, and at most `panels` panels of filters: fewer
+    where there would be less than `tasks` tasks per compute unit. `copy_x`: a launch before makes
+    the input dense, in the dtype of the sums. `pack_w`: a launch before packs the weights, which
+    are not constant.
+    """
+
+    rows: int = 6
+    vecs: int = 2
+    lanes: int = 8
+    copy_x: bool = False
+    pack_w: bool = False
+    tiles: int = 4
+    panels: int = 8
+    tasks: int = 32
+
+    @property
+    def cols(self) -> int:
+        """Filters of a register tile."""
+        return self.vecs * self.lanes
+
+
+def cpu_tile(spec: ConvSpec, target: Target) -> CpuTile:
+    """The best guess for `spec`."""
+    problem = problems_of(spec)[0]
+    wide = target.vector_width >= 16 and target.dialect != "pocl"
+    lanes = (16 if wide else 8) * 4 // max(4, size_of(problem.acc))
+    x = spec.ins[0]
+    in_place = x.dtype == problem.acc and x.strides[-1] == 1
+    return CpuTile(
+        rows=12 if wide else 6,
+        lanes=lanes,
+        copy_x=not in_place,
+        pack_w=not spec.constant_w,
+    )
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Pixels and panels of a task, how many tasks lie along the pixels, and how many there are."""
+
+    pixel_block: Dim
+    panel_block: Dim
+    pixel_tasks: Dim
+    tasks: Dim
+
+
+def partition(problem: Problem, panels: Dim, tile: CpuTile, target: Target) -> Partition:
+    """Cuts pixels x panels into enough tasks of nearly equal size; neighbours share panels."""
+    rows = maximum(ceildiv(problem.positions, tile.rows), 1)
+    fair = maximum(floordiv(rows * panels, tile.tasks * target.compute_units), 1)
+    row_tasks = ceildiv(rows, minimum(fair, tile.tiles))
+    row_block = ceildiv(rows, row_tasks)
+    panel_block = minimum(maximum(floordiv(fair, row_block), 1), tile.panels)
+    return Partition(
+        row_block * tile.rows,
+        panel_block,
+        row_tasks,
+        row_tasks * ceildiv(panels, panel_block) * minimum(problem.positions, 1),
+    )
+
+
+def emit_cpu(spec: ConvSpec, tile: CpuTile, target: Target) -> Kernel:
+    """The launches: copies where the tile asks for them, then one product per phase."""
+    launches: list[Launch] = []
+    scratch: list[Dim] = []
+    packs: tuple[Pack, ...] = ()
+    x_from = ("in", 0)
+    w_from = ("in", 1)
+    if tile.copy_x:
+        x_from = ("scratch", len(scratch))
+        acc = problems_of(spec)[0].acc
+        launches.append(copy_input(spec.ins[0], acc, len(scratch), target))
+        spec = dense_input(spec, acc)
+        scratch.append(spec.ins[0].size * size_of(acc))
+    problems = problems_of(spec)
+    panels = Panels(problems, tile.cols, spec.transposed)
+    if tile.pack_w:
+        w_from = ("scratch", len(scratch))
+        launches.extend(pack_panels(panels, len(scratch), target))
+        scratch.append(panels.total * size_of(problems[0].acc))
+    else:
+        packs = (constant_panels(panels),)
+    launches.extend(
+        _product(panels, phase, tile, target, x_from, w_from) for phase in range(len(problems))
+    )
+    flops = sum((p.flops for p in problems), 0)
+    return Kernel(tuple(launches), tuple(scratch), packs, flops)
+
+
+def _product(
+    panels: Panels,
+    phase: int,
+    tile: CpuTile,
+    target: Target,
+    x_from: tuple[str, int],
+    w_from: tuple[str, int],
+) -> Launch:
+    problem = panels.problems[phase]
+    count = problem.groups * panels.each(problem)
+    cut = partition(problem, count, tile, target)
+    rank = len(problem.axes)
+    signature = Signature()
+    signature.read(*x_from, problem.acc, "x")
+    signature.read(*w_from, problem.acc, "w")
+    declare_pixels(signature, problem.pixels)
+    signature.scalar("x_o", problem.x.offset)
+    declare_axes(signature, problem.axes)
+    outer_taps = 1
+    for axis in problem.axes[:-1]:
+        outer_taps *= axis.taps
+    for name, value in (
+        ("rows", outer_taps),
+        ("C", problem.channels),
+        ("M", problem.filters),
+        ("w_o", panels.begin(phase)),
+        ("zeros_at", panels.begin(len(panels.problems))),
+        ("pixels", problem.positions),
+        ("panels", count),
+        ("pixel_block", cut.pixel_block),
+        ("panel_block", cut.panel_block),
+        ("pixel_tasks", cut.pixel_tasks),
+        ("tasks", cut.tasks),
+    ):
+        signature.scalar(name, value)
+    finished = (problem.pixels, problem.epilogue, "sum", "channel", tile.lanes)
+    entry = f"conv_{tile.rows}x{tile.cols}_r{rank}"
+    text = fill(
+        "conv_cpu",
+        target,
+        head=kernel_head(entry),
+        parameters=signature.text,
+        rows=tile.rows,
+        vecs=tile.vecs,
+        lanes=tile.lanes,
+        vec=register(problem.acc, tile.lanes),
+        acc_type=compute(problem.acc),
+        last=rank - 1,
+        **_window_text(rank),
+        load_w=memory.load(problem.acc, "next_w", "v * LANES", tile.lanes),
+        locate=block(locate(problem.pixels, "flat"), 5),
+        epilogue=block(finish(*finished), 7),
+        epilogue_part=block(finish(*finished, "lanes"), 6),
+    )
+    return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
+
+
+def _window_text(rank: int) -> dict[str, str | int]:
+    """The parts of the text that have a line for each axis."""
+    last = rank - 1
+    start = ["at[r] = o0 * x_s0;"]
+    for a in windowed(rank):
+        start += [
+            f"first{a}[r] = {index(a)};",
+            f"at[r] += first{a}[r] * x_s{a};",
+            f"{'is_run' if a == last else 'is_inside'} &= ((uint)first{a}[r] < (uint)size{a})"
+            f" & ((uint)(first{a}[r] + (taps{a} - 1) * tap_step{a}) < (uint)size{a});",
+        ]
+    within = [f"((uint)(first{a}[r] + t{a} * tap_step{a}) < (uint)size{a})" for a in windowed(rank)]
+    within[-1] = f"(is_run | {within[-1]})"
+    return {
+        "position": block(decode_position(rank, "position"), 2),
+        "starts": block([f"int first{a}[ROWS];" for a in windowed(rank)], 3),
+        "start": block(start, 4),
+        "advance": block(advance_position(rank), 4),
+        "taps": block(decode_taps(range(1, last), "outer"), 5),
+        "tap_at": " + ".join(f"t{a} * tap_step{a} * x_s{a}" for a in windowed(rank)),
+        "within": f"({' & '.join(within)})",
+    }

@@ -1,0 +1,205 @@
+"""What convolutions want rearranged: weights in panels, and inputs as dense channels-last arrays.
+
+panels   [groups][ceil(M / cols)][taps][C][cols], filters beyond M zero: a register tile walks
+         through memory front to back. The phases of a transposed convolution follow each other; at
+         the end are zeros, which windows read in place of padding, as in the indirect convolution
+         of Dukhan, "The Indirect Convolution Algorithm" (2019).
+
+Constant weights are packed when the model is compiled; all else by launches of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clinfer_kernels import memory
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.conv_problem import Problem
+from clinfer_kernels.dims import Dim, ceildiv, minimum, product
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Launch, Pack, Target, Tensor
+from clinfer_kernels.template import fill
+from clinfer_kernels.types import compute
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The packed weights of all phases of a convolution, in panels of `cols` filters."""
+
+    problems: tuple[Problem, ...]
+    cols: int
+    transposed: bool
+
+    def each(self, problem: Problem) -> Dim:
+        """Panels of a group."""
+        return ceildiv(problem.filters, self.cols)
+
+    def elements(self, problem: Problem) -> Dim:
+        """How many elements the panels of one phase take."""
+        panels = problem.groups * self.each(problem)
+        return panels * problem.window * problem.channels * self.cols
+
+    def begin(self, phase: int) -> Dim:
+        """Where the panels of a phase begin; at the number of phases, the zeros."""
+        begins: Dim = 0
+        for problem in self.problems[:phase]:
+            begins = begins + self.elements(problem)
+        return begins
+
+    @property
+    def zeros(self) -> Dim:
+        """Zeros at the end: a run along the innermost axis."""
+        return max(p.axes[-1].taps for p in self.problems) * self.problems[0].channels
+
+    @property
+    def total(self) -> Dim:
+        """All elements."""
+        return self.begin(len(self.problems)) + self.zeros
+
+    @property
+    def key(self) -> str:
+        """The layout's name, for `Pack`."""
+        first = self.problems[0]
+        phases = ";".join(
+            ",".join(f"{t.start}:{t.stop}:{t.step}" for t in p.taps) for p in self.problems
+        )
+        kind = "transposed" if self.transposed else "conv"
+        return f"{kind}-panels-{first.acc}-{self.cols}-{first.groups}-{phases}"
+
+    def pack(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """ONNX weights as one flat array."""
+        import numpy as np
+
+        grouped = _grouped(array, self.problems[0].groups, self.transposed)
+        parts = [self._phase(grouped, problem) for problem in self.problems]
+        zeros = np.zeros(max(p.axes[-1].taps for p in self.problems) * grouped.shape[2])
+        dtype = np.dtype(self.problems[0].acc)
+        return np.concatenate([*parts, zeros]).astype(dtype, copy=False)
+
+    def _phase(self, grouped: np.ndarray[Any, Any], problem: Problem) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        every = (slice(None),) * 3
+        chosen = every + tuple(slice(t.start, t.stop, t.step) for t in problem.taps)
+        groups, filters, channels = grouped.shape[:3]
+        taken = grouped[chosen]
+        taken = taken.reshape(groups, filters, channels, -1)
+        each = -(-filters // self.cols)
+        packed = np.zeros((groups, each * self.cols, *taken.shape[2:]), np.dtype(problem.acc))
+        packed[:, :filters] = taken
+        panels = packed.reshape(groups, each, self.cols, *taken.shape[2:])
+        return np.ascontiguousarray(panels.transpose(0, 1, 4, 3, 2)).reshape(-1)
+
+
+def _grouped(array: np.ndarray[Any, Any], groups: Any, transposed: bool) -> np.ndarray[Any, Any]:
+    """[groups, filters, channels, kernel...], filters and channels per group."""
+    grouped = array.reshape(groups, array.shape[0] // groups, *array.shape[1:])
+    return grouped.swapaxes(1, 2) if transposed else grouped
+
+
+def constant_panels(panels: Panels) -> Pack:
+    """The weights packed when the model is compiled."""
+    return Pack(1, panels.key, panels.pack)
+
+
+def pack_panels(panels: Panels, scratch: int, target: Target) -> tuple[Launch, ...]:
+    """The launches, one a phase, that pack weights of any strides into scratch buffer `scratch`."""
+    return tuple(_pack(panels, phase, scratch, target) for phase in range(len(panels.problems)))
+
+
+def _pack(panels: Panels, phase: int, scratch: int, target: Target) -> Launch:
+    problem = panels.problems[phase]
+    weights = problem.weights
+    signature = Signature()
+    signature.read("in", 1, weights.dtype, "w")
+    signature.buffer("scratch", scratch, problem.acc, "packed")
+    tasks = problem.groups * panels.each(problem) * problem.window
+    last = phase == len(panels.problems) - 1
+    spatial = weights.shape[3:]
+    for name, value in (
+        ("w_o", weights.offset),
+        ("w_group", weights.strides[0]),
+        ("w_filter", weights.strides[1]),
+        ("w_channel", weights.strides[2]),
+        *((f"w_t{d}", stride) for d, stride in enumerate(weights.strides[3:])),
+        *((f"taps{d}", taps) for d, taps in enumerate(spatial)),
+        ("M", problem.filters),
+        ("C", problem.channels),
+        ("window", problem.window),
+        ("begin", panels.begin(phase)),
+        ("zeros", panels.zeros if last else 0),
+        ("tasks", tasks),
+    ):
+        signature.scalar(name, value)
+    entry = f"conv_pack_{panels.cols}_t{len(spatial)}"
+    load = memory.load(weights.dtype, "w", "at + c * w_channel")
+    text = fill(
+        "conv_pack",
+        target,
+        head=kernel_head(entry),
+        parameters=signature.text,
+        cols=panels.cols,
+        tap_at=_tap_address(len(spatial)),
+        load=memory.convert(load, compute(problem.acc), compute(weights.dtype), 1),
+    )
+    # One work-group at least: it writes the zeros.
+    groups = minimum(tasks + 1, MAX_GROUPS)
+    return Launch(entry, text, signature.args, (groups,), (1,))
+
+
+def _tap_address(rank: int) -> str:
+    """The offset of tap number `tap` of the window, innermost axis first."""
+    terms = []
+    rest = "tap"
+    for d in reversed(range(rank)):
+        position = rest if d == 0 else f"{rest} % taps{d}"
+        terms.append(f"({position}) * w_t{d}")
+        rest = f"{rest} / taps{d}"
+    return " + ".join(terms)
+
+
+def copy_input(x: Tensor, acc: str, scratch: int, target: Target) -> Launch:
+    """The launch that copies x, [N, spatial..., C] of any strides, densely to `scratch`."""
+    signature = Signature()
+    signature.read("in", 0, x.dtype, "x")
+    signature.buffer("scratch", scratch, acc, "dense")
+    outer = range(x.rank - 1)
+    rows = product(x.shape[:-2])
+    for name, value in (
+        ("x_o", x.offset),
+        *((f"x_s{d}", x.strides[d]) for d in range(x.rank)),
+        *((f"n{d}", x.shape[d]) for d in range(1, x.rank)),
+        ("rows", rows),
+    ):
+        signature.scalar(name, value)
+    entry = f"conv_input_r{x.rank}"
+    text = fill(
+        "conv_input",
+        target,
+        head=kernel_head(entry),
+        parameters=signature.text,
+        row_at=_row_address(outer[:-1]),
+        width=f"n{x.rank - 2}",
+        channels=f"n{x.rank - 1}",
+        w_step=f"x_s{x.rank - 2}",
+        c_step=f"x_s{x.rank - 1}",
+        load=memory.convert(memory.load(x.dtype, "x", "at"), compute(acc), compute(x.dtype), 1),
+    )
+    return Launch(entry, text, signature.args, (minimum(rows, MAX_GROUPS),), (1,))
+
+
+def _row_address(axes: Sequence[int]) -> str:
+    """Where row number `row` begins in x."""
+    terms = ["x_o"]
+    rest = "row"
+    for d in reversed(axes):
+        terms.append(f"({rest if d == 0 else f'{rest} % n{d}'}) * x_s{d}")
+        rest = f"{rest} / n{d}"
+    return " + ".join(terms)

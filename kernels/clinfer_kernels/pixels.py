@@ -1,0 +1,122 @@
+"""Outputs and epilogue operands of channels-last kernels: rows of channels, one row a pixel.
+
+A pixel is a position of [N, spatial...], numbered row-major. Pixel axes that every view walks with
+one stride are merged, mostly into a single one, where the pixel's number is its index. In texts:
+
+    i0, i1, ...   indices of a pixel along the merged axes of sizes n0, n1, ...
+    x_at          where the pixel's row begins in view x
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clinfer_kernels import memory
+from clinfer_kernels.dims import Dim
+from clinfer_kernels.expr import Expr
+from clinfer_kernels.nest import View, address, axes_of, declare_strides, decode, merge
+from clinfer_kernels.render import render
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Tensor
+from clinfer_kernels.types import register
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Views y0, y1, ... (outputs) and e0, e1, ... (operands) over the merged axes and channels."""
+
+    sizes: tuple[Dim, ...]
+    outs: tuple[View, ...]
+    operands: tuple[View, ...]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return self.outs + self.operands
+
+    @property
+    def rank(self) -> int:
+        """How many merged pixel axes there are."""
+        return len(self.sizes)
+
+
+def pixels_of(outs: Sequence[Tensor], operands: Sequence[Tensor], first: int) -> Pixels:
+    """The views of [N, spatial..., channels] tensors; `first`: the first operand's input index."""
+    tensors = (*outs, *operands)
+    axes = merge(axes_of(tensors, range(tensors[0].rank - 1)))
+    views = []
+    for number, tensor in enumerate(tensors):
+        is_out = number < len(outs)
+        place = number if is_out else number - len(outs)
+        views.append(
+            View(
+                name=f"{'y' if is_out else 'e'}{place}",
+                kind="out" if is_out else "in",
+                index=place if is_out else place + first,
+                dtype=tensor.dtype,
+                offset=tensor.offset,
+                strides=(*(axis.strides[number] for axis in axes), tensor.strides[-1]),
+            )
+        )
+    sizes = tuple(axis.size for axis in axes)
+    return Pixels(sizes, tuple(views[: len(outs)]), tuple(views[len(outs) :]))
+
+
+def declare_pixels(signature: Signature, pixels: Pixels) -> None:
+    """Buffers, the sizes needed to split a pixel's number, offsets and strides."""
+    for view in pixels.views:
+        signature.buffer(view.kind, view.index, view.dtype, view.name)
+    for number, size in enumerate(pixels.sizes):
+        if number > 0:
+            signature.scalar(f"n{number}", size)
+    for view in pixels.views:
+        count = pixels.rank + (view.inner == "s")
+        numbered = list(enumerate(view.strides))[:count]
+        declare_strides(signature, view.name, view.offset, numbered)
+
+
+def locate(pixels: Pixels, flat: str) -> list[str]:
+    """Statements that set x_at of every view for the pixel numbered `flat` (a variable, spent)."""
+    numbers = range(pixels.rank)
+    names = ", ".join(f"i{k}" for k in numbers)
+    return [
+        f"int {names};",
+        *decode(numbers, flat),
+        *(f"const int {v.name}_at = {address(v.name, numbers)};" for v in pixels.views),
+    ]
+
+
+def finish(
+    pixels: Pixels, epilogue: Expr, value: str, channel: str, width: int, count: str = ""
+) -> list[str]:
+    """Statements that apply the epilogue to `value`, `width` channels from `channel`, and store.
+
+    `count`: the channels left; where fewer than `width`, only so many are read and stored.
+    """
+    names = [value]
+    lines: list[str] = []
+    for view in pixels.operands:
+        lines.append(_operand(view, channel, width, count))
+        names.append(f"v_{view.name}")
+    rendered = render(epilogue, names, width)
+    lines += rendered.statements
+    return [*lines, *store(pixels.outs[0], rendered.results[0], channel, width, count)]
+
+
+def _operand(view: View, channel: str, width: int, count: str) -> str:
+    value = memory.load(view.dtype, view.name, view.at(channel), width, view.step)
+    if count and width > 1 and view.inner != "0":
+        at = view.at(channel)
+        part = memory.load_part(view.dtype, view.name, at, width, count, view.step)
+        value = f"{count} >= {width} ? {value} : {part}"
+    return f"const {register(view.dtype, width)} v_{view.name} = {value};"
+
+
+def store(view: View, value: str, channel: str, width: int, count: str = "") -> list[str]:
+    """Statements that store `width` channels of a view, or the first `count` of them."""
+    at = view.at(channel)
+    whole = memory.store(view.dtype, value, view.name, at, width, view.step)
+    if not count or width == 1:
+        return [whole]
+    part = memory.store_part(view.dtype, value, view.name, at, width, count, view.step)
+    return [f"if ({count} >= {width}) {{", f"    {whole}", "} else {", f"    {part}", "}"]

@@ -1,0 +1,273 @@
+"""The convolution family against ONNX Runtime: windows, groups, remainders, views, epilogues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import TARGETS, numpy_dtype, run_kernel, view_of
+from windows import channels_first, channels_last, run_node
+
+from clinfer_kernels import conv
+from clinfer_kernels.dims import Dim, floordiv, sym
+from clinfer_kernels.expr import Builder, Expr, identity
+from clinfer_kernels.spec import Target, Tensor, dense
+from clinfer_kernels.specs import ConvSpec
+
+Array = np.ndarray[Any, Any]
+BOTH = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+rng = np.random.default_rng(11)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A convolution of [n, *size, c] with m filters; attributes as in ONNX."""
+
+    c: int
+    m: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    groups: int = 1
+    n: int = 1
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+    constant: bool = True
+    dtype: str = "float32"
+
+    @property
+    def full(self) -> Window:
+        """With every attribute written out."""
+        rank = len(self.size)
+        return replace(
+            self,
+            strides=self.strides or (1,) * rank,
+            pads=self.pads or (0,) * (2 * rank),
+            dilations=self.dilations or (1,) * rank,
+            output_padding=self.output_padding or (0,) * rank,
+        )
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        if self.transposed:
+            return (self.c, self.m // self.groups, *self.kernel)
+        return (self.m, self.c // self.groups, *self.kernel)
+
+    def out_size(self, size: Sequence[Dim]) -> tuple[Dim, ...]:
+        """The output's spatial shape, for sizes or symbols."""
+        made = []
+        for d, n in enumerate(size):
+            reach = self.dilations[d] * (self.kernel[d] - 1) + 1
+            pad = self.pads[d] + self.pads[d + len(size)]
+            if self.transposed:
+                made.append((n - 1) * self.strides[d] + reach - pad + self.output_padding[d])
+            else:
+                made.append(floordiv(n + pad - reach, self.strides[d]) + 1)
+        return tuple(made)
+
+    def reference(self, x: Array, w: Array) -> Array:
+        """Channels last, as ONNX Runtime computes it."""
+        attrs: dict[str, Any] = {
+            "kernel_shape": self.kernel,
+            "strides": self.strides,
+            "pads": self.pads,
+            "dilations": self.dilations,
+            "group": self.groups,
+        }
+        if self.transposed:
+            attrs["output_padding"] = self.output_padding
+        op = "ConvTranspose" if self.transposed else "Conv"
+        wide = np.float64 if self.dtype == "float64" else np.float32
+        first = channels_first(x.astype(wide))
+        return channels_last(run_node(op, [first, w.astype(wide)], attrs)[0])
+
+    def spec(self, x: Tensor, out: Tensor, epilogue: Expr, operands: Sequence[Tensor]) -> ConvSpec:
+        return ConvSpec(
+            kernel=self.kernel,
+            strides=self.strides,
+            pads=self.pads,
+            dilations=self.dilations,
+            groups=self.groups,
+            constant_w=self.constant,
+            epilogue=epilogue,
+            ins=(x, dense(self.dtype, self.weight_shape), *operands),
+            outs=(out,),
+            transposed=self.transposed,
+        )
+
+
+def data(window: Window) -> tuple[Array, Array]:
+    """An input, channels last, and weights."""
+    x = rng.standard_normal((window.n, *window.size, window.c))
+    depth = np.prod(window.weight_shape[1:])
+    w = rng.standard_normal(window.weight_shape) / np.sqrt(depth)
+    dtype = numpy_dtype(window.dtype)
+    return x.astype(dtype), w.astype(dtype)
+
+
+def check(window: Window, target: Target, tolerance: float = 2e-5, tile: Any = None) -> None:
+    """Runs the window with an identity epilogue on dense tensors."""
+    window = window.full
+    x, w = data(window)
+    shape = (window.n, *window.out_size(window.size), window.m)
+    out = dense(window.dtype, shape)
+    spec = window.spec(dense(window.dtype, x.shape), out, identity(window.dtype), ())
+    kernel = conv.emit(spec, tile or conv.candidates(spec, target)[0], target)
+    made = run_kernel(kernel, [x, w], [(shape, window.dtype)])[0]
+    expected = window.reference(x, w)
+    np.testing.assert_allclose(made.astype(expected.dtype), expected, tolerance, tolerance)
+
+
+PLAIN = {
+    "3x3": Window(5, 10, (9, 7), (3, 3), pads=(1, 1, 1, 1)),
+    "few channels": Window(3, 19, (11, 13), (7, 7), strides=(2, 2), pads=(3, 3, 3, 3)),
+    "one filter": Window(17, 1, (5, 5), (3, 3)),
+    "1x1": Window(17, 33, (5, 7), (1, 1), n=3),
+    "1x1 strided": Window(16, 24, (9, 8), (1, 1), strides=(2, 2)),
+    "1x1 padded": Window(4, 8, (4, 4), (1, 1), pads=(1, 0, 0, 1)),
+    "asymmetric": Window(6, 16, (8, 9), (2, 3), pads=(0, 2, 1, 0), strides=(1, 2)),
+    "dilated": Window(8, 16, (12, 11), (3, 3), dilations=(2, 3), pads=(2, 3, 2, 3)),
+    "window larger than input": Window(4, 8, (2, 3), (5, 5), pads=(2, 2, 2, 2)),
+    "grouped": Window(12, 30, (7, 6), (3, 3), groups=3, pads=(1, 1, 1, 1), n=2),
+    "multiplier": Window(4, 8, (6, 6), (3, 3), groups=4),
+    "1d": Window(5, 9, (20,), (3,), strides=(2,), pads=(1, 1), n=2),
+    "3d": Window(3, 17, (5, 6, 7), (3, 2, 3), strides=(1, 2, 1), pads=(1, 0, 1, 1, 1, 1), n=2),
+    "1x1x1": Window(7, 5, (3, 4, 5), (1, 1, 1)),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("window", PLAIN.values(), ids=PLAIN)
+def test_windows(window: Window, target: Target) -> None:
+    check(window, target)
+
+
+@BOTH
+def test_dynamic_sizes(target: Target) -> None:
+    """One kernel, symbols for batch, height and width, three sizes."""
+    window = Window(6, 20, (0, 0), (3, 3), pads=(1, 0, 1, 1), strides=(2, 1)).full
+    n, h, w = sym("n"), sym("h"), sym("w")
+    shape: tuple[Dim, ...] = (n, *window.out_size((h, w)), window.m)
+    b = Builder(["float32", "float32", "float32"])
+    epilogue = b.build(b.op("mul", b.op("add", 0, 1), 2))
+    bias = Tensor("float32", shape, (0, 0, 0, 1))
+    scale = Tensor("float32", shape, (window.m, 0, 0, 1))
+    spec = window.spec(
+        dense("float32", (n, h, w, window.c)), dense("float32", shape), epilogue, (bias, scale)
+    )
+    kernel = conv.emit(spec, conv.candidates(spec, target)[0], target)
+    for sizes in ((1, 5, 6), (3, 9, 4), (2, 2, 13)):
+        sized = replace(window, n=sizes[0], size=sizes[1:])
+        x, weights = data(sized)
+        biases = rng.standard_normal(window.m, np.float32)
+        scales = rng.standard_normal((sizes[0], window.m), np.float32)
+        out = (sizes[0], *sized.out_size(sizes[1:]), window.m)
+        values = dict(zip("nhw", sizes, strict=True))
+        made = run_kernel(kernel, [x, weights, biases, scales], [(out, "float32")], values)[0]
+        expected = (sized.reference(x, weights) + biases) * scales[:, None, None]
+        np.testing.assert_allclose(made, expected, 2e-5, 2e-5)
+
+
+@BOTH
+def test_epilogue_with_residual(target: Target) -> None:
+    """relu(conv + bias) + residual, the residual a transposed view, the output a slice."""
+    window = Window(8, 19, (6, 7), (3, 3), pads=(1, 1, 1, 1)).full
+    x, w = data(window)
+    bias = rng.standard_normal(19, np.float32)
+    base = rng.standard_normal((1, 19, 6, 7), np.float32)
+    residual = np.moveaxis(base, 1, -1)
+    shape = (1, 6, 7, 19)
+    b = Builder(["float32"] * 3)
+    relu = b.op("max_with", b.const(0.0, "float32"), b.op("add", 0, 1))
+    epilogue = b.build(b.op("add", relu, 2))
+    whole = (1, 6, 7, 40)
+    out = Tensor("float32", shape, (6 * 7 * 40, 7 * 40, 40, 1), 21)
+    operands = (Tensor("float32", shape, (0, 0, 0, 1)), view_of(residual, base))
+    spec = window.spec(dense("float32", x.shape), out, epilogue, operands)
+    kernel = conv.emit(spec, conv.candidates(spec, target)[0], target)
+    into = np.zeros(whole, np.float32)
+    made = run_kernel(kernel, [x, w, bias, base], [into])[0]
+    expected = np.maximum(window.reference(x, w) + bias, 0) + residual
+    np.testing.assert_allclose(made[..., 21:], expected, 2e-5, 2e-5)
+    assert not made[..., :21].any()
+
+
+@BOTH
+def test_input_of_any_strides(target: Target) -> None:
+    """The input is a channels-first array seen channels last."""
+    window = Window(3, 8, (9, 10), (3, 3), strides=(2, 2), n=2).full
+    x, w = data(window)
+    base = channels_first(x)
+    view = np.moveaxis(base, 1, -1)
+    shape = (2, *window.out_size(window.size), 8)
+    out = dense("float32", shape)
+    spec = window.spec(view_of(view, base), out, identity("float32"), ())
+    kernel = conv.emit(spec, conv.candidates(spec, target)[0], target)
+    made = run_kernel(kernel, [base, w], [(shape, "float32")])[0]
+    np.testing.assert_allclose(made, window.reference(x, w), 2e-5, 2e-5)
+
+
+TRANSPOSED = {
+    "stride 2": Window(6, 10, (4, 5), (4, 4), strides=(2, 2), pads=(1, 1, 1, 1)),
+    "output padding": Window(5, 3, (3, 4), (3, 3), strides=(2, 3), output_padding=(1, 2)),
+    "kernel below stride": Window(4, 4, (3, 3), (2, 1), strides=(3, 2)),
+    "dilated": Window(3, 5, (5, 4), (3, 2), strides=(2, 1), dilations=(2, 3), pads=(1, 2, 0, 1)),
+    "dilated like its stride": Window(4, 6, (4, 4), (3, 3), strides=(2, 2), dilations=(2, 2)),
+    "grouped": Window(6, 9, (4, 4), (3, 3), groups=3, strides=(2, 2), n=2),
+    "1d": Window(4, 7, (6,), (5,), strides=(3,), pads=(2, 1)),
+    "3d": Window(2, 3, (2, 3, 2), (2, 3, 2), strides=(2, 1, 2)),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("window", TRANSPOSED.values(), ids=TRANSPOSED)
+def test_transposed(window: Window, target: Target) -> None:
+    check(replace(window, transposed=True), target)
+
+
+@BOTH
+@pytest.mark.parametrize("transposed", [False, True], ids=["conv", "transposed"])
+def test_weights_computed_at_run_time(transposed: bool, target: Target) -> None:
+    window = Window(6, 10, (5, 5), (3, 3), (2, 2), groups=2, transposed=transposed)
+    check(replace(window, constant=False), target)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-12), ("float16", 2e-3), ("bfloat16", 2e-2)]
+)
+def test_dtypes(dtype: str, tolerance: float, target: Target) -> None:
+    check(Window(9, 21, (6, 5), (3, 3), pads=(1, 1, 1, 1), dtype=dtype), target, tolerance)
+
+
+@BOTH
+def test_empty_batch(target: Target) -> None:
+    window = Window(4, 8, (5, 5), (3, 3), n=0).full
+    x, w = data(window)
+    shape = (0, 3, 3, 8)
+    out = dense("float32", shape)
+    spec = window.spec(dense("float32", x.shape), out, identity("float32"), ())
+    kernel = conv.emit(spec, conv.candidates(spec, target)[0], target)
+    run_kernel(kernel, [np.zeros(1, np.float32), w], [((1,), "float32")])
+
+
+@pytest.mark.parametrize("name", ["3x3", "few channels", "grouped", "1d"])
+def test_packed_weights_are_shared(name: str) -> None:
+    """Texts depend on neither sizes nor windows; packed layouts are named by what they hold."""
+    target = TARGETS["cpu"]
+    window = PLAIN[name].full
+    kernels = []
+    for wider in (0, 4):
+        sized = replace(window, size=tuple(n + wider for n in window.size))
+        shape = (sized.n, *sized.out_size(sized.size), sized.m)
+        x = dense("float32", (sized.n, *sized.size, sized.c))
+        spec = sized.spec(x, dense("float32", shape), identity("float32"), ())
+        kernels.append(conv.emit(spec, conv.candidates(spec, target)[0], target))
+    one, other = kernels
+    assert [p.key for p in one.packs] == [p.key for p in other.packs]
+    assert [x.source for x in one.launches] == [x.source for x in other.launches]
