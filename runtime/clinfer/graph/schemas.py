@@ -232,6 +232,8 @@ def infer_types(
         if value is None:
             continue
         types[name] = type_proto(value, dims.get(index))
+        if not _says_its_elements(types[name]):
+            return list(nothing)
         if value.const is not None and _is_plain(value.const) and index < len(own):
             data[name] = numpy_helper.from_array(value.const)
     imports = {**opsets, node.domain: node.version or opsets.get(node.domain, 1)}
@@ -256,6 +258,14 @@ def infer_types(
         tensor = found[name].HasField("tensor_type")
         results.append((dtype, shape, None if tensor else found[name].SerializeToString()))
     return results
+
+
+def _says_its_elements(proto: TypeProto) -> bool:
+    """Whether a type is known down to the element type of its tensors."""
+    which = proto.WhichOneof("value")
+    if which in ("sequence_type", "optional_type"):
+        return _says_its_elements(getattr(proto, which).elem_type)
+    return which is not None and (which != "tensor_type" or proto.tensor_type.elem_type != 0)
 
 
 def _is_plain(array: Array) -> bool:
