@@ -2,8 +2,8 @@
 
     python tools/train_digits.py
 
-Writes examples/digits.onnx (dynamic batch) and examples/digits.npz (100 images it has not seen, with
-their labels). The data: 1,797 images of 8 x 8 pixels by E. Alpaydin and C. Kaynak, UCI repository.
+Writes examples/digits.onnx (dynamic batch) and examples/digits.npz (100 images it has not seen,
+with their labels). The data: 1,797 images of 8 x 8 pixels by E. Alpaydin and C. Kaynak, UCI repository.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Exports the model set: ten architectures from `transformers`, random weights that act like trained ones.
+"""Exports the model set: ten architectures of `transformers`, with weights that act as trained.
 
     python tools/zoo.py [NAME ...] [--out DIR]     full size, into a folder git ignores
     python tools/zoo.py --tiny                     tiny versions with reference results, tests/models/
 
-Untouched random weights give outputs near zero that hide errors. Here batch norms get the statistics
-of real activations (a few batches in training mode), biases and normalisation weights are perturbed,
-and an output whose standard deviation lies outside 1e-3 .. 1e3 is an error. Needs the extra `zoo`.
+Untouched random weights give outputs near zero that hide errors. Here batch norms get the
+statistics of real activations (a few batches in training mode), biases and normalisation weights
+are perturbed, and an output whose standard deviation lies outside 1e-3 .. 1e3 is an error. Needs the extra `zoo`.
 """
 
 from __future__ import annotations
