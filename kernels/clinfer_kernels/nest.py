@@ -118,10 +118,15 @@ def views_of(
     )
 
 
-def declare_sizes(signature: Signature, axes: Sequence[Axis], prefix: str = "n") -> None:
+def declare_sizes(signature: Signature, sizes: Iterable[Dim], prefix: str = "n") -> None:
     """Parameters n0, n1, ..."""
-    for number, axis in enumerate(axes):
-        signature.scalar(f"{prefix}{number}", axis.size)
+    for number, size in enumerate(sizes):
+        signature.scalar(f"{prefix}{number}", size)
+
+
+def count_text(numbers: Iterable[int], size: str = "n") -> str:
+    """'n0 * n1': the trip count of those loops; '1' for none."""
+    return " * ".join(f"{size}{k}" for k in numbers) or "1"
 
 
 def declare_strides(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinfer_kernels.dims import Dim, product
-from clinfer_kernels.expr import Expr
+from clinfer_kernels.expr import Expr, identity
 from clinfer_kernels.nest import (
     Axis,
     View,
@@ -19,6 +19,7 @@ from clinfer_kernels.nest import (
 )
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.specs import PointwiseSpec
+from clinfer_kernels.types import bits_type
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Problem:
         signature = Signature()
         for view in self.views:
             signature.buffer(view.kind, view.index, view.dtype, view.name)
-        declare_sizes(signature, [Axis(n, ()) for n in self.sizes])
+        declare_sizes(signature, self.sizes)
         for view in self.views:
             count = self.rank - (view.inner != "s")
             numbered = list(enumerate(view.strides))[:count]
@@ -70,6 +71,7 @@ class Problem:
 
 def problem_of(spec: PointwiseSpec, square: bool = False) -> Problem:
     """Merges dimensions; `square` puts an operand's unit-stride dimension last but one."""
+    spec = _as_bits(spec) if spec.expr.is_identity else spec
     tensors = spec.ins + spec.outs
     first_out = len(spec.ins)
     axes = merge(innermost_last(axes_of(tensors), first_out)) if tensors[0].rank else ()
@@ -80,6 +82,14 @@ def problem_of(spec: PointwiseSpec, square: bool = False) -> Problem:
     ins = views_of("in", "x", spec.ins, axes, 0)
     outs = views_of("out", "y", spec.outs, axes, first_out)
     return Problem(spec.expr, tuple(a.size for a in axes), ins, outs)
+
+
+def _as_bits(spec: PointwiseSpec) -> PointwiseSpec:
+    """A copy of plain bits: one program for all element types of a size."""
+    dtype = bits_type(spec.ins[0].dtype)
+    ins = tuple(replace(t, dtype=dtype) for t in spec.ins)
+    outs = tuple(replace(t, dtype=dtype) for t in spec.outs)
+    return PointwiseSpec(identity(dtype), ins, outs)
 
 
 def _unit_stride_next(axes: tuple[Axis, ...], operands: int) -> tuple[Axis, ...]:

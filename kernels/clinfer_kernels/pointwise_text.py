@@ -6,7 +6,7 @@ Each returns the `$` names of its `.cl` file. Operand x is loaded into v_x.
 from __future__ import annotations
 
 from clinfer_kernels import memory, types
-from clinfer_kernels.nest import View, address, advance, decode
+from clinfer_kernels.nest import View, address, advance, count_text, decode
 from clinfer_kernels.pointwise_problem import Problem
 from clinfer_kernels.render import render
 from clinfer_kernels.spec import Target
@@ -31,7 +31,7 @@ def rows(problem: Problem, target: Target) -> Parts:
         "n": f"n{problem.rank - 1}",
         "piece": PIECE,
         "width": width,
-        "rows": _count(outer),
+        "rows": count_text(outer),
         "indices": block([*_declared(outer), *decode(outer, "row")], 1),
         "bases": block(bases, 2),
         "vector": block(_body(problem, moving, width, False), 3),
@@ -51,7 +51,7 @@ def tiles(problem: Problem, target: Target) -> Parts:
         "block_i": BLOCK_I,
         "block_d": BLOCK_D,
         "width": width,
-        "rows": _count(outer),
+        "rows": count_text(outer),
         "indices": block([*_declared(outer), *decode(outer, "row")], 2),
         "bases": block(bases, 2),
         "square": block(_square(problem, width, False), 5),
@@ -64,7 +64,7 @@ def grid(problem: Problem, target: Target) -> Parts:
     every = range(problem.rank)
     bases = [_scalar_base(v, problem.rank) for v in problem.views]
     return {
-        "total": _count(every),
+        "total": count_text(every),
         "indices": block([*_declared(every), *decode(every, "row")], 2),
         "bases": block(bases, 2),
         "scalar": block(_body(problem, problem.ins, 1, False, index=f"i{problem.rank - 1}"), 2),
@@ -142,10 +142,6 @@ def _columns(view: View, width: int, edge: bool) -> list[str]:
 
 def _value(view: View, width: int, value: str) -> str:
     return f"const {types.register(view.dtype, width)} v_{view.name} = {value};"
-
-
-def _count(numbers: range) -> str:
-    return " * ".join(f"n{k}" for k in numbers) or "1"
 
 
 def _declared(numbers: range) -> list[str]:

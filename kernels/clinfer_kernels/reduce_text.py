@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from clinfer_kernels import types
 from clinfer_kernels.fold import Fold
+from clinfer_kernels.nest import count_text
 from clinfer_kernels.render import render
 from clinfer_kernels.row_pass import (
     Cell,
@@ -23,7 +24,6 @@ from clinfer_kernels.row_pass import (
 from clinfer_kernels.rows import (
     RowProblem,
     RowView,
-    count_text,
     inside,
     kept_base,
     kept_indices,
@@ -105,7 +105,7 @@ def rows(stage: Stage, target: Target) -> Parts:
         **_common(stage),
         "width": width,
         "unroll": stage.tile.unroll,
-        "tasks": count_text("n", kept) + _times_parts(stage),
+        "tasks": count_text(range(kept)) + _times_parts(stage),
         "constants": block([lane_numbers(width), *_count(stage)], 1),
         "indices": block(kept_indices(kept, "flat"), 2),
         "bases": block([kept_base(v, kept) for v in problem.views], 2),
@@ -124,7 +124,7 @@ def columns(stage: Stage, target: Target) -> Parts:
         "width": width,
         "block": unroll * width,
         "columns": f"n{outer}",
-        "tasks": count_text("n", outer) + " * blocks" + _times_parts(stage),
+        "tasks": count_text(range(outer)) + " * blocks" + _times_parts(stage),
         "constants": block(_count(stage), 1),
         "indices": block(kept_indices(outer, "flat"), 2),
         "bases": block([kept_base(v, outer) for v in problem.views], 2),
@@ -143,7 +143,7 @@ def groups(stage: Stage, target: Target) -> Parts:
         **_common(stage, flat_row=True),
         "across": tile.across,
         "deep": tile.deep,
-        "rows": count_text("n", kept),
+        "rows": count_text(range(kept)),
         "times_parts": _times_parts(stage),
         "locals": block(trees([step], tile.across * tile.deep), 1),
         "constants": block(_count(stage), 1),
@@ -156,7 +156,7 @@ def groups(stage: Stage, target: Target) -> Parts:
 
 def _common(stage: Stage, flat_row: bool = False) -> Parts:
     """How a task's part of the row is found: of the outermost row index, or of the flat one."""
-    size = count_text("m", len(stage.problem.row)) if flat_row else "m0"
+    size = count_text(range(len(stage.problem.row)), "m") if flat_row else "m0"
     if not stage.split:
         lines = ["const int begin = 0;", f"const int end = {size};"]
     else:
@@ -200,7 +200,7 @@ def _kept_cell(stage: Stage, view: RowView) -> Cell:
     """A view's elements across rows; those of a part lie behind those of the parts before it."""
     base = f"{view.name}_at"
     if stage.split and view.kind == "scratch":
-        base = f"part * {count_text('n', len(stage.problem.kept))} + {base}"
+        base = f"part * {count_text(range(len(stage.problem.kept)))} + {base}"
     return Cell(view.dtype, view.name, base, view.kept_step)
 
 

@@ -15,8 +15,9 @@ from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.fold import Number
+from clinfer_kernels.nest import count_text
 from clinfer_kernels.row_pass import Cell, Pass, along_row, in_group, lane_numbers, trees, view_cell
-from clinfer_kernels.rows import RowProblem, RowView, at_least, count_text, kept_base, kept_indices
+from clinfer_kernels.rows import RowProblem, RowView, at_least, kept_base, kept_indices
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.terms import Term
@@ -143,7 +144,7 @@ def emit_rows(kernel: RowKernel, tile: RowTile, target: Target) -> Kernel:
         parameters=signature.text,
         runs=len(kernel.runs),
         purpose=kernel.purpose,
-        rows=count_text("n", kept),
+        rows=count_text(range(kept)),
         indices=block(kept_indices(kept, "flat"), 2),
         bases=block([kept_base(v, kept) for v in problem.views], 2),
         **values,

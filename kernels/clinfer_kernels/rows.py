@@ -174,11 +174,6 @@ def inside(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
-def count_text(letter: str, count: int) -> str:
-    """'n0 * n1', and '1' for none."""
-    return " * ".join(f"{letter}{k}" for k in range(count)) or "1"
-
-
 def at_least(dim: Dim) -> int:
     """The size where every symbol is 1: what a schedule may count on."""
     return evaluate(dim, dict.fromkeys(symbols(dim), 1))

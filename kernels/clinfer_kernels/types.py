@@ -95,6 +95,11 @@ def kind(dtype: str) -> str:
     return TYPES[dtype].kind
 
 
+def bits_type(dtype: str) -> str:
+    """The unsigned dtype of the same size: what copies move, so that they share programs."""
+    return f"uint{TYPES[dtype].size * 8}"
+
+
 def accumulator(dtype: str) -> str:
     """The dtype that sums are kept in: float32 for the narrow floats."""
     return "float32" if dtype in ("float16", "bfloat16") else dtype
