@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from string import Template
 
 from clinfer_kernels import memory
@@ -52,14 +52,20 @@ def head_room(problem: Problem) -> int | None:
 def lane_tiles(problem: Problem, target: Target) -> tuple[LaneTile, ...]:
     """The best guess first; nothing where the heads' sizes are unknown or too large.
 
-    Small heads waste less of a register tile of four rows than of one of six.
+    With 32 vector registers a register tile has 16 accumulators, with 16 registers 12. Small heads
+    waste less of a tile of four rows than of one of six, few queries less of a single vector.
     """
     room = head_room(problem)
     if room is None:
         return ()
     lanes = min(16, target.vector_width * 4 // compute_size(problem.acc))
-    six = LaneTile(room, lanes=lanes)
-    four = replace(six, vecs=3, rows=4, key_block=64)
+    if target.vector_width >= 16:
+        two = LaneTile(room, 2, lanes, 8)
+        one = LaneTile(room, 1, lanes, 12)
+        few = isinstance(problem.queries, int) and problem.queries <= lanes
+        return (one, two) if few else (two, one)
+    six = LaneTile(room, 2, lanes, 6)
+    four = LaneTile(room, 3, lanes, 4)
     return (four, six) if room <= 32 else (six, four)
 
 

@@ -56,15 +56,17 @@ class CpuTile:
 def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTile, ...]:
     """The best guess first, then other cuts into tasks (of one text), a plain tile last.
 
-    Few rows do not pay for packing B; reading A in place pays where it is contiguous along K and
-    already has the dtype of the sums, or is read for few columns only.
+    With 32 vector registers a tile has 24 accumulators, with 16 registers 12; known few rows are
+    cut evenly, and one or two get wider tiles, for enough independent sums. Few rows do not pay
+    for packing B; reading A in place pays where it is contiguous along K and already has the dtype
+    of the sums, or is read for few columns only.
     """
-    wide = target.vector_width >= 16
     lanes = max(2, min(16, target.vector_width * 4 // size_of(problem.acc)))
-    rows = _at_most(12 if wide else 6, problem.m)
+    rows = _even_rows(problem.m, 12 if target.vector_width >= 16 else 6)
+    vecs = 4 if rows <= 2 else 2
     b = "packed" if constant_b and not any(problem.b.batch) else _b_source(problem)
     a = "copied" if _copies_a(problem) else "strided"
-    best = CpuTile(rows, 2, lanes, b, a)
+    best = CpuTile(rows, vecs, lanes, b, a)
     cuts = ((16, 4), (4, 8), (24, 1), (2, 16))
     return (
         best,
@@ -73,8 +75,12 @@ def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTi
     )
 
 
-def _at_most(limit: int, size: Dim) -> int:
-    return max(1, min(limit, size)) if isinstance(size, int) else limit
+def _even_rows(m: Dim, most: int) -> int:
+    """Rows of a register tile that cut few known rows into even groups."""
+    if not isinstance(m, int) or m > 4 * most:
+        return most
+    groups = max(1, -(-m // most))
+    return max(1, -(-m // groups))
 
 
 def _b_source(problem: Problem) -> str:

@@ -28,6 +28,7 @@ from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, compute_size
 
 _GLOBAL_LIMIT = 65535  # work-items along a dimension that PoCL takes
+_MANY_UNITS = 16  # compute units from which on a device has registers for the biggest tile
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def gpu_tiles(problem: Problem, target: Target) -> tuple[GpuTile | DotTile, ...]
 
     Big tiles reuse more, small ones make enough work-groups for the device from small matrices.
     """
-    big = (GpuTile(rows=8), GpuTile(), GpuTile(rows=2, cols=2))
+    big = (GpuTile(), GpuTile(rows=8), GpuTile(rows=2, cols=2))
+    if target.compute_units >= _MANY_UNITS:
+        big = (GpuTile(rows=8), GpuTile(), GpuTile(rows=2, cols=2))
     small = (GpuTile(rows=2, cols=2), GpuTile(8, 8), GpuTile())
     dot = (DotTile(4, 64), DotTile(64, 4)) if _k_first(problem.b) else (DotTile(), DotTile(32, 8))
     ordered: tuple[GpuTile | DotTile, ...]
