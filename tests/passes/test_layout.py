@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinfer.passes.layout.reshapes import factor, moves_only_units, operand_through, reshape_first
+from clinfer.passes.reshapes import factor, moves_only_units, operand_through, reshape_first
 from clinfer_kernels.dims import sym
 from passes.passes_helpers import check, kinds, model, optimised, random
 

@@ -22,6 +22,7 @@ import numpy as np
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import ClinferError
 from clinfer.graph.ir import Array, Graph, Node, Shape, Value
+from clinfer.passes.affine import Forms
 from clinfer_kernels.dims import Dim
 
 # A phase that rewrites more than this many times per node goes in circles.
@@ -91,6 +92,7 @@ class Rewriter:
         self.graph = graph
         self.made: list[Node] = []
         self._hint = ""
+        self.forms = Forms()
         self._ranks: dict[int, int] = {}
 
     # -- making nodes ----------------------------------------------------------------------------

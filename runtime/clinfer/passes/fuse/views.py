@@ -6,7 +6,7 @@ from clinfer.graph.ir import Node, Value
 from clinfer.passes.fuse.anchors import epilogue_of, takes_epilogue
 from clinfer.passes.fuse.pointwise import emit_pointwise
 from clinfer.passes.fuse.program import Program, inline, program_of
-from clinfer.passes.layout.reshapes import operand_through
+from clinfer.passes.reshapes import operand_through
 from clinfer.passes.rewrite import Outcome, Rewriter, Rule
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from clinfer.graph.ir import Node, Shape, Value
 from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM, REDUCTIONS
 from clinfer.passes.canonicalise.views import to_reshape, to_transpose
-from clinfer.passes.layout.reshapes import moves_only_units, reshape_first
 from clinfer.passes.query import integers, inverse
+from clinfer.passes.reshapes import moves_only_units, reshape_first
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim, evaluate, product
 from clinfer_kernels.onnx_pointwise import POINTWISE

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clinfer.dtypes import to_numpy
-from clinfer.graph.ir import Node, Shape, Value
+from clinfer.graph.ir import Array, Node, Shape, Value
+from clinfer.passes.affine import COMPARISONS, settled
 from clinfer.passes.patterns.match import Any, Apply, Number, find
 from clinfer.passes.query import broadcast, fits, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
@@ -65,8 +66,8 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
     full = (*q.known_shape[:3], k.known_shape[2])
     if mask is not None and not fits(_rank4_shape(mask.known_shape), full):
         return Refusal("the mask enlarges the scores")
-    causal = mask is not None and _is_causal(mask, full)
-    inputs = [q, k, v] if mask is None or causal else [q, k, v, mask]
+    causal, mask = (False, None) if mask is None else _split_causal(rw, mask, full)
+    inputs = [q, k, v] if mask is None else [q, k, v, mask]
     made = rw.emit(
         "Attention",
         inputs,
@@ -170,7 +171,7 @@ def _masked(rw: Rewriter, inner: Scores, mask: Value) -> Scores | Refusal:
     if mask.shape is None or mask.dtype != inner.q.dtype:
         return Refusal("the mask's dtype is not that of the scores")
     if inner.mask is None:
-        return replace(inner, mask=_as_bool(mask))
+        return replace(inner, mask=_as_bool(_unexpanded(mask)))
     shape = broadcast([mask.shape, inner.mask.known_shape])
     if shape is None or inner.mask.dtype != mask.dtype:
         return Refusal("it has two masks that do not fit each other")
@@ -183,7 +184,15 @@ def _as_bool(mask: Value) -> Value:
     if node is None or node.kind != "Where":
         return mask
     yes, no = scalar(node.input(1)), scalar(node.input(2))
-    return node.required(0) if yes == 0 and no == -math.inf else mask
+    return _unexpanded(node.required(0)) if yes == 0 and no == -math.inf else mask
+
+
+def _unexpanded(mask: Value) -> Value:
+    """What is repeated to make the mask: the operator repeats it by itself."""
+    node = mask.producer
+    if node is not None and node.kind == "Expand" and len(node.inputs) == 1:
+        return _unexpanded(node.required(0))
+    return mask
 
 
 def _where(rw: Rewriter, node: Node) -> Scores | Refusal:
@@ -194,7 +203,7 @@ def _where(rw: Rewriter, node: Node) -> Scores | Refusal:
         return inner
     if fill is None or fill > _MASKED or inner.mask is not None:
         return Refusal("its scores are replaced by a number that is not very negative")
-    condition = node.required(0)
+    condition = _unexpanded(node.required(0))
     if fill == -math.inf:
         return replace(inner, mask=condition)
     zero = rw.constant(np.zeros((), to_numpy(str(node.output.dtype))))
@@ -256,20 +265,52 @@ def _before_repeat(value: Value) -> Value | None:
     return source if len(same) == 4 and value.known_shape == merged else None
 
 
-def _is_causal(mask: Value, full: Shape) -> bool:
-    """Whether a constant mask keeps exactly key j <= i + (keys - queries) of query i."""
-    if mask.const is None or not isinstance(full[2], int) or not isinstance(full[3], int):
+def _split_causal(rw: Rewriter, mask: Value, full: Shape) -> tuple[bool, Value | None]:
+    """(whether query i sees key j <= i + (keys - queries) only, what is left of the mask)."""
+    if mask.const is not None:
+        return (True, None) if _is_causal_array(mask.const, full) else (False, mask)
+    condition = mask
+    node = mask.producer
+    if node is not None and node.kind == "Where" and scalar(node.input(1)) == 0:
+        fill = scalar(node.input(2))
+        condition = node.required(0) if fill is not None and fill <= _MASKED else mask
+    if condition.dtype != "bool":
+        return False, mask
+    if _is_causal(rw, condition, full):
+        return True, None
+    joined = condition.producer
+    if condition is mask and joined is not None and joined.kind == "And":
+        for index in (0, 1):
+            if _is_causal(rw, _unexpanded(joined.required(index)), full):
+                return True, _unexpanded(joined.required(1 - index))
+    return False, mask
+
+
+def _is_causal(rw: Rewriter, condition: Value, full: Shape) -> bool:
+    """Whether a comparison says row - column + (keys - queries) >= 0."""
+    node = condition.producer
+    if node is None or node.kind not in COMPARISONS:
         return False
+    away = rw.forms.difference(node)
+    if away is None or len(away.steps) < 2:
+        return False
+    queries, keys = settled(full[2]), settled(full[3])
+    *lead, row, column = away.steps
+    return not any(lead) and (row, column) == (1, -1) and away.offset == keys - queries
+
+
+def _is_causal_array(content: Array, full: Shape) -> bool:
+    """The same of a constant mask, additive or boolean."""
     rows, cols = full[2], full[3]
-    content = mask.const
+    if not isinstance(rows, int) or not isinstance(cols, int):
+        return False
     if content.shape[-2:] != (rows, cols) or content.size != rows * cols:
         return False
     matrix = content.reshape(rows, cols)
     seen = np.tri(rows, cols, cols - rows, dtype=bool)
     if matrix.dtype == bool:
         return bool(np.array_equal(matrix, seen))
-    kept = matrix[seen]
-    return bool(np.all(kept == 0) and np.all(matrix[~seen] <= _MASKED))
+    return bool(np.all(matrix[seen] == 0) and np.all(matrix[~seen] <= _MASKED))
 
 
 RULES = (Rule("attention", ("MatMul",), attention),)
