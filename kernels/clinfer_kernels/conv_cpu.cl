@@ -44,6 +44,12 @@ $start
 $advance
             }
             is_inside &= is_run;
+$rows_of
+            #pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+                int flat = pixel + r < pixel1 ? pixel + r : pixel;
+$locate
+            }
             const int stored = pixel + ROWS < pixel1 ? ROWS : pixel1 - pixel;
             const int steps = is_run ? 1 : taps$last;
             const int run = is_run ? taps$last * C : C;
@@ -98,8 +104,7 @@ $taps
                 const int is_whole = M - filter >= COLS;
                 #pragma unroll 1
                 for (int r = 0; r < stored; ++r) {
-                    int flat = pixel + r;
-$locate
+$load_rows
                     if (is_whole) {
                         #pragma unroll
                         for (int v = 0; v < VECS; ++v) {

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.conv_pack import Panels, constant_panels, copy_input, pack_panels
-from clinfer_kernels.conv_problem import Problem, dense_input, problems_of
+from clinfer_kernels.conv_pack import DenseInput, Panels, constant_panels, pack_panels
+from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
-from clinfer_kernels.pixels import declare_pixels, finish, locate
+from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
@@ -98,27 +98,22 @@ def partition(problem: Problem, panels: Dim, tile: CpuTile, target: Target) -> P
 
 def emit_cpu(spec: ConvSpec, tile: CpuTile, target: Target) -> Kernel:
     """The launches: copies where the tile asks for them, then one product per phase."""
-    launches: list[Launch] = []
-    scratch: list[Dim] = []
+    source = DenseInput.of(spec, target) if tile.copy_x else DenseInput.in_place(spec)
+    launches = list(source.launches)
+    scratch = list(source.scratch)
     packs: tuple[Pack, ...] = ()
-    x_from = ("in", 0)
     w_from = ("in", 1)
-    if tile.copy_x:
-        x_from = ("scratch", len(scratch))
-        acc = problems_of(spec)[0].acc
-        launches.append(copy_input(spec.ins[0], acc, len(scratch), target))
-        spec = dense_input(spec, acc)
-        scratch.append(spec.ins[0].size * size_of(acc))
-    problems = problems_of(spec)
+    problems = problems_of(source.spec)
     panels = Panels(problems, tile.cols, spec.transposed)
     if tile.pack_w:
         w_from = ("scratch", len(scratch))
-        launches.extend(pack_panels(panels, len(scratch), target))
+        launches += pack_panels(panels, len(scratch), target)
         scratch.append(panels.total * size_of(problems[0].acc))
     else:
         packs = (constant_panels(panels),)
-    launches.extend(
-        _product(panels, phase, tile, target, x_from, w_from) for phase in range(len(problems))
+    launches += (
+        _product(panels, phase, tile, target, source.buffer, w_from)
+        for phase in range(len(problems))
     )
     flops = sum((p.flops for p in problems), 0)
     return Kernel(tuple(launches), tuple(scratch), packs, flops)
@@ -174,7 +169,9 @@ def _product(
         last=rank - 1,
         **_window_text(rank),
         load_w=memory.load(problem.acc, "next_w", "v * LANES", tile.lanes),
-        locate=block(locate(problem.pixels, "flat"), 5),
+        rows_of=block(declare_rows(problem.pixels, "ROWS"), 3),
+        locate=block(keep_rows(problem.pixels, "flat", "r"), 4),
+        load_rows=block(load_rows(problem.pixels, "r"), 5),
         epilogue=block(finish(*finished), 7),
         epilogue_part=block(finish(*finished, "lanes"), 6),
     )

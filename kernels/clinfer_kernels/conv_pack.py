@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.conv_problem import Problem
+from clinfer_kernels.conv_problem import Problem, dense_input, problems_of
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Pack, Target, Tensor
+from clinfer_kernels.specs import ConvSpec
 from clinfer_kernels.template import fill
-from clinfer_kernels.types import compute
+from clinfer_kernels.types import compute, size_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,6 +164,32 @@ def _tap_address(rank: int) -> str:
         terms.append(f"({position}) * w_t{d}")
         rest = f"{rest} / taps{d}"
     return " + ".join(terms)
+
+
+@dataclass(frozen=True)
+class DenseInput:
+    """A spec whose input has unit stride along the channels and the dtype of the sums.
+
+    `launches` make it, `scratch` are the sizes of their buffers, `buffer` is where x lies.
+    """
+
+    spec: ConvSpec
+    buffer: tuple[str, int]
+    launches: tuple[Launch, ...] = ()
+    scratch: tuple[Dim, ...] = ()
+
+    @classmethod
+    def in_place(cls, spec: ConvSpec) -> DenseInput:
+        """The spec as it is."""
+        return cls(spec, ("in", 0))
+
+    @classmethod
+    def of(cls, spec: ConvSpec, target: Target) -> DenseInput:
+        """The spec on a copy of its input in the first scratch buffer."""
+        acc = problems_of(spec)[0].acc
+        launch = copy_input(spec.ins[0], acc, 0, target)
+        copied = dense_input(spec, acc)
+        return cls(copied, ("scratch", 0), (launch,), (copied.ins[0].size * size_of(acc),))
 
 
 def copy_input(x: Tensor, acc: str, scratch: int, target: Target) -> Launch:

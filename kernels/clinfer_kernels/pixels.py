@@ -86,6 +86,22 @@ def locate(pixels: Pixels, flat: str) -> list[str]:
     ]
 
 
+def declare_rows(pixels: Pixels, count: str) -> list[str]:
+    """Arrays that keep where the rows of `count` pixels begin."""
+    return [f"int {v.name}_rows[{count}];" for v in pixels.views]
+
+
+def keep_rows(pixels: Pixels, flat: str, number: str) -> list[str]:
+    """Statements that keep where the rows of the pixel numbered `flat` begin, at `number`."""
+    kept = (f"{v.name}_rows[{number}] = {v.name}_at;" for v in pixels.views)
+    return [*locate(pixels, flat), *kept]
+
+
+def load_rows(pixels: Pixels, number: str) -> list[str]:
+    """Statements that set x_at of every view to what was kept at `number`."""
+    return [f"const int {v.name}_at = {v.name}_rows[{number}];" for v in pixels.views]
+
+
 def finish(
     pixels: Pixels, epilogue: Expr, value: str, channel: str, width: int, count: str = ""
 ) -> list[str]:
@@ -98,7 +114,7 @@ def finish(
     for view in pixels.operands:
         lines.append(_operand(view, channel, width, count))
         names.append(f"v_{view.name}")
-    rendered = render(epilogue, names, width)
+    rendered = render(epilogue, names, width, prefix="z")
     lines += rendered.statements
     return [*lines, *store(pixels.outs[0], rendered.results[0], channel, width, count)]
 

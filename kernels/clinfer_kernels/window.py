@@ -158,6 +158,20 @@ def index(axis: int) -> str:
     return f"o{axis} * step{axis} + origin{axis}"
 
 
+def tap_indices(axes: Sequence[int]) -> list[str]:
+    """Statements that set jA, the index that tap tA of position oA reads; `continue` in padding."""
+    lines = []
+    for a in axes:
+        lines.append(f"const int j{a} = {index(a)} + t{a} * tap_step{a};")
+        lines.append(f"if ((uint)j{a} >= (uint)size{a}) continue;")
+    return lines
+
+
+def input_at(axes: Sequence[int]) -> str:
+    """Where x is at the batch index o0 and the indices jA."""
+    return " + ".join(["x_o", "o0 * x_s0", *(f"j{a} * x_s{a}" for a in axes)])
+
+
 def decode_taps(axes: Sequence[int], flat: str) -> list[str]:
     """Statements that set tA for `axes` from the flat tap number `flat`."""
     if not axes:

@@ -137,6 +137,11 @@ PLAIN = {
     "multiplier": Window(4, 8, (6, 6), (3, 3), groups=4),
     "1d": Window(5, 9, (20,), (3,), strides=(2,), pads=(1, 1), n=2),
     "3d": Window(3, 17, (5, 6, 7), (3, 2, 3), strides=(1, 2, 1), pads=(1, 0, 1, 1, 1, 1), n=2),
+    "depthwise": Window(19, 19, (9, 17), (3, 3), pads=(1, 1, 1, 1), groups=19, n=2),
+    "depthwise strided": Window(16, 16, (9, 17), (5, 5), (2, 2), (2, 1, 2, 2), groups=16),
+    "depthwise dilated": Window(24, 24, (8, 9), (3, 3), (1, 2), (2, 3, 2, 3), (2, 3), 24),
+    "depthwise 1d": Window(8, 8, (20,), (4,), pads=(3, 0), groups=8),
+    "depthwise 3d": Window(9, 9, (4, 5, 6), (3, 3, 3), pads=(1,) * 6, groups=9),
     "1x1x1": Window(7, 5, (3, 4, 5), (1, 1, 1)),
 }
 
@@ -219,6 +224,7 @@ TRANSPOSED = {
     "dilated": Window(3, 5, (5, 4), (3, 2), strides=(2, 1), dilations=(2, 3), pads=(1, 2, 0, 1)),
     "dilated like its stride": Window(4, 6, (4, 4), (3, 3), strides=(2, 2), dilations=(2, 2)),
     "grouped": Window(6, 9, (4, 4), (3, 3), groups=3, strides=(2, 2), n=2),
+    "depthwise": Window(9, 9, (4, 5), (4, 4), (2, 2), (1, 1, 1, 1), groups=9),
     "1d": Window(4, 7, (6,), (5,), strides=(3,), pads=(2, 1)),
     "3d": Window(2, 3, (2, 3, 2), (2, 3, 2), strides=(2, 1, 2)),
 }
