@@ -172,3 +172,22 @@ static $U touint_$T($T x) {
     const $M high = cvt_${M}_$T(x - 2147483648.0f) ^ (int)0x80000000;
     return as_$U(x < 2147483648.0f ? low : high);
 }
+
+//// edge
+// The index outside 0 .. m - 1 that repeats the border.
+static $T edge_$T($T i, $T m) { return clamp(i, 0, m - 1); }
+
+//// wrap
+// The index outside 0 .. m - 1 that repeats the whole.
+static $T wrap_$T($T i, $T m) {
+    const $T r = i % m;
+    return r < 0 ? r + m : r;
+}
+
+//// reflect
+// The index outside 0 .. m - 1 that mirrors at the border, which is not repeated.
+static $T reflect_$T($T i, $T m) {
+    const $T period = max(2 * (m - 1), 1);
+    const $T r = wrap_$T(i, period);
+    return r < m ? r : period - r;
+}

@@ -17,7 +17,7 @@ from clinfer_kernels.spec import Kernel, Target, Tensor
 
 FAMILIES = {
     "PointwiseSpec": "pointwise",
-    "IotaSpec": "movement",
+    "IotaSpec": "iota",
     "ReduceSpec": "reduce",
     "SoftmaxSpec": "softmax",
     "NormSpec": "norm",
@@ -28,7 +28,7 @@ FAMILIES = {
     "ResizeSpec": "resize",
     "GatherSpec": "gather",
     "ScatterSpec": "scatter",
-    "PadSpec": "movement",
+    "PadSpec": "pad",
     "ScanSpec": "scan",
     "TopKSpec": "topk",
 }

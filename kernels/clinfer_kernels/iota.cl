@@ -1,0 +1,15 @@
+// Work-item g makes elements g, g + G, g + 2 G, ... of the output (G: all work-items).
+$head
+$parameters)
+{
+    const int total = $total;
+    const $type start = $start;
+    const $type step = $step;
+    for (int flat = get_global_id(0); flat < total; flat += get_global_size(0)) {
+        int row = flat;
+$indices
+        const int y0_at = $y_at;
+        const $type value = ($type)(start + ($type)i$axis * step);
+        $store
+    }
+}

@@ -1,0 +1,19 @@
+// Work-item g makes elements g, g + G, g + 2 G, ... of the output (G: all work-items).
+$head
+$parameters)
+{
+    const int total = $total;
+$value
+    for (int flat = get_global_id(0); flat < total; flat += get_global_size(0)) {
+        int row = flat;
+$indices
+        const int y0_at = $y_at;
+$source
+        const int i = i$inner;
+        if (outside || i < $b || i >= $b + $m) {
+            $fill
+        } else {
+            $copy
+        }
+    }
+}
