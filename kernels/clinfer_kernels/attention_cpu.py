@@ -7,11 +7,11 @@ from string import Template
 
 from clinfer_kernels import memory
 from clinfer_kernels.attention_problem import Problem, bases, declare_tensors
-from clinfer_kernels.attention_text import mask_lines, read, seen
+from clinfer_kernels.attention_text import mask_lines, seen
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv, minimum
 from clinfer_kernels.matrix import Matrix
-from clinfer_kernels.matrix_text import element, widen
+from clinfer_kernels.matrix_text import element, read, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.template import block, fill

@@ -1,4 +1,4 @@
-"""Pieces of text that all attention schedules share: reading elements, masks, what a query sees."""
+"""Pieces of text that all attention schedules share: masks, and which keys a query sees."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from clinfer_kernels.attention_problem import Problem
 from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import element, widen
 from clinfer_kernels.types import compute, mask_type, vector
-
-
-def read(name: str, matrix: Matrix, row: str, col: str, acc: str) -> str:
-    """One element, widened to the dtype of the sums."""
-    return widen(memory.load(matrix.dtype, name, element(name, matrix, row, col)), matrix, acc)
 
 
 def seen(problem: Problem, end: str) -> str:

@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
+from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum, product
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix import Matrix, copied, distinct
 from clinfer_kernels.matrix_text import (
     bases,
-    col_stride,
     declare,
     declare_batch,
     element,
+    read_vector,
     suffix,
+    widen,
 )
 from clinfer_kernels.packing import MAX_GROUPS, Panels, Source, pack_panels, pack_rows
 from clinfer_kernels.signature import Signature
@@ -124,56 +125,55 @@ def partition(problem: Problem, tile: CpuTile, target: Target) -> Partition:
     )
 
 
+@dataclass(frozen=True)
+class Operand:
+    """A matrix and the buffer it is read from: `kind` and `index` as in `Arg`."""
+
+    matrix: Matrix
+    kind: str
+    index: int
+
+
 def emit_cpu(problem: Problem, tile: CpuTile, target: Target) -> Kernel:
     """The launches: copies where the tile asks for them, then the product."""
     launches: list[Launch] = []
     scratch: list[Dim] = []
-    packs: tuple[Pack, ...] = ()
-    a = problem.a
-    b = problem.b
-    a_from = ("in", 0)
-    b_from = ("in", 1)
+    packs: list[Pack] = []
+    a = Operand(problem.a, "in", 0)
+    b = Operand(problem.b, "in", 1)
     if tile.a == "copied":
-        source = Source(a, 0, problem.batch, problem.m, problem.k)
+        each = problem.m * problem.k
+        source = Source(problem.a, 0, problem.batch, problem.m, problem.k)
         launches.append(pack_rows(source, problem.acc, tile.lanes, len(scratch), target))
-        a_from = ("scratch", len(scratch))
-        a = copied(a, problem.batch, problem.acc, problem.m * problem.k, problem.k)
-        scratch.append(_bytes(a, problem, problem.m * problem.k))
+        dense = copied(problem.a, problem.batch, problem.acc, each, problem.k)
+        a = Operand(dense, "scratch", len(scratch))
+        scratch.append(_bytes(problem.a, problem, each))
     if tile.b != "strided":
         panels = Panels(problem.acc, tile.cols)
-        elements = panels.elements(problem.k, problem.n)
-        source = Source(b, 1, problem.batch, problem.k, problem.n)
-        b = copied(b, problem.batch, problem.acc, elements, 0)
+        each = panels.elements(problem.k, problem.n)
+        source = Source(problem.b, 1, problem.batch, problem.k, problem.n)
+        packed = copied(problem.b, problem.batch, problem.acc, each, 0)
         if tile.b == "packed":
-            packs = (Pack(1, panels.key, panels.pack),)
+            packs.append(Pack(1, panels.key, panels.pack))
+            b = Operand(packed, "in", 1)
         else:
             launches.append(pack_panels(source, panels, tile.lanes, len(scratch), target))
-            b_from = ("scratch", len(scratch))
-            scratch.append(_bytes(b, problem, elements))
-    launches.append(_product(problem, tile, target, a, b, a_from, b_from))
-    return Kernel(tuple(launches), tuple(scratch), packs, problem.flops)
+            b = Operand(packed, "scratch", len(scratch))
+            scratch.append(_bytes(problem.b, problem, each))
+    launches.append(_product(problem, tile, target, a, b))
+    return Kernel(tuple(launches), tuple(scratch), tuple(packs), problem.flops)
 
 
 def _bytes(matrix: Matrix, problem: Problem, each: Dim) -> Dim:
-    total = each * size_of(matrix.dtype)
-    for size in distinct(matrix, problem.batch):
-        total = total * size
-    return total
+    """Bytes of a copy of `each` elements per distinct matrix."""
+    return each * size_of(problem.acc) * product(distinct(matrix, problem.batch))
 
 
-def _product(
-    problem: Problem,
-    tile: CpuTile,
-    target: Target,
-    a: Matrix,
-    b: Matrix,
-    a_from: tuple[str, int],
-    b_from: tuple[str, int],
-) -> Launch:
+def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Operand) -> Launch:
     cut = partition(problem, tile, target)
     signature = Signature()
-    declare(signature, "a", a, *a_from)
-    declare(signature, "b", b, *b_from)
+    declare(signature, "a", a.matrix, a.kind, a.index)
+    declare(signature, "b", b.matrix, b.kind, b.index)
     declare_epilogue(signature, problem)
     declare_batch(signature, problem.batch)
     for name, value in (
@@ -187,7 +187,8 @@ def _product(
         ("tasks", cut.tasks),
     ):
         signature.scalar(name, value)
-    entry = f"matmul_{tile.rows}x{tile.cols}{'_b' if tile.b == 'strided' else ''}{suffix(a)}"
+    layout = "_strided" if tile.b == "strided" else ""
+    entry = f"matmul_{tile.rows}x{tile.cols}{layout}{suffix(a.matrix)}"
     names = ["a", "b", *tensors(problem)]
     text = fill(
         "matmul_cpu",
@@ -199,11 +200,11 @@ def _product(
         lanes=tile.lanes,
         vec=register(problem.acc, tile.lanes),
         acc_type=compute(problem.acc),
-        a_type=storage(a.dtype),
+        a_type=storage(a.matrix.dtype),
         batch=block(bases(names, len(problem.batch)), 2),
-        panel=block(_panel(b, tile), 4),
-        load_a=_load_a(a, problem),
-        load_b=block(_load_b(b, tile, problem), 6),
+        panel=block(_panel(b.matrix, tile), 4),
+        load_a=_load_a(a.matrix, problem),
+        load_b=block(_load_b(b.matrix, tile, problem), 6),
         epilogue=block(store_lines(problem, tile.lanes), 5),
     )
     return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
@@ -217,25 +218,17 @@ def _panel(b: Matrix, tile: CpuTile) -> list[str]:
 
 def _load_a(a: Matrix, problem: Problem) -> str:
     index = {"0": "0", "1": "k", "col": "(long)k * a_col"}[a.col_kind]
-    value = memory.load(a.dtype, "a_rows[r]", index)
-    return memory.convert(value, compute(problem.acc), compute(a.dtype), 1)
+    return widen(memory.load(a.dtype, "a_rows[r]", index), a, problem.acc)
 
 
 def _load_b(b: Matrix, tile: CpuTile, problem: Problem) -> list[str]:
-    types = (compute(problem.acc), compute(b.dtype), tile.lanes)
     if tile.b != "strided":
         value = memory.load(b.dtype, "panel", "k * COLS + v * LANES", tile.lanes)
-        return [f"y[v] = {memory.convert(value, *types)};"]
-    stride = col_stride("b", b)
-    whole = memory.convert(memory.load(b.dtype, "b", "at", tile.lanes, stride), *types)
-    part = memory.load_part(b.dtype, "b", "at", tile.lanes, "lanes", stride)
+        return [f"y[v] = {widen(value, b, problem.acc, tile.lanes)};"]
     return [
         "const int j = col + v * LANES;",
         "const int lanes = N - j;",
         f"const long at = {element('b', b, 'k', 'j')};",
-        "if (lanes >= LANES) {",
-        f"    y[v] = {whole};",
-        "} else {",
-        f"    y[v] = {memory.convert(part, *types)};",
-        "}",
+        read_vector("stored", "b", b, "at", tile.lanes),
+        f"y[v] = {widen('stored', b, problem.acc, tile.lanes)};",
     ]

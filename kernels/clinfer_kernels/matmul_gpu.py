@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
@@ -19,7 +18,7 @@ from clinfer_kernels.matrix_text import (
     bases,
     declare,
     declare_batch,
-    element,
+    read,
     suffix,
 )
 from clinfer_kernels.signature import Signature
@@ -190,15 +189,10 @@ def _launch(
         parameters=signature.text,
         acc_type=compute(problem.acc),
         batch=block(bases(names, len(problem.batch)), 2),
-        load_a=_element_of("a", problem.a, "i", "k", problem.acc),
-        load_b=_element_of("b", problem.b, "k", "j", problem.acc),
+        load_a=read("a", problem.a, "i", "k", problem.acc),
+        load_b=read("b", problem.b, "k", "j", problem.acc),
         **parts,
     )
     groups = minimum(dict(sizes)["tasks"], _GLOBAL_LIMIT // local_size[0])
     global_size = (groups * local_size[0], *local_size[1:])
     return Launch(entry, text, signature.args, global_size, local_size)
-
-
-def _element_of(name: str, matrix: Matrix, row: str, col: str, acc: str) -> str:
-    value = memory.load(matrix.dtype, name, element(name, matrix, row, col))
-    return memory.convert(value, compute(acc), compute(matrix.dtype), 1)

@@ -81,6 +81,11 @@ def widen(value: str, matrix: Matrix, acc: str, width: int = 1) -> str:
     return memory.convert(value, compute(acc), compute(matrix.dtype), width)
 
 
+def read(name: str, matrix: Matrix, row: str, col: str, acc: str) -> str:
+    """One element as a value of the dtype `acc`."""
+    return widen(memory.load(matrix.dtype, name, element(name, matrix, row, col)), matrix, acc)
+
+
 def read_vector(target: str, name: str, matrix: Matrix, at: str, width: int) -> str:
     """The statement declaring `target`: up to `width` values of a row; `lanes` of them exist."""
     stride = col_stride(name, matrix)
