@@ -1,0 +1,20 @@
+// A work-item owns whole lines of updates (all that can hit the same output elements) and applies
+// them in order, so that duplicates give the sequential result without atomics.
+//
+//     elements   a line runs along the axis: t = 0, 1, ... of updates[i..., t, ...]
+//     nd         a line runs over all index tuples, for one place behind them
+//
+//     y0[y0_at(i0, i1, ...) + sum over c of index_c * a_c] = combine(y0[...], x2[x2_at + ...])
+//
+// Indices are counted from the end of their axis where negative; those outside are left out.
+$head
+$parameters)
+{
+    const int lines = $lines;
+    for (int line = get_global_id(0); line < lines; line += get_global_size(0)) {
+        int flat = line;
+$indices
+$bases
+$loops
+    }
+}

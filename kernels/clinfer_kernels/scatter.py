@@ -1,0 +1,185 @@
+"""ScatterElements and ScatterND: a copy of the data, then updates at places read from indices.
+
+Both are lines of updates that are independent of each other: for ScatterElements the lines along
+the axis, since an index only changes the position along it; for ScatterND the same place behind
+every index tuple. A line is applied in order by one work-item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clinfer_kernels import memory, pointwise
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.dims import Dim, ceildiv, minimum, product
+from clinfer_kernels.expr import Builder, Expr, identity
+from clinfer_kernels.nest import address, count_text, decode
+from clinfer_kernels.render import render
+from clinfer_kernels.rows import inside, nested
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Kernel, Launch, Target, Tensor
+from clinfer_kernels.specs import PointwiseSpec, ScatterSpec
+from clinfer_kernels.template import block, fill
+from clinfer_kernels.types import register
+
+_COMBINE = {"none": None, "add": "add", "mul": "mul", "max": "max", "min": "min"}
+
+
+@dataclass(frozen=True)
+class ScatterTile:
+    """local: work-items of a work-group. grain: updates for which one more work-item is worth it.
+    waves: work-groups per compute unit at most."""
+
+    local: int
+    grain: int
+    waves: int
+
+
+@dataclass(frozen=True)
+class Component:
+    """One entry of an index tuple: where it lies from x1's element, and the axis it selects."""
+
+    at: Dim
+    size: Dim
+    stride: Dim
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Lines (sizes and strides of x1, x2, y0 along them), steps of a line, and index components."""
+
+    lines: tuple[tuple[Dim, Dim, Dim, Dim], ...]
+    steps: tuple[tuple[Dim, Dim, Dim], ...]
+    components: tuple[Component, ...]
+
+    @property
+    def count(self) -> Dim:
+        return product(line[0] for line in self.lines)
+
+    @property
+    def length(self) -> Dim:
+        return product(step[0] for step in self.steps)
+
+
+def candidates(spec: ScatterSpec, target: Target) -> tuple[ScatterTile, ...]:
+    """The tiles that can run `spec`, the best first."""
+    if target.cls == "gpu":
+        return (ScatterTile(min(target.max_work_group, 64), 1, 64),)
+    return (ScatterTile(1, 4096, 8),)
+
+
+def emit(spec: ScatterSpec, tile: ScatterTile, target: Target) -> Kernel:
+    """The kernel of `spec`: the copy, then the updates."""
+    data = spec.ins[0]
+    copy_spec = PointwiseSpec(identity(data.dtype), (data,), spec.outs)
+    copy = pointwise.emit(copy_spec, pointwise.candidates(copy_spec, target)[0], target)
+    problem = _elements(spec) if spec.kind == "elements" else _tuples(spec)
+    signature = _signature(spec, problem)
+    name = f"scatter_{spec.kind}_{spec.reduction}_r{len(problem.lines)}{len(problem.steps)}"
+    loops = range(len(problem.lines))
+    text = fill(
+        "scatter",
+        target,
+        head=kernel_head(name, (tile.local,)),
+        parameters=signature.text,
+        lines=count_text(loops),
+        indices=block([*(f"int i{k};" for k in loops), *decode(loops, "flat")], 2),
+        bases=block([f"const int {v}_at = {address(v, loops)};" for v in ("x1", "x2", "y0")], 2),
+        loops=block(nested(len(problem.steps), _update(spec, problem)), 2),
+    )
+    most = tile.waves * target.compute_units
+    worth = ceildiv(problem.count * problem.length, tile.grain * tile.local)
+    needed = ceildiv(problem.count, tile.local)
+    groups = minimum(minimum(needed, worth), most)
+    launch = Launch(name, text, signature.args, (groups * tile.local,), (tile.local,))
+    return Kernel((*copy.launches, launch))
+
+
+def _elements(spec: ScatterSpec) -> Problem:
+    """Lines along the axis; one index each update."""
+    data, indices, updates = spec.ins
+    out, axis = spec.outs[0], spec.axis
+    lines = tuple(
+        (indices.shape[d], indices.strides[d], updates.strides[d], out.strides[d])
+        for d in range(indices.rank)
+        if d != axis
+    )
+    step = (indices.shape[axis], indices.strides[axis], updates.strides[axis])
+    return Problem(lines, (step,), (Component(0, data.shape[axis], out.strides[axis]),))
+
+
+def _tuples(spec: ScatterSpec) -> Problem:
+    """Lines over the index tuples, one for every place behind the indexed axes."""
+    data, indices, updates = spec.ins
+    out = spec.outs[0]
+    count = indices.shape[-1]
+    if not isinstance(count, int):
+        raise ValueError("ScatterND: the last dimension of the indices must have a known size")
+    tuples = indices.rank - 1
+    lines = tuple(
+        (out.shape[d], 0, updates.strides[tuples + d - count], out.strides[d])
+        for d in range(count, out.rank)
+    )
+    steps = tuple((indices.shape[d], indices.strides[d], updates.strides[d]) for d in range(tuples))
+    components = tuple(
+        Component(c * indices.strides[-1], data.shape[c], out.strides[c]) for c in range(count)
+    )
+    return Problem(lines, steps, components)
+
+
+def _signature(spec: ScatterSpec, problem: Problem) -> Signature:
+    signature = Signature()
+    views: list[tuple[str, str, int, Tensor]] = [
+        ("x1", "in", 1, spec.ins[1]),
+        ("x2", "in", 2, spec.ins[2]),
+        ("y0", "out", 0, spec.outs[0]),
+    ]
+    for name, kind, index, tensor in views:
+        signature.buffer(kind, index, tensor.dtype, name)
+    for number, line in enumerate(problem.lines):
+        signature.scalar(f"n{number}", line[0])
+    for number, step in enumerate(problem.steps):
+        signature.scalar(f"m{number}", step[0])
+    for place, (name, _, _, tensor) in enumerate(views):
+        signature.scalar(f"{name}_o", tensor.offset)
+        for number, line in enumerate(problem.lines):
+            signature.scalar(f"{name}_s{number}", line[1 + place])
+        if name != "y0":
+            for number, step in enumerate(problem.steps):
+                signature.scalar(f"{name}_t{number}", step[1 + place])
+    for number, component in enumerate(problem.components):
+        signature.scalar(f"c{number}", component.at)
+        signature.scalar(f"d{number}", component.size)
+        signature.scalar(f"a{number}", component.stride)
+    return signature
+
+
+def _update(spec: ScatterSpec, problem: Problem) -> list[str]:
+    """Statements for update (r0, r1, ...) of the line."""
+    dtype = spec.outs[0].dtype
+    steps = range(len(problem.steps))
+    lines = [
+        f"const int {v}_row = {' + '.join([f'{v}_at', *(f'r{k} * {v}_t{k}' for k in steps)])};"
+        for v in ("x1", "x2")
+    ]
+    numbers = range(len(problem.components))
+    for k in numbers:
+        lines.append(f"int p{k} = (int)x1[x1_row + c{k}];")
+        lines.append(f"p{k} = p{k} < 0 ? p{k} + d{k} : p{k};")
+    valid = " && ".join(f"p{k} >= 0 && p{k} < d{k}" for k in numbers) or "true"
+    place = " + ".join(["y0_at", *(f"p{k} * a{k}" for k in numbers)])
+    expr = _combination(spec.reduction, dtype)
+    rendered = render(expr, ["old", "update"])
+    body = [f"const int place = {place};"]
+    body.append(f"const {register(dtype)} update = {memory.load(dtype, 'x2', 'x2_row')};")
+    if spec.reduction != "none":
+        body.append(f"const {register(dtype)} old = {memory.load(dtype, 'y0', 'place')};")
+    body += [*rendered.statements, memory.store(dtype, rendered.results[0], "y0", "place")]
+    return [*lines, f"if ({valid}) {{", *inside(body), "}"]
+
+
+def _combination(reduction: str, dtype: str) -> Expr:
+    """(old, update) -> new."""
+    builder = Builder((dtype, dtype))
+    operation = _COMBINE[reduction]
+    return builder.build(builder.op(operation, 0, 1) if operation else 1)
