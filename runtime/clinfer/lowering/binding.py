@@ -62,9 +62,11 @@ def bind_inputs(plan: Plan, shapes: Sequence[tuple[int, ...] | None]) -> Sizes:
             _bind_port(port, port.shape, shape, values)
     sizes = Sizes(values)
     for port, shape in zip(plan.inputs, shapes, strict=True):
-        for dim, found in zip(port.shape or (), shape or (), strict=True):
+        if port.shape is None or shape is None:
+            continue
+        for dim, found in zip(port.shape, shape, strict=True):
             if sizes(dim) != found:
-                raise _shape_error(port, shape or (), f"{dim} is {sizes(dim)} here")
+                raise _shape_error(port, shape, f"{dim} is {sizes(dim)} here")
     check_constraints(plan, sizes)
     return sizes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinfer.dtypes import DEVICE_DTYPES
@@ -31,6 +31,7 @@ from clinfer.lowering.plan import (
     Step,
 )
 from clinfer.lowering.table import rules
+from clinfer_kernels.dims import symbols
 from clinfer_kernels.spec import Arg, Target
 
 _VIEW_OPERATORS = frozenset({"Reshape", "Transpose", "Slice", "Expand", "Identity"})
@@ -46,15 +47,23 @@ def lower(graph: Graph, target: Target, choose: Chooser) -> Plan:
     ctx.joins.update(_joins(graph))
     inputs = [_input(ctx, value) for value in graph.inputs]
     table = rules()
+    known = _symbols(graph.inputs)
     for node in graph.nodes:
-        _lower_node(ctx, node, table.get(node.kind))
+        _lower_node(ctx, node, table.get(node.kind), known)
+        known |= _symbols(node.outputs)
     outputs = [_output(ctx, value) for value in graph.outputs]
     return _Assembler(ctx).plan(inputs, outputs)
 
 
-def _lower_node(ctx: Lowering, node: Node, rule: Callable[[Lowering, Node], None] | None) -> None:
+def _lower_node(
+    ctx: Lowering, node: Node, rule: Callable[[Lowering, Node], None] | None, known: set[str]
+) -> None:
+    """`known` holds the symbols bound before the node runs."""
     if rule is None:
         ctx.host(node, f"{node.kind} has no kernel")
+        return
+    if not _symbols(node.outputs) <= known:
+        ctx.host(node, "the size of its result is known only when it has run")
         return
     before = len(ctx.steps)
     try:
@@ -64,6 +73,12 @@ def _lower_node(ctx: Lowering, node: Node, rule: Callable[[Lowering, Node], None
             raise
         del ctx.steps[before:]
         ctx.host(node, str(reason))
+
+
+def _symbols(values: Iterable[Value | None]) -> set[str]:
+    """The symbols in the values' shapes."""
+    shapes = (v.shape for v in values if v is not None and v.shape is not None)
+    return {name for shape in shapes for dim in shape for name in symbols(dim)}
 
 
 def _joins(graph: Graph) -> dict[Value, Node]:
