@@ -11,8 +11,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from clinfer.cli.parser import make_parser
     from clinfer.errors import ClinferError
 
-    arguments = make_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = make_parser().parse_args(given)
     try:
+        device = getattr(arguments, "device", None) or ""
+        if device.lower().startswith("intel:"):
+            from clinfer.cli.simulated import run_simulated
+
+            return run_simulated(given, device)
         code: int = arguments.run(arguments)
         return code
     except ClinferError as error:

@@ -1,0 +1,32 @@
+"""Commands for a GPU that is not in the machine: run again in a process that sees it simulated."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from clinfer.errors import DeviceError
+
+_ALLOWED = ("warm", "verify", "explain", "devices")
+
+
+def run_simulated(arguments: Sequence[str], device: str) -> int:
+    """The command's exit code. Raises `DeviceError` for a command that would execute kernels."""
+    from clinfer.device.simulated import environment, product_of
+
+    product = product_of(device)
+    assert product is not None
+    if not arguments or arguments[0] not in _ALLOWED:
+        raise DeviceError(
+            f"{device} is simulated and executes nothing; it is for {', '.join(_ALLOWED)}"
+        )
+    replaced = ["GPU" if a == device else a for a in arguments]
+    replaced = ["--device=GPU" if a == f"--device={device}" else a for a in replaced]
+    with tempfile.TemporaryDirectory(prefix="clinfer-simulated-") as folder:
+        added = environment(product, Path(folder))
+        command = [sys.executable, "-m", "clinfer", *replaced]
+        return subprocess.run(command, env={**os.environ, **added}, check=False).returncode
