@@ -1,7 +1,7 @@
 """Old forms of operators as their newest ones, so that everything after the reader knows one form.
 
-A table: operator -> (version from which the new form is in force, rule). A rule changes its node in
-place and may put nodes around it. Types of the node's inputs are known when it runs.
+A table: operator -> version from which the new form is in force, and a rule. A rule changes its
+node in place and may put nodes around it. Types of the node's inputs are known when it runs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from clinfer.graph.shapes import infer_node
 
 @dataclass(frozen=True)
 class Upgrade:
-    """`rule` applies below `version` and makes a node of `version`."""
+    """`rule` applies below version `below`; what it makes is of version `to`, by default that."""
 
-    version: int
+    below: int
     rule: Callable[[Change], None]
+    to: int = 0
 
 
 class Change:
@@ -62,11 +63,11 @@ def upgrade_node(graph: Graph, node: Node) -> list[Node]:
     """The nodes that stand for `node` in the newest form; often itself alone."""
     entry = UPGRADES.get(node.kind)
     node.attrs.pop("consumed_inputs", None)
-    if entry is None or node.version >= entry.version:
+    if entry is None or node.version >= entry.below:
         return [node]
     change = Change(graph, node)
     entry.rule(change)
-    node.version = max(node.version, 13) if node.op == "Resize" else entry.version
+    node.version = max(node.version, entry.to or entry.below)
     return change.made
 
 
@@ -262,6 +263,7 @@ def _prelu(change: Change) -> None:
         change.graph.set_input(node, 1, change.before("Unsqueeze", [slope, axes]))
 
 
+_EVER = 1 << 30  # empty tensors for absent inputs are still legal
 _ALIGNED = "Add Sub Mul Div Pow And Or Xor Equal Greater Less"
 _REDUCED = "Mean Max Min Prod SumSquare L1 L2 LogSum LogSumExp"
 
@@ -280,7 +282,7 @@ UPGRADES: dict[str, Upgrade] = {
     "Dropout": Upgrade(12, _dropout),
     "BatchNormalization": Upgrade(14, _batch_norm),
     "Upsample": Upgrade(13, _upsample),
-    "Resize": Upgrade(99, _resize),
+    "Resize": Upgrade(_EVER, _resize, to=13),
     "Scatter": Upgrade(13, _scatter),
     "RoiAlign": Upgrade(16, _roi_align),
     "GridSample": Upgrade(20, _grid_sample),
