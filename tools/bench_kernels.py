@@ -16,8 +16,9 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from string import Template
 from time import perf_counter
 from typing import Any
 
@@ -192,29 +193,33 @@ def ort_runner(case: Case) -> Callable[[], object] | None:
 _PEAK = """__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void peak(__global float* out, const int rounds)
 {
-    const float8 x = out[0];
-    float8 acc[14];
+    const $vec x = out[0];
+    $vec acc[14];
     #pragma unroll
     for (int i = 0; i < 14; ++i) acc[i] = out[i];
     for (int n = 0; n < rounds; ++n) {
         #pragma unroll
         for (int i = 0; i < 14; ++i) acc[i] = acc[i] * x + x;
     }
-    float8 sum = 0;
+    $vec sum = 0;
     #pragma unroll
     for (int i = 0; i < 14; ++i) sum += acc[i];
-    out[get_global_id(0)] = sum.s0 + sum.s1 + sum.s2 + sum.s3 + sum.s4 + sum.s5 + sum.s6 + sum.s7;
+    float total = 0;
+    for (int lane = 0; lane < $lanes; ++lane) total += ((const float*)&sum)[lane];
+    out[get_global_id(0)] = total;
 }
 """
 _PEAK_ROUNDS = 20000
 _PEAK_GROUPS = 256
 
 
-def peak_kernel() -> Kernel:
+def peak_kernel(target: Target) -> Kernel:
     """Fourteen independent chains of multiply and add per work-item."""
+    lanes = max(8, target.vector_width)
+    source = Template(_PEAK).substitute(vec=f"float{lanes}", lanes=lanes)
     args = (Arg("out", 0), Arg("scalar", value=_PEAK_ROUNDS))
-    flops = 2 * 8 * 14 * _PEAK_ROUNDS * _PEAK_GROUPS
-    return Kernel((Launch("peak", _PEAK, args, (_PEAK_GROUPS,), (1,)),), flops=flops)
+    flops = 2 * lanes * 14 * _PEAK_ROUNDS * _PEAK_GROUPS
+    return Kernel((Launch("peak", source, args, (_PEAK_GROUPS,), (1,)),), flops=flops)
 
 
 def rate(kernel: Kernel, ins: tuple[Array, ...], shape: tuple[int, ...], batch: int) -> float:
@@ -247,7 +252,7 @@ def measure(case: Case, target: Target, every: bool) -> Iterator[Line]:
             numpy_rate = max(numpy_rate, flops / seconds_of(case.numpy) / 1e9)
             if ort is not None:
                 ort_rate = max(ort_rate, flops / seconds_of(ort) / 1e9)
-            peak = max(peak, rate(peak_kernel(), (), (_PEAK_GROUPS,), 1))
+            peak = max(peak, rate(peak_kernel(target), (), (_PEAK_GROUPS,), 1))
         yield Line(
             case.name,
             str(tile),
@@ -265,15 +270,19 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="", help="part of the cases' names")
     parser.add_argument("--all", action="store_true", help="every candidate, not only the best")
     parser.add_argument("--cls", choices=sorted(TARGETS), default="cpu", help="class of schedules")
+    parser.add_argument("--lanes", type=int, help="float32 lanes of a vector register (CPU)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
+    target = TARGETS[options.cls]
+    if options.lanes:
+        target = replace(target, vector_width=options.lanes)
     if not options.json:
         print(session().device.name.strip())
         print(f"{'case':44} {'GFLOP/s':>8} {'of peak':>8} {'x NumPy':>8} {'x ORT':>8}")
     for case in cases():
         if options.name not in case.name:
             continue
-        for line in measure(case, TARGETS[options.cls], options.all):
+        for line in measure(case, target, options.all):
             if options.json:
                 print(json.dumps(asdict(line)), flush=True)
                 continue

@@ -46,7 +46,7 @@ class CpuTile:
     a: str = "strided"  # "strided" | "copied"
     row_groups: int = 8
     panels: int = 4
-    tasks: int = 8
+    tasks: int = 24
 
     @property
     def cols(self) -> int:
@@ -57,17 +57,19 @@ class CpuTile:
 def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTile, ...]:
     """The best guess first, then other cuts into tasks (of one text), a plain tile last.
 
-    With 32 vector registers a tile has 24 accumulators, with 16 registers 12; known few rows are
-    cut evenly, and one or two get wider tiles, for enough independent sums. Few rows do not pay
-    for packing B; reading A in place pays where it is contiguous along K and already has the dtype
-    of the sums, or is read for few columns only.
+    With 32 vector registers a tile has 16 accumulators, with 16 registers 12: eight hide the
+    latency of multiply-add, more reuse B more but leave more rows empty at the end. Known few rows
+    are cut evenly, and one or two get wider tiles, for enough independent sums. Few rows do not
+    pay for packing B; reading A in place pays where it is contiguous along K and already has the
+    dtype of the sums, or is read for few columns only.
     """
+    wide = target.vector_width >= 16
     lanes = max(2, min(16, target.vector_width * 4 // size_of(problem.acc)))
-    rows = _even_rows(problem.m, 12 if target.vector_width >= 16 else 6)
+    rows = _even_rows(problem.m, 8 if wide else 6)
     vecs = 4 if rows <= 2 else 2
     b = "packed" if constant_b and not any(problem.b.batch) else _b_source(problem)
     a = "copied" if _copies_a(problem) else "strided"
-    best = CpuTile(rows, vecs, lanes, b, a)
+    best = CpuTile(rows, vecs, lanes, b, a, row_groups=12 if wide else 8)
     cuts = ((16, 4), (4, 8), (24, 1), (2, 16))
     return (
         best,
