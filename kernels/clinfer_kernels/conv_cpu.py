@@ -59,8 +59,8 @@ class CpuTile:
 def cpu_tile(spec: ConvSpec, target: Target) -> CpuTile:
     """The best guess for `spec`."""
     problem = problems_of(spec)[0]
-    wide = target.vector_width >= 16 and target.dialect != "pocl"
-    lanes = (16 if wide else 8) * 4 // max(4, size_of(problem.acc))
+    wide = target.vector_width >= 16
+    lanes = max(2, min(16, target.vector_width) * 4 // max(4, size_of(problem.acc)))
     x = spec.ins[0]
     in_place = x.dtype == problem.acc and x.strides[-1] == 1
     return CpuTile(
