@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from string import Template
 
 from clinfer_kernels import memory
 from clinfer_kernels.attention_problem import Problem, bases, declare_tensors
-from clinfer_kernels.attention_text import mask_lines, seen
+from clinfer_kernels.attention_text import exp_below, mask_lines, seen
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv, minimum
 from clinfer_kernels.matrix import Matrix
@@ -15,7 +14,7 @@ from clinfer_kernels.matrix_text import element, read, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import compute, compute_size, literal, mask_type, storage, vector
+from clinfer_kernels.types import compute, compute_size, literal, storage, vector
 
 MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 _ROOMS = (32, 64, 96, 128, 192, 256, 512)
@@ -97,7 +96,7 @@ def emit_lanes(problem: Problem, tile: LaneTile, target: Target) -> Kernel:
         element=value,
         k_type=storage(problem.k.dtype),
         v_type=storage(problem.v.dtype),
-        exp_below=_exp_below(acc, tile.lanes),
+        exp_below=exp_below(acc, tile.lanes),
         batch=block(bases(problem), 2),
         scale=literal(problem.scale, acc),
         seen=seen(problem, "(query0 + QUERIES < Sq ? query0 + QUERIES : Sq)"),
@@ -111,31 +110,6 @@ def emit_lanes(problem: Problem, tile: LaneTile, target: Target) -> Kernel:
     )
     launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
     return Kernel((launch,), flops=problem.flops)
-
-
-# e^x for x <= 0, or NaN. It stays at e^-87 from -87 on, where float32 runs out of normal numbers:
-# the others are slow on many processors. e^x = 2^n 2^f, n = round(x / ln 2), |f| <= 1/2; n is added
-# to the exponent. Relative error of the polynomial, a minimax fit: 9e-8.
-_EXP_BELOW = {
-    "float32": """static vec exp_below(vec x) {
-    const vec y = x < -87.0f ? (vec)(-87.0f) : x;
-    const vec shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are n
-    const vec f = y * 1.44269504f - (shifted - 12582912.0f);
-    vec e = f * 0.00132647273f + 0.00967151299f;
-    e = e * f + 0.0555073358f;
-    e = e * f + 0.240222424f;
-    e = e * f + 0.693147004f;
-    e = e * f + 1.0f;
-    return as_$V(as_$M(e) + (as_$M(shifted) << 23));
-}""",
-    "float64": "static vec exp_below(vec x) { return exp(x); }",
-}
-
-
-def _exp_below(acc: str, lanes: int) -> str:
-    value = compute(acc)
-    names = {"V": vector(value, lanes), "M": vector(mask_type(value), lanes)}
-    return Template(_EXP_BELOW[acc]).substitute(names)
 
 
 def _along(matrix: Matrix, pointer: str, index: str, acc: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clinfer_kernels.attention_cpu import MAX_GROUPS, head_room
 from clinfer_kernels.attention_problem import Problem, bases, declare_tensors
-from clinfer_kernels.attention_text import mask_lines, seen
+from clinfer_kernels.attention_text import exp_below, mask_lines, seen
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv, minimum
 from clinfer_kernels.matrix_text import element, read_vector, widen, write_vector
@@ -44,7 +44,6 @@ def emit_rows(problem: Problem, tile: RowTile, target: Target) -> Kernel:
     signature.scalar("chunks", chunks)
     signature.scalar("tasks", tasks)
     entry = f"attention_rows_{tile.vecs * width}"
-    lanes = [f"products.s{lane:x}" for lane in range(width)]
     text = fill(
         "attention_rows",
         target,
@@ -56,11 +55,13 @@ def emit_rows(problem: Problem, tile: RowTile, target: Target) -> Kernel:
         element=compute(acc),
         batch=block(bases(problem), 2),
         seen=seen(problem, "(i + 1)"),
-        dot=block(_dot(problem, width), 4),
-        sum=" + ".join(lanes) if width > 1 else "products",
+        dot=block(_dot(problem, width), 5),
+        exp_below=exp_below(acc, width),
+        sum=_sum("products", width),
+        total=_sum("total", width),
         scale=literal(problem.scale, acc),
-        mask=block(mask_lines(problem, 1), 3),
-        weigh=block(_weigh(problem, width), 4),
+        mask=block(mask_lines(problem, 1), 4),
+        weigh=block(_weigh(problem, width), 5),
         out_at=element("out", problem.out, "i", "d"),
         store=block(write_vector("result", "out", problem.out, "at", width), 3),
     )
@@ -84,5 +85,10 @@ def _weigh(problem: Problem, width: int) -> list[str]:
     return [
         f"const long v_index = {element('v', problem.v, 'j', 'd')};",
         read_vector("v_part", "v", problem.v, "v_index", width),
-        f"o[w] += e * {widen('v_part', problem.v, problem.acc, width)};",
+        f"o[w] += step[n] * {widen('v_part', problem.v, problem.acc, width)};",
     ]
+
+
+def _sum(name: str, width: int) -> str:
+    """The sum of a vector's lanes."""
+    return name if width == 1 else " + ".join(f"{name}.s{lane:x}" for lane in range(width))

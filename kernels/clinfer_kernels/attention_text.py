@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from string import Template
+
 from clinfer_kernels import memory
 from clinfer_kernels.attention_problem import Problem
 from clinfer_kernels.matrix import Matrix
@@ -53,3 +55,29 @@ def _mask_tensor(matrix: Matrix, acc: str, width: int) -> list[str]:
     lanes = "int" if width == 1 else mask_type(compute(acc))
     kept = memory.convert("entry", lanes, "int", width)
     return [*lines, f"score = {kept} ? score : ({value})(-INFINITY);"]
+
+
+# e^x for x <= 0, or NaN. It stays at e^-87 from -87 on, where float32 runs out of normal numbers:
+# the others are slow on many processors. e^x = 2^n 2^f, n = round(x / ln 2), |f| <= 1/2; n is added
+# to the exponent. Relative error of the polynomial, a minimax fit: 9e-8.
+_EXP_BELOW = {
+    "float32": """static vec exp_below(vec x) {
+    const vec y = x < -87.0f ? (vec)(-87.0f) : x;
+    const vec shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are n
+    const vec f = y * 1.44269504f - (shifted - 12582912.0f);
+    vec e = f * 0.00132647273f + 0.00967151299f;
+    e = e * f + 0.0555073358f;
+    e = e * f + 0.240222424f;
+    e = e * f + 0.693147004f;
+    e = e * f + 1.0f;
+    return as_$V(as_$M(e) + (as_$M(shifted) << 23));
+}""",
+    "float64": "static vec exp_below(vec x) { return exp(x); }",
+}
+
+
+def exp_below(acc: str, lanes: int) -> str:
+    """The function of that name in a text with the type `vec`, `lanes` lanes of `acc`."""
+    value = compute(acc)
+    names = {"V": vector(value, lanes), "M": vector(mask_type(value), lanes)}
+    return Template(_EXP_BELOW[acc]).substitute(names)
