@@ -63,10 +63,15 @@ def _compare(sign: str) -> ScalarOp:
     return replace(_all(2, f"{{0}} {sign} {{1}}"), compares=True)
 
 
-def _shift(sign: str) -> ScalarOp:
-    """{a0}: the type's bits; shifting by as many or more gives 0."""
-    amount = "({1} & ({T})({a0} - 1))"
-    return _integer(f"{{1}} < ({{T}})({{a0}}) ? ({{T}})({{0}} {sign} {amount}) : ({{T}})(0)")
+def _shift(sign: str, signed_rest: str = "({T})(0)") -> ScalarOp:
+    """{a0}: the type's bits; shifting by as many, by more or by less than none leaves the rest."""
+    shifted = f"({{T}})({{0}} {sign} ({{1}} & ({{T}})({{a0}} - 1)))"
+    inside = "{1} < ({T})({a0})"
+    return ScalarOp(
+        2,
+        i=f"{{1}} >= ({{T}})(0) && {inside} ? {shifted} : ({signed_rest})",
+        u=f"{inside} ? {shifted} : ({{T}})(0)",
+    )
 
 
 SCALAR_OPS: dict[str, ScalarOp] = {
@@ -144,7 +149,7 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "bit_xor": _integer("{0} ^ {1}"),
     "bit_not": _integer("~{0}", 1),
     "shl": _shift("<<"),
-    "shr": _shift(">>"),
+    "shr": _shift(">>", "{0} < ({T})(0) ? ({T})(-1) : ({T})(0)"),
 }
 
 # `const` (attrs: the value) and `cast` (to the line's dtype) are rendered by `render` itself.

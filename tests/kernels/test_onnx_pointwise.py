@@ -178,6 +178,9 @@ def test_shifts(direction: str) -> None:
     for dtype in ("uint8", "uint32", "uint64"):
         case = ("BitShift", {"direction": direction})
         check([case], [integers(8, dtype), integers(9, dtype, 0, 8)], "cpu")
+    for dtype in ("int8", "int32"):
+        case = ("BitShift", {"direction": direction})
+        check([case], [integers(8, dtype, -99, 99), integers(9, dtype, -3, 40)], "cpu")
 
 
 @pytest.mark.parametrize("cls", TARGETS)
