@@ -31,6 +31,7 @@ import ml_dtypes
 import numpy as np
 import pyopencl as cl
 
+from clinfer.device.pocl_cpu import name_a_known_processor
 from clinfer_kernels.dims import evaluate
 from clinfer_kernels.spec import Arg, Kernel, Launch, Target, Tensor
 
@@ -79,6 +80,8 @@ def session() -> Session:
     platforms = [p for p in cl.get_platforms() if wanted in p.name]
     assert platforms, f"no OpenCL platform named like '{wanted}'; install pocl-binary-distribution"
     device = platforms[0].get_devices()[0]
+    if "Portable" in platforms[0].name:
+        name_a_known_processor(device.int_ptr)
     context = cl.Context([device])
     return Session(context, cl.CommandQueue(context), device)
 
