@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Graph, Node, Value
-from clinfer.graph.reference import HostOp
-from clinfer.graph.schemas import newest_opset, to_proto
 from clinfer_kernels.dims import Expr as DimExpr
 from clinfer_kernels.dims import Sym, evaluate
-from clinfer_kernels.expr import Expr, Line
+from passes.expressions import erf, run_expr
+from passes.references import onnx_op, reference
 
 Array = np.ndarray[Any, Any]
 
@@ -85,139 +83,6 @@ class Interpreter:
             return reference(node, inputs)
         result = rule(self, node, inputs)
         return result if isinstance(result, list) else [result]
-
-
-def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
-    """An ONNX operator through onnx's reference implementation."""
-    from onnx.reference import ReferenceEvaluator
-
-    assert node.domain != "clinfer", f"{node} has no rule here"
-    if node.proto is not None:
-        return list(HostOp.from_node(node, {"": node.version}).run(list(inputs)))
-    if node.op == "ConvTranspose":
-        return _by_onnxruntime(node, inputs)
-    names = ["" if v is None else f"i{i}" for i, v in enumerate(inputs)]
-    outputs = ["" if v is None else f"o{i}" for i, v in enumerate(node.outputs)]
-    proto = to_proto(node, names, outputs)
-    evaluator = ReferenceEvaluator(proto, opsets={"": node.version or newest_opset()})
-    found = iter(evaluator.run(None, {n: v for n, v in zip(names, inputs, strict=True) if n}))
-    return [next(found) if name else None for name in outputs]
-
-
-def _by_onnxruntime(node: Node, inputs: Sequence[Any]) -> list[Any]:
-    """Operators that the reference implementation gets wrong (groups, `output_shape`)."""
-    from onnx import helper, numpy_helper
-    from onnxruntime import InferenceSession
-
-    names = [f"i{i}" for i in range(len(inputs))]
-    tensors = [numpy_helper.from_array(v, n) for v, n in zip(inputs, names, strict=True)]
-    result = helper.make_empty_tensor_value_info("o0")
-    graph = helper.make_graph([to_proto(node, names, ["o0"])], "g", [], [result], tensors)
-    imports = [helper.make_opsetid("", 18)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
-    return list(InferenceSession(model.SerializeToString()).run(None, {}))
-
-
-def onnx_op(op: str, inputs: Sequence[Any], version: int, **attrs: Any) -> Any:
-    """One ONNX operator of one output."""
-    values = [None if v is None else Value("i") for v in inputs]
-    return reference(Node(op, values, [Value("o")], attrs, version=version), inputs)[0]
-
-
-# -- expressions -------------------------------------------------------------------------------
-
-
-def run_expr(expr: Expr, operands: Sequence[Array]) -> Array:
-    """The expression's first output; 16-bit floats are widened and rounded once, at the end."""
-    values = [_wide(v) for v in operands]
-    for line in expr.lines:
-        values.append(_line(line, [values[a] for a in line.args]))
-    return values[expr.outputs[0]].astype(to_numpy(expr.output_dtypes[0]))
-
-
-def _wide(array: Array) -> Array:
-    short = array.dtype.name in ("float16", "bfloat16")
-    return array.astype(np.float32) if short else array
-
-
-def _line(line: Line, args: Sequence[Array]) -> Array:
-    dtype = _wide(np.empty(0, to_numpy(line.dtype))).dtype
-    if line.op == "const":
-        return np.array(line.attrs[0], dtype=dtype)
-    with np.errstate(all="ignore"):
-        if line.op == "cast":
-            return np.asarray(args[0]).astype(dtype)
-        return np.asarray(_SCALARS[line.op](*args, *line.attrs)).astype(dtype)
-
-
-@lru_cache(maxsize=1)
-def _erf() -> Callable[..., Any]:
-    return np.vectorize(math.erf, otypes=[np.float64])
-
-
-def _quotient(a: Array, b: Array) -> Array:
-    if a.dtype.kind == "f":
-        return a / b
-    return np.trunc(a.astype(np.float64) / b)
-
-
-def _shift(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Shifts by the dtype's width or more give 0."""
-
-    def apply(a: Array, b: Array, bits: int) -> Array:
-        return np.where(b < bits, function(a, np.minimum(b, bits - 1).astype(b.dtype)), 0)
-
-    return apply
-
-
-_TRIGONOMETRY = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
-_SCALARS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(np, name) for name in _TRIGONOMETRY},
-    **{f"a{name}": getattr(np, f"arc{name}") for name in _TRIGONOMETRY},
-    "bit_and": np.bitwise_and,
-    "bit_or": np.bitwise_or,
-    "bit_xor": np.bitwise_xor,
-    "bit_not": np.bitwise_not,
-    "shl": _shift(np.left_shift),
-    "shr": _shift(np.right_shift),
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": _quotient,
-    "fmod": np.fmod,
-    "mod": np.mod,
-    "neg": np.negative,
-    "abs": np.abs,
-    "sign": np.sign,
-    "min": np.minimum,
-    "max": np.maximum,
-    "min_with": lambda a, b: np.where(a < b, a, b),
-    "max_with": lambda a, b: np.where(a > b, a, b),
-    "pow": np.power,
-    "sqrt": np.sqrt,
-    "reciprocal": lambda a: 1 / a,
-    "exp": np.exp,
-    "log": np.log,
-    "softplus": lambda a: np.logaddexp(a, 0),
-    "erf": lambda a: _erf()(a),
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "round": np.rint,
-    "trunc": np.trunc,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "isnan": np.isnan,
-    "isinf": np.isinf,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-    "not": np.logical_not,
-    "where": np.where,
-}
 
 
 # -- operators -----------------------------------------------------------------------------------
@@ -431,7 +296,7 @@ def _attention(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
 def _gelu(x: Array, form: str) -> Array:
     wide = x.astype(np.float64)
     inner = np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3))
-    return (wide / 2 * (1 + (inner if form == "tanh" else _erf()(wide / np.sqrt(2))))).astype(
+    return (wide / 2 * (1 + (inner if form == "tanh" else erf()(wide / np.sqrt(2))))).astype(
         x.dtype
     )
 

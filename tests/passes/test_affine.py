@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinfer.passes.affine import Affine, Forms, least, settled
+from clinfer.passes.affine import Affine, least, settled
+from clinfer.passes.forms import Forms
+from clinfer.passes.query import positive_symbols
 from clinfer_kernels.dims import evaluate, maximum, minimum, sym
 from passes.interpreter import Interpreter
 from passes.passes_helpers import check, kinds, model, optimised, random
@@ -99,7 +101,7 @@ def test_what_is_not_affine_has_no_form(body, output):
     ],
 )
 def test_sizes_settle(dim, result):
-    assert settled(dim) == result
+    assert settled(dim, frozenset("bs")) == result
 
 
 @settings(deadline=None, max_examples=40)
@@ -107,7 +109,29 @@ def test_sizes_settle(dim, result):
 def test_settled_sizes_are_the_sizes(s, b):
     dim = maximum(S - minimum(B, S * B) + minimum(1, B) * 2, minimum(S, 3)) * (B % 4)
     values = {"s": s, "b": b}
-    assert evaluate(settled(dim), values) == evaluate(dim, values)
+    assert evaluate(settled(dim, frozenset("bs")), values) == evaluate(dim, values)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [
+        ((), ""),
+        ((B, 3), "b"),
+        ((B * S, 1), "bs"),
+        ((S + 1,), ""),
+        ((minimum(1, S), B + minimum(S, 2)), "s"),
+        ((S + minimum(1, S),), "s"),
+    ],
+)
+def test_symbols_that_elements_imply(shape, names):
+    assert positive_symbols(shape) == frozenset(names)
+
+
+def test_a_size_that_may_be_zero_decides_nothing():
+    body = "k = Equal(s, zero) l = Cast<to = 7>(k) y = Add(l, one)"
+    assert Forms().of(_graph(body, "int64[]").outputs[0]) is None
+    body = "k = GreaterOrEqual(s, zero) l = Cast<to = 7>(k) y = Add(l, one)"
+    assert Forms().of(_graph(body, "int64[]").outputs[0]) == Affine(2, ())
 
 
 def test_constants_are_examined():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from clinfer_kernels.dims import sym
+from clinfer_kernels.dims import evaluate, sym
 from passes.passes_helpers import check, kinds, model, optimised, random
 
 I = np.int64  # noqa: E741 - the dtype of shapes and axes
@@ -313,3 +313,12 @@ def test_strings_keep_the_form_of_onnx():
     proto = model("string[2, 3] x => string[6] y", "y = Reshape(x, s)", {"s": np.array([6], I)})
     graph, _ = optimised(proto)
     assert [len(n.inputs) for n in graph.nodes] == [2]
+
+
+def test_a_place_in_a_dynamic_dimension_must_exist():
+    proto = model("float[n, 4] x => float[4] y", "y = Gather(x, i)", {"i": np.array(2, I)})
+    graph = check(proto, {"x": random((3, 4))})
+    (constraint,) = graph.constraints
+    assert evaluate(constraint.left, {"n": 3}) == evaluate(constraint.right, {"n": 3})
+    assert evaluate(constraint.left, {"n": 2}) != evaluate(constraint.right, {"n": 2})
+    assert "reach 3 where the data has n places along axis 0" in constraint.message

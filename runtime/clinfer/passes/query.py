@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clinfer.graph.ir import Shape, Value
-from clinfer_kernels.dims import Dim, Expr, Opaque, maximum
+from clinfer_kernels.dims import Dim, Expr, Opaque, Sym, maximum, substitute, symbols
 
 
 def sizes(value: Value | None) -> list[Dim] | None:
@@ -88,11 +88,12 @@ def _may_meet(own: Dim, wanted: Dim) -> bool:
     return wanted != 1 and (isinstance(own, Expr) or isinstance(wanted, Expr))
 
 
-def is_at_least(dim: Dim, bound: int) -> bool:
-    """Whether `dim` >= `bound` for sure, where every symbol is at least 1.
+def is_at_least(dim: Dim, bound: int, positive: frozenset[str]) -> bool:
+    """Whether `dim` >= `bound` for sure; symbols in `positive` are at least 1, others 0.
 
     A polynomial in s >= 1 is one in t = s - 1 >= 0, whose least value is its constant term when
-    no other coefficient is negative. Of an opaque atom only its sign is known.
+    no other coefficient is negative; symbols that may be 0 are such t themselves. Of an opaque
+    atom only its sign is known.
     """
     if isinstance(dim, int):
         return dim >= bound
@@ -101,25 +102,40 @@ def is_at_least(dim: Dim, bound: int) -> bool:
         if monomial and factor < 0:
             return False
         opaque = [atom for atom, _ in monomial if isinstance(atom, Opaque)]
-        if not all(_is_natural(atom) for atom in opaque):
+        if not all(_is_natural(atom, positive) for atom in opaque):
             return False
-        least += 0 if opaque else factor
+        names = [atom.name for atom, _ in monomial if isinstance(atom, Sym)]
+        if not opaque and positive.issuperset(names):
+            least += factor
     return least >= bound
 
 
-def _is_natural(atom: Opaque) -> bool:
-    signs = (is_at_least(atom.left, 0), is_at_least(atom.right, 0))
+def _is_natural(atom: Opaque, positive: frozenset[str]) -> bool:
+    signs = [is_at_least(side, 0, positive) for side in (atom.left, atom.right)]
     return any(signs) if atom.op == "max" else all(signs)
 
 
-def first_index(start: Dim, size: Dim, step: int) -> Dim | None:
-    """Where a slice starts, counted from the front; None where the sign is not known.
+def positive_symbols(shape: Shape) -> frozenset[str]:
+    """The symbols that are at least 1 wherever a tensor of that shape has elements at all."""
+    found = set()
+    for dim in shape:
+        for name in symbols(dim):
+            rest = substitute(dim, {name: 0})
+            if isinstance(rest, int) and rest <= 0:
+                found.add(name)
+    return frozenset(found)
+
+
+def first_index(start: Dim, axis: int, shape: Shape, step: int = 1) -> Dim | None:
+    """Where a slice along `axis` starts, counted from the front; None where its sign is not known.
 
     A start past the end makes an empty slice, so its value does not matter and is not clamped
     when the size is a symbol.
     """
+    size = shape[axis]
     if isinstance(start, Expr):
-        return start if step > 0 and is_at_least(start, 0) else None
+        known = step > 0 and is_at_least(start, 0, positive_symbols(shape))
+        return start if known else None
     if isinstance(size, int):
         index = start + size if start < 0 else start
         return min(max(index, 0), size if step > 0 else max(size - 1, 0))

@@ -22,7 +22,7 @@ import numpy as np
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import ClinferError
 from clinfer.graph.ir import Array, Graph, Node, Shape, Value
-from clinfer.passes.affine import Forms
+from clinfer.passes.forms import Forms
 from clinfer_kernels.dims import Dim
 
 # A phase that rewrites more than this many times per node goes in circles.

@@ -11,7 +11,7 @@ import numpy as np
 
 from clinfer.graph.ir import Array, Node, Value
 from clinfer.passes.canonicalise.norms import batch_norm_factors
-from clinfer.passes.query import integers, is_at_least
+from clinfer.passes.query import integers
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -106,7 +106,7 @@ def _with_constant(node: Node) -> tuple[Node, Array] | None:
         full = (1,) * (len(shape) - other.const.ndim) + other.const.shape
         if any(d != 1 for axis, d in enumerate(full) if axis != 1):
             continue
-        if not is_at_least(shape[1], full[1]):
+        if full[1] not in (1, shape[1]):
             continue
         return conv, other.const.reshape(-1)
     return None

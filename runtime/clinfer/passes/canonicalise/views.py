@@ -9,13 +9,12 @@ from clinfer.graph.ir import Node, Value
 from clinfer.passes.query import (
     first_index,
     integers,
-    is_at_least,
     normal_axis,
     scalar,
     sizes,
 )
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
-from clinfer_kernels.dims import Dim
+from clinfer_kernels.dims import Dim, minimum
 
 _NOT_KNOWN = "its sizes are computed from data"
 
@@ -113,7 +112,7 @@ def to_slice(rw: Rewriter, node: Node) -> Outcome:
     kept: dict[int, tuple[Dim, int]] = {}
     for axis, start, step in zip(axes, starts, steps, strict=True):
         where = normal_axis(axis, len(shape))
-        first = first_index(start, shape[where], step)
+        first = first_index(start, where, shape, step)
         if first is None:
             return Refusal(f"whether start {start} of axis {axis} is negative is not known")
         whole = step == 1 and shape[where] == node.output.known_shape[where]
@@ -162,7 +161,7 @@ def gather_to_slice(rw: Rewriter, node: Node) -> Outcome:
     if not places or len(indices.known_shape) > 1:
         return None
     axis = normal_axis(node.attrs.get("axis", 0), len(shape))
-    first = first_index(places[0], shape[axis], 1)
+    first = first_index(places[0], axis, shape)
     if first is None or not _in_range(places[0], shape[axis]):
         return Refusal("whether its index is negative is not known")
     if any(places[i] != places[0] + i for i in range(len(places))):
@@ -170,19 +169,30 @@ def gather_to_slice(rw: Rewriter, node: Node) -> Outcome:
     count = len(places)
     if isinstance(places[0], int) and places[0] < 0 < count + places[0]:
         return None
-    sliced = (*shape[:axis], count, *shape[axis + 1 :])
-    if sliced == shape:
-        return rw.reshape(x, node.output.known_shape)
-    attrs = {"axes": [axis], "starts": [first], "steps": [1]}
-    part = rw.emit("Slice", [x], x.dtype, sliced, attrs=attrs)
+    part = take_part(rw, node, x, axis, first, count)
     return rw.reshape(part, node.output.known_shape)
 
 
+def take_part(rw: Rewriter, node: Node, x: Value, axis: int, start: Dim, count: Dim) -> Value:
+    """`count` places of x along `axis` from `start` on; every run is required to have them."""
+    size = x.known_shape[axis]
+    if start == 0 and size == count:
+        return x
+    rw.graph.require_equal(
+        minimum(start + count, size),
+        start + count,
+        f"{node.describe()}: its indices reach {start + count} where the data has {size} places "
+        f"along axis {axis}",
+    )
+    shape = (*x.known_shape[:axis], count, *x.known_shape[axis + 1 :])
+    return emit_slice(rw, x, {axis: (start, 1)}, Value("", x.dtype, shape))
+
+
 def _in_range(index: Dim, size: Dim) -> bool:
-    """Whether a Gather index certainly is inside, or its sign at least is known."""
+    """Whether an index is inside where both it and the size are known now."""
     if isinstance(index, int) and isinstance(size, int):
         return -size <= index < size
-    return isinstance(index, int) or is_at_least(index, 0)
+    return True
 
 
 def to_concat(rw: Rewriter, node: Node) -> Outcome:

@@ -19,6 +19,9 @@ _COSTS = {
     **dict.fromkeys(("exp", "log", "tanh", "erf", "pow", "softplus", "sin", "cos", "tan"), 16),
     **dict.fromkeys(("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"), 16),
 }
+_COMMUTATIVE = frozenset(
+    ("add", "mul", "and", "or", "xor", "eq", "ne", "bit_and", "bit_or", "bit_xor")
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def inline(
 ) -> Program:
     """`consumer` with operands computed in place: `producers` maps an operand's id to its program.
 
-    Operands keep their order, those of `lead` come first; each value is one operand.
+    Each value is one operand; those of `lead` come first, the others in their canonical order.
     """
     operands: list[Value] = list(lead)
     for value in consumer.operands:
@@ -67,18 +70,33 @@ def inline(
             numbers = [number[id(v)] for v in found.operands]
             bound.append(builder.inline(found.expr, numbers)[0])
     result = builder.inline(consumer.expr, bound)[0]
-    return without_unused(Program(builder.build(result), tuple(unique)), len(lead))
+    return canonical(Program(builder.build(result), tuple(unique)), len(lead))
 
 
-def without_unused(program: Program, keep: int) -> Program:
-    """The program without operands that no line reads, the first `keep` excepted."""
+def canonical(program: Program, lead: int = 0) -> Program:
+    """The program without unread operands, in an order that equal computations share.
+
+    After the first `lead` operands come constants, then smaller ranks, then the order of reading;
+    operands of commutative operations are in ascending order. Equal programs make equal kernels,
+    which are built once.
+    """
     expr = program.expr
     read = {a for line in expr.lines for a in line.args} | set(expr.outputs)
-    left = [i for i in range(len(expr.inputs)) if i < keep or i in read]
-    if len(left) == len(expr.inputs):
-        return program
-    builder = Builder([expr.inputs[i] for i in left])
+    others = [i for i in range(lead, len(expr.inputs)) if i in read]
+    others.sort(key=lambda i: _rank(program.operands[i]))
+    order = [*range(lead), *others]
+    builder = Builder([expr.inputs[i] for i in order])
+    place = {old: new for new, old in enumerate(order)}
     # An operand that nothing reads may stand for any number.
-    bound = [left.index(i) if i in left else 0 for i in range(len(expr.inputs))]
-    made = builder.build(*builder.inline(expr, bound))
-    return Program(made, tuple(program.operands[i] for i in left))
+    numbers = [place.get(i, 0) for i in range(len(expr.inputs))]
+    for line in expr.lines:
+        args = [numbers[a] for a in line.args]
+        if line.op in _COMMUTATIVE:
+            args.sort()
+        numbers.append(builder.op(line.op, *args, dtype=line.dtype, attrs=line.attrs))
+    made = builder.build(*(numbers[v] for v in expr.outputs))
+    return Program(made, tuple(program.operands[i] for i in order))
+
+
+def _rank(value: Value) -> tuple[bool, int]:
+    return value.const is None, len(value.shape or ())

@@ -19,9 +19,10 @@ import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Array, Node, Shape, Value
-from clinfer.passes.affine import COMPARISONS, settled
+from clinfer.passes.affine import settled
+from clinfer.passes.forms import COMPARISONS
 from clinfer.passes.patterns.match import Any, Apply, Number, find
-from clinfer.passes.query import broadcast, fits, scalar
+from clinfer.passes.query import broadcast, fits, positive_symbols, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim
 
@@ -294,7 +295,8 @@ def _is_causal(rw: Rewriter, condition: Value, full: Shape) -> bool:
     away = rw.forms.difference(node)
     if away is None or len(away.steps) < 2:
         return False
-    queries, keys = settled(full[2]), settled(full[3])
+    positive = positive_symbols(full)
+    queries, keys = settled(full[2], positive), settled(full[3], positive)
     *lead, row, column = away.steps
     return not any(lead) and (row, column) == (1, -1) and away.offset == keys - queries
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from clinfer.dtypes import to_numpy
-from clinfer.graph.ir import Node, Value
-from clinfer.passes.affine import FOLDABLE, Affine, index_parts, settled
-from clinfer.passes.canonicalise.views import emit_slice
-from clinfer.passes.query import is_at_least
+from clinfer.graph.ir import Node, Shape, Value
+from clinfer.passes.affine import Affine, is_natural
+from clinfer.passes.canonicalise.views import take_part
+from clinfer.passes.forms import FOLDABLE, index_parts
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
-from clinfer_kernels.dims import Dim, minimum
+from clinfer_kernels.dims import Dim
 
 
 def same_everywhere(rw: Rewriter, node: Node) -> Outcome:
@@ -43,17 +43,17 @@ def gather_to_slice(rw: Rewriter, node: Node) -> Outcome:
     if form is None or (x.const is not None and x.const.size == 0):
         return None
     axis = node.attrs.get("axis", 0) % len(x.known_shape)
-    count = _consecutive(form, [settled(d) for d in indices.known_shape])
-    if count is None or not is_at_least(form.offset, 0):
+    count = _consecutive(form, indices.known_shape)
+    if count is None or not is_natural(form, indices.known_shape):
         return None
-    part = _part(rw, node, x, axis, form.offset, count)
+    part = take_part(rw, node, x, axis, form.offset, count)
     shape = x.known_shape
     kept = [d if s != 0 else 1 for d, s in zip(indices.known_shape, form.steps, strict=True)]
     narrow = rw.reshape(part, (*shape[:axis], *kept, *shape[axis + 1 :]))
     return _expanded(rw, narrow, node.output)
 
 
-def _consecutive(form: Affine, shape: list[Dim]) -> Dim | None:
+def _consecutive(form: Affine, shape: Shape) -> Dim | None:
     """How many places the form runs through, one after the other; None where it does not."""
     count: Dim = 1
     for size, step in reversed(list(zip(shape, form.steps, strict=True))):
@@ -85,24 +85,9 @@ def gather_nd_to_slices(rw: Rewriter, node: Node) -> Outcome:
             last = along[0]
             size = shape[last]
             kept[last] = size
-        sliced = _part(rw, node, sliced, axis, form.offset, size)
+        sliced = take_part(rw, node, sliced, axis, form.offset, size)
     narrow = rw.reshape(sliced, (*kept, *x.known_shape[len(parts) :]))
     return _expanded(rw, narrow, node.output)
-
-
-def _part(rw: Rewriter, node: Node, x: Value, axis: int, start: Dim, count: Dim) -> Value:
-    """`count` places of x from `start` on; that they exist is required of every run."""
-    size = x.known_shape[axis]
-    if start == 0 and settled(size) == settled(count):
-        return x
-    rw.graph.require_equal(
-        minimum(settled(start + count), settled(size)),
-        settled(start + count),
-        f"{node.describe()}: its indices reach {start + count} where the data has {size} places "
-        f"along axis {axis}",
-    )
-    shape = (*x.known_shape[:axis], count, *x.known_shape[axis + 1 :])
-    return emit_slice(rw, x, {axis: (start, 1)}, Value("", x.dtype, shape))
 
 
 RULES = (

@@ -1,0 +1,108 @@
+"""Scalar expressions in NumPy, one function an operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from clinfer.dtypes import to_numpy
+from clinfer_kernels.expr import Expr, Line
+
+Array = np.ndarray[Any, Any]
+
+
+def run_expr(expr: Expr, operands: Sequence[Array]) -> Array:
+    """The expression's first output; 16-bit floats are widened and rounded once, at the end."""
+    values = [_wide(v) for v in operands]
+    for line in expr.lines:
+        values.append(_line(line, [values[a] for a in line.args]))
+    return values[expr.outputs[0]].astype(to_numpy(expr.output_dtypes[0]))
+
+
+def _wide(array: Array) -> Array:
+    short = array.dtype.name in ("float16", "bfloat16")
+    return array.astype(np.float32) if short else array
+
+
+def _line(line: Line, args: Sequence[Array]) -> Array:
+    dtype = _wide(np.empty(0, to_numpy(line.dtype))).dtype
+    if line.op == "const":
+        return np.array(line.attrs[0], dtype=dtype)
+    with np.errstate(all="ignore"):
+        if line.op == "cast":
+            return np.asarray(args[0]).astype(dtype)
+        return np.asarray(_SCALARS[line.op](*args, *line.attrs)).astype(dtype)
+
+
+@lru_cache(maxsize=1)
+def erf() -> Callable[..., Any]:
+    return np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _quotient(a: Array, b: Array) -> Array:
+    if a.dtype.kind == "f":
+        return a / b
+    return np.trunc(a.astype(np.float64) / b)
+
+
+def _shift(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Shifts by the dtype's width or more give 0."""
+
+    def apply(a: Array, b: Array, bits: int) -> Array:
+        return np.where(b < bits, function(a, np.minimum(b, bits - 1).astype(b.dtype)), 0)
+
+    return apply
+
+
+_TRIGONOMETRY = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
+_SCALARS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(np, name) for name in _TRIGONOMETRY},
+    **{f"a{name}": getattr(np, f"arc{name}") for name in _TRIGONOMETRY},
+    "bit_and": np.bitwise_and,
+    "bit_or": np.bitwise_or,
+    "bit_xor": np.bitwise_xor,
+    "bit_not": np.bitwise_not,
+    "shl": _shift(np.left_shift),
+    "shr": _shift(np.right_shift),
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": _quotient,
+    "fmod": np.fmod,
+    "mod": np.mod,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "min": np.minimum,
+    "max": np.maximum,
+    "min_with": lambda a, b: np.where(a < b, a, b),
+    "max_with": lambda a, b: np.where(a > b, a, b),
+    "pow": np.power,
+    "sqrt": np.sqrt,
+    "reciprocal": lambda a: 1 / a,
+    "exp": np.exp,
+    "log": np.log,
+    "softplus": lambda a: np.logaddexp(a, 0),
+    "erf": lambda a: erf()(a),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "trunc": np.trunc,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+    "not": np.logical_not,
+    "where": np.where,
+}

@@ -1,0 +1,47 @@
+"""Single ONNX operators through onnx's reference implementation, or ONNX Runtime where that errs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from clinfer.graph.ir import Node, Value
+from clinfer.graph.reference import HostOp
+from clinfer.graph.schemas import newest_opset, to_proto
+
+
+def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
+    """An ONNX operator through onnx's reference implementation."""
+    from onnx.reference import ReferenceEvaluator
+
+    assert node.domain != "clinfer", f"{node} has no rule here"
+    if node.proto is not None:
+        return list(HostOp.from_node(node, {"": node.version}).run(list(inputs)))
+    if node.op == "ConvTranspose":
+        return _by_onnxruntime(node, inputs)
+    names = ["" if v is None else f"i{i}" for i, v in enumerate(inputs)]
+    outputs = ["" if v is None else f"o{i}" for i, v in enumerate(node.outputs)]
+    proto = to_proto(node, names, outputs)
+    evaluator = ReferenceEvaluator(proto, opsets={"": node.version or newest_opset()})
+    found = iter(evaluator.run(None, {n: v for n, v in zip(names, inputs, strict=True) if n}))
+    return [next(found) if name else None for name in outputs]
+
+
+def _by_onnxruntime(node: Node, inputs: Sequence[Any]) -> list[Any]:
+    """Operators that the reference implementation gets wrong (groups, `output_shape`)."""
+    from onnx import helper, numpy_helper
+    from onnxruntime import InferenceSession
+
+    names = [f"i{i}" for i in range(len(inputs))]
+    tensors = [numpy_helper.from_array(v, n) for v, n in zip(inputs, names, strict=True)]
+    result = helper.make_empty_tensor_value_info("o0")
+    graph = helper.make_graph([to_proto(node, names, ["o0"])], "g", [], [result], tensors)
+    imports = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    return list(InferenceSession(model.SerializeToString()).run(None, {}))
+
+
+def onnx_op(op: str, inputs: Sequence[Any], version: int, **attrs: Any) -> Any:
+    """One ONNX operator of one output."""
+    values = [None if v is None else Value("i") for v in inputs]
+    return reference(Node(op, values, [Value("o")], attrs, version=version), inputs)[0]
