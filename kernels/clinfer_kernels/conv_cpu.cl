@@ -1,13 +1,13 @@
-// y[pixel][m] = epilogue(sum over taps t and channels c of x[pixel at t][c] * w[m][t][c])
+// y[pixel][m] = epilogue(sum over taps t, channels c of x[pixel at t][c] * w[m][t][c])
 //
-//                       panel of w: COLS filters   An implicit matrix product over taps, channels.
-//                          +----------------+      A task is a block of pixels by a block of panels,
-//       taps x channels    |  t, c          |      neighbouring tasks mostly have the same panels.
-//      +----------------+  +----------------+
-//      | ROWS pixels    |  +----------------+      Each tap points every pixel of the tile at its
-//      +----------------+  |  ROWS x COLS   |      input pixel, or at zeros where that is padding
-//              x           |  accumulators  |      (Dukhan, "The Indirect Convolution Algorithm",
-//                          +----------------+      2019, done on the fly).
+//                      panel of w: COLS filters   An implicit matrix product over taps, channels.
+//                         +----------------+      A task is a block of pixels by a block of panels;
+//      taps x channels    |  t, c          |      neighbouring tasks mostly have the same panels.
+//     +----------------+  +----------------+
+//     | ROWS pixels    |  +----------------+      Each tap points every pixel of the tile at its
+//     +----------------+  |  ROWS x COLS   |      input pixel, or at zeros where that is padding
+//             x           |  accumulators  |      (Dukhan, "The Indirect Convolution Algorithm",
+//                         +----------------+      2019, done on the fly).
 //
 // Where no window of the tile passes the ends of the innermost axis, and its taps lie side by side
 // in memory, all taps along that axis are one run. Pixels beyond the block's end repeat the last

@@ -87,16 +87,19 @@ class Panels:
     def _phase(self, grouped: np.ndarray[Any, Any], problem: Problem) -> np.ndarray[Any, Any]:
         import numpy as np
 
-        every = (slice(None),) * 3
-        chosen = every + tuple(slice(t.start, t.stop, t.step) for t in problem.taps)
         groups, filters, channels = grouped.shape[:3]
-        taken = grouped[chosen]
-        taken = taken.reshape(groups, filters, channels, -1)
+        taken = taken_taps(grouped, problem).reshape(groups, filters, channels, -1)
         each = -(-filters // self.cols)
         packed = np.zeros((groups, each * self.cols, *taken.shape[2:]), np.dtype(problem.acc))
         packed[:, :filters] = taken
         panels = packed.reshape(groups, each, self.cols, *taken.shape[2:])
         return np.ascontiguousarray(panels.transpose(0, 1, 4, 3, 2)).reshape(-1)
+
+
+def taken_taps(array: np.ndarray[Any, Any], problem: Problem) -> np.ndarray[Any, Any]:
+    """Weights whose last axes are the whole window: the taps that the problem takes."""
+    every = (slice(None),) * (array.ndim - len(problem.taps))
+    return array[every + tuple(slice(t.start, t.stop, t.step) for t in problem.taps)]
 
 
 def _grouped(array: np.ndarray[Any, Any], groups: Any, transposed: bool) -> np.ndarray[Any, Any]:

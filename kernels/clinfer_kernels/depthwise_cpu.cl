@@ -5,8 +5,8 @@
 //                          \________/                  COLUMNS inputs is read once and added to all
 //     outputs            0  1  2 ...     (STEP 1)      outputs whose windows it is in.
 //
-// A task is a row of outputs by a block of channels. Bit j of `columns` says whether column j lies in
-// the input. Channels beyond the last whole vector are done one by one.
+// A task is a row of outputs by a block of channels. Bit j of `columns` says whether column j lies
+// in the input. Channels beyond the last whole vector are done one by one.
 #define PIXELS $pixels // outputs of a tile along the innermost axis
 #define LANES $lanes // channels of a vector
 #define WIDTH $width // taps along the innermost axis,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.conv_pack import DenseInput
+from clinfer_kernels.conv_pack import DenseInput, taken_taps
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
@@ -104,12 +104,10 @@ class TapRows:
     def _apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         import numpy as np
 
-        window = array[:, 0]
         parts = []
         for problem in self.problems:
-            chosen = tuple(slice(t.start, t.stop, t.step) for t in problem.taps)
-            taken = window[(slice(None), *chosen)]
-            parts.append(taken.reshape(taken.shape[0], -1).T.ravel())
+            taken = taken_taps(array, problem)
+            parts.append(taken.reshape(array.shape[0], -1).T.ravel())
         return np.concatenate(parts).astype(np.dtype(self.problems[0].acc), copy=False)
 
 

@@ -1,0 +1,239 @@
+"""Pooling, channels last: maxima (with their indices), averages and p-norms over windows.
+
+One text serves both classes: on class "cpu" a task is a pixel with all its channels, in vectors; on
+class "gpu" neighbouring work-items take neighbouring channels of a pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clinfer_kernels import memory, nest
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.dims import Dim, ceildiv, minimum
+from clinfer_kernels.pixels import Pixels, declare_pixels, finish, locate, pixels_of, store
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Kernel, Launch, Target
+from clinfer_kernels.specs import PoolSpec
+from clinfer_kernels.template import block, fill
+from clinfer_kernels.types import compute, lanes, literal, lowest, register
+from clinfer_kernels.window import (
+    WindowAxis,
+    declare_axes,
+    decode_position,
+    decode_taps,
+    index,
+    input_at,
+    positions,
+    tap_indices,
+    window_axes,
+    windowed,
+)
+
+Axes = tuple[WindowAxis, ...]
+
+
+@dataclass(frozen=True)
+class PoolTile:
+    """`local` work-items of a work-group; `lanes` channels of a vector.
+
+    `whole_pixels`: a task has all channels of a pixel, not one. `waves`: work-groups per compute
+    unit at most.
+    """
+
+    local: int
+    lanes: int
+    whole_pixels: bool
+    waves: int = 16
+
+
+def candidates(spec: PoolSpec, target: Target) -> tuple[PoolTile, ...]:
+    """The tiles for `spec`, the best guess first, a plain one last."""
+    if spec.kind not in _KINDS:
+        return ()
+    if target.cls == "gpu":
+        local = min(256, target.max_work_group)
+        return (PoolTile(local, 1, False), PoolTile(min(64, local), 1, False))
+    scalar = PoolTile(1, 1, True)
+    dtypes = (spec.ins[0].dtype, *(t.dtype for t in spec.outs), *spec.epilogue.inputs)
+    width = lanes(target, dtypes)
+    return (scalar,) if len(spec.outs) > 1 or width == 1 else (PoolTile(1, width, True), scalar)
+
+
+def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
+    """The one launch."""
+    x, out = spec.ins[0], spec.outs[0]
+    axes = window_axes(x, out, spec.kernel, spec.strides, spec.pads, spec.dilations)
+    rank = len(axes)
+    channels = out.shape[-1]
+    channel_block: Dim = channels if tile.whole_pixels else tile.lanes
+    channel_tasks = 1 if tile.whole_pixels else ceildiv(channels, tile.lanes)
+    tasks = positions(axes) * channel_tasks * minimum(channels, 1)
+    groups = minimum(ceildiv(tasks, tile.local), tile.waves * target.compute_units)
+    pixels = pixels_of(spec.outs, spec.ins[1:], first=1)
+    signature = Signature()
+    signature.read("in", 0, x.dtype, "x")
+    declare_pixels(signature, pixels)
+    signature.scalar("x_o", x.offset)
+    declare_axes(signature, axes)
+    if nest.stride_kind(x.strides[-1]) == "s":
+        signature.scalar("x_c", x.strides[-1])
+    outer_taps = 1
+    for axis in axes[:-1]:
+        outer_taps *= axis.taps
+    if spec.kind == "average":
+        for number, axis in enumerate(axes[1:], start=1):
+            pad = spec.pads[len(spec.kernel) + number - 1] if spec.count_include_pad else 0
+            signature.scalar(f"limit{number}", axis.size + pad)
+    for name, value in (
+        ("rows", outer_taps),
+        ("C", channels),
+        ("channel_block", channel_block),
+        ("channel_tasks", channel_tasks),
+        ("tasks", tasks),
+    ):
+        signature.scalar(name, value)
+    entry = f"pool_{spec.kind}_r{rank}{'_indices' if len(spec.outs) > 1 else ''}"
+    outer = windowed(rank - 1)
+    text = fill(
+        "pool",
+        target,
+        head=kernel_head(entry, (tile.local,)),
+        parameters=signature.text,
+        lanes=tile.lanes,
+        last=rank - 1,
+        **_schedule(tile),
+        **_operation(spec, axes, pixels, tile.lanes),
+        position=block(decode_position(rank, "position"), 2),
+        locate=block(locate(pixels, "flat"), 2),
+        last_index=index(rank - 1),
+        taps=block([*decode_taps(outer, "outer"), *tap_indices(outer)], 4),
+        line_at=input_at(outer),
+        load=_load(spec, tile.lanes),
+    )
+    flops = positions(axes) * channels
+    for axis in axes:
+        flops = flops * axis.taps
+    launch = Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
+    return Kernel((launch,), flops=flops)
+
+
+def _schedule(tile: PoolTile) -> dict[str, str]:
+    """Consecutive tasks go to one work-item of class "cpu", to neighbours of class "gpu"."""
+    if not tile.whole_pixels:
+        item = "(int)get_global_id(0)"
+        return {"first": item, "end": "tasks", "stride": "(int)get_global_size(0)"}
+    share = "(long)tasks * (get_global_id(0){}) / get_global_size(0)"
+    return {"first": share.format(""), "end": share.format(" + 1"), "stride": "1"}
+
+
+def _acc(spec: PoolSpec) -> str:
+    """The dtype of the pooled value: the epilogue's operand 0."""
+    dtype = spec.epilogue.inputs[0]
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def _load(spec: PoolSpec, width: int) -> str:
+    x = spec.ins[0]
+    kind = nest.stride_kind(x.strides[-1])
+    stride = "x_c" if kind == "s" else kind
+    place = {"0": "at", "1": "at + channel", "s": "at + channel * x_c"}[kind]
+    types = (compute(_acc(spec)), compute(x.dtype), width)
+    value = memory.convert(memory.load(x.dtype, "x", place, width, stride), *types)
+    if width == 1:
+        return value
+    part = memory.load_part(x.dtype, "x", place, width, "left", stride)
+    return f"left >= LANES ? {value} : {memory.convert(part, *types)}"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A pooling: its neutral value, what each tap does to `acc`, and the result."""
+
+    identity: str
+    step: str
+    result: str
+
+
+_KINDS = {
+    "max": _Kind("{lowest}", "acc = value > acc ? value : acc;", "acc"),
+    "average": _Kind("0", "acc += value;", "acc / ({acc_vec})({acc_type})count"),
+    "lp": _Kind("0", "acc += {power};", "{root}"),
+}
+
+
+def _operation(spec: PoolSpec, axes: Axes, pixels: Pixels, width: int) -> dict[str, str]:
+    """The parts of the text that depend on the kind of pooling."""
+    acc = _acc(spec)
+    vec = register(acc, width)
+    kind = _KINDS[spec.kind]
+    words = {
+        "lowest": literal(lowest(acc), acc),
+        "acc_vec": vec,
+        "acc_type": compute(acc),
+        **_norm(spec.p, acc, vec),
+    }
+    step = [kind.step.format(**words)]
+    before: list[str] = []
+    after = [f"const {vec} pooled = {kind.result.format(**words)};"]
+    if len(spec.outs) > 1:
+        before = ["long found = -1;"]
+        flat = _flat(axes, spec.column_major)
+        step = [f"if (value > acc || found < 0) found = {flat};", *step]
+        after += [
+            f"const long plane = {' * '.join(f'(long)size{a}' for a in windowed(len(axes)))};",
+            "found += ((long)o0 * C + channel) * plane;",
+            *store(pixels.outs[1], "found", "channel", 1),
+        ]
+    return {
+        "kind": spec.kind,
+        "acc_vec": vec,
+        "x_vec": vec,
+        "identity": f"({vec})({kind.identity.format(**words)})",
+        "count": block(
+            _count(len(axes), spec.count_include_pad) if spec.kind == "average" else [], 2
+        ),
+        "before": block(before, 3),
+        "step": block(step, 5),
+        "after": block(after, 3),
+        "finish": block(finish(pixels, spec.epilogue, "pooled", "channel", width, "left"), 3),
+    }
+
+
+def _norm(p: int, acc: str, vec: str) -> dict[str, str]:
+    """|x|^p and the p-th root."""
+    size = f"abs_{vec}(value)" if acc == "float32" else "fabs(value)"
+    if p == 1:
+        return {"power": size, "root": "acc"}
+    if p == 2:
+        return {"power": "value * value", "root": "sqrt(acc)"}
+    exact, inverse = literal(float(p), acc), literal(1.0 / p, acc)
+    return {"power": f"pow({size}, ({vec})({exact}))", "root": f"pow(acc, ({vec})({inverse}))"}
+
+
+def _count(rank: int, include_pad: bool) -> list[str]:
+    """Statements giving `count`: the taps within the limits, those in leading padding or not."""
+    lines = ["int count = 1;"]
+    for a in windowed(rank):
+        lines += [
+            f"const int start{a} = {index(a)};",
+            f"const int stop{a} = (limit{a} - start{a} + tap_step{a} - 1) / tap_step{a};",
+        ]
+        skipped = ""
+        if not include_pad:
+            skipped = f" - (start{a} < 0 ? (tap_step{a} - 1 - start{a}) / tap_step{a} : 0)"
+        lines.append(f"count *= (stop{a} < taps{a} ? stop{a} : taps{a}){skipped};")
+    return [*lines, "count = count > 0 ? count : 1;"]
+
+
+def _flat(axes: Axes, column_major: bool) -> str:
+    """The index of tap (tA..., t) among the elements of one channel, as ONNX counts them."""
+    last = len(axes) - 1
+    names = {a: f"j{a}" for a in windowed(last)} | {last: f"(first + t * tap_step{last})"}
+    order = list(windowed(len(axes)))
+    if column_major:
+        order.reverse()
+    text = f"(long){names[order[0]]}"
+    for a in order[1:]:
+        text = f"({text}) * size{a} + {names[a]}"
+    return text
