@@ -1,4 +1,4 @@
-"""Single ONNX operators through onnx's reference implementation, or ONNX Runtime where that errs."""
+"""Single ONNX operators through onnx's reference implementation, or ONNX Runtime where it errs."""
 
 from __future__ import annotations
 

@@ -257,8 +257,51 @@ def test_other_scores_are_refused(body, reason):
     check(proto, _feeds("additive"))
 
 
+def test_a_scale_before_the_heads_are_split_joins_the_operator():
+    signature = "float[b, s, 8] x => float[b, s, 8] y"
+    body = """m = MatMul(x, w) q0 = Add(m, bias) q1 = Mul(q0, c) q2 = Reshape(q1, heads)
+              q = Transpose<perm = [0, 2, 1, 3]>(q2) k0 = MatMul(x, u) k1 = Reshape(k0, heads)
+              kt = Transpose<perm = [0, 2, 3, 1]>(k1) v = Transpose<perm = [0, 2, 1, 3]>(k1)
+              s1 = MatMul(q, kt) p = Softmax<axis = -1>(s1) z = MatMul(p, v)
+              z1 = Transpose<perm = [0, 2, 1, 3]>(z) y = Reshape(z1, whole)"""
+    constants = {
+        **SCALARS,
+        "w": random((8, 8)),
+        "u": random((8, 8), 2),
+        "bias": random((8,), 1),
+        "heads": np.array([0, 0, 2, 4]),
+        "whole": np.array([0, 0, 8]),
+    }
+    graph = check(model(signature, body, constants), {"x": random((2, 3, 8))})
+    (node,) = [n for n in graph.nodes if n.kind == "clinfer.Attention"]
+    assert node.attrs["scale"] == pytest.approx(0.5)
+    products = [n for n in graph.nodes if n.kind == "MatMul"]
+    assert sorted(len(n.inputs) for n in products) == [2, 3]
+
+
 def test_weights_that_the_model_returns_keep_attention_apart():
     body = _TURN + "s1 = MatMul(q, kt) " + _TAIL
     proto = model(f"{_QKV} => {_Y}, float[b, 2, s, t] p", body, SCALARS)
     graph = check(proto, _feeds(""))
     assert kinds(graph) == {"Transpose": 1, "MatMul": 2, "clinfer.Softmax": 1}
+
+
+@pytest.mark.parametrize("positions", [(7, 4), (1, 7, 4), (4,), (1, 1)])
+def test_a_constant_is_added_to_the_parts_of_a_concatenation(positions):
+    body = """m = MatMul(x, w) a = Concat<axis = 1>(first, m, last) y = Add(a, p)"""
+    constants = {
+        "w": random((5, 4)),
+        "first": random((1, 1, 4), 1),
+        "last": random((1, 2, 4), 2),
+        "p": random(positions, 3),
+    }
+    proto = model("float[1, 4, 5] x => float[1, 7, 4] y", body, constants)
+    graph = check(proto, {"x": random((1, 4, 5))})
+    assert kinds(graph) == {"MatMul": 1, "Concat": 1}
+
+
+def test_several_computed_parts_are_added_to_at_once():
+    body = "m = MatMul(x, w) a = Concat<axis = 1>(m, m) y = Add(a, p)"
+    constants = {"w": random((5, 4)), "p": random((8, 4), 3)}
+    proto = model("float[1, 4, 5] x => float[1, 8, 4] y", body, constants)
+    assert kinds(check(proto, {"x": random((1, 4, 5))}))["clinfer.Pointwise"] == 1

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from clinfer.graph.ir import Graph
 from clinfer.passes.dead import remove_dead
-from clinfer.passes.patterns import activations, attention, indices, norms
+from clinfer.passes.patterns import activations, attention, concats, indices, norms
 from clinfer.passes.rewrite import Log, Rule, run_rules
 
-RULES: tuple[Rule, ...] = (*norms.RULES, *activations.RULES, *attention.RULES)
+RULES: tuple[Rule, ...] = (
+    *norms.RULES,
+    *activations.RULES,
+    *attention.RULES,
+    *concats.RULES,
+)
 
 
 def recognise(graph: Graph, log: Log) -> None:

@@ -12,34 +12,19 @@ Vaswani et al., "Attention Is All You Need", 2017; the form torch's exporters wr
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-
 import numpy as np
 
-from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Array, Node, Shape, Value
 from clinfer.passes.affine import settled
 from clinfer.passes.forms import COMPARISONS
 from clinfer.passes.patterns.match import Any, Apply, Number, find
-from clinfer.passes.query import broadcast, fits, positive_symbols, scalar
+from clinfer.passes.patterns.scores import MASKED, find_scores, unexpanded
+from clinfer.passes.query import fits, positive_symbols, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim
 
 _GUARD = Apply("Where", Apply("IsNaN", Any("x")), Number(value=0.0), Any("x"))
-# A masked score at or below this counts as minus infinity: it outweighs every real score.
-_MASKED = -1e30
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-
-
-@dataclass(frozen=True)
-class Scores:
-    """scale * (q @ keys) + mask, where `keys` is k transposed."""
-
-    q: Value
-    keys: Value
-    scale: float = 1.0
-    mask: Value | None = None
 
 
 def attention(rw: Rewriter, node: Node) -> Outcome:
@@ -50,7 +35,7 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
     soft, guarded = found
     if _is_read_elsewhere(rw, node, soft):
         return Refusal("its weights are read by more than the product with v")
-    scores = _scores(rw, soft.required(0))
+    scores = find_scores(rw, soft.required(0))
     if isinstance(scores, Refusal):
         return scores
     v = node.required(1)
@@ -109,108 +94,6 @@ def _above(value: Value, stop: Value) -> list[Node]:
         return []
     guard = value.producer
     return [guard, *(n for v in guard.inputs if v is not None for n in _above(v, stop))]
-
-
-def _scores(rw: Rewriter, value: Value) -> Scores | Refusal:
-    """Peels masks and factors off the scores, down to the product of q and k."""
-    node = value.producer
-    if node is None:
-        return Refusal("its scores are no matrix product")
-    if node.kind == "MatMul":
-        return _product(node)
-    if node.kind in ("Mul", "Div"):
-        return _scaled(rw, node)
-    if node.kind == "Add":
-        for index in (1, 0):
-            inner = _scores(rw, node.required(1 - index))
-            if isinstance(inner, Scores):
-                return _masked(rw, inner, node.required(index))
-    if node.kind == "Where":
-        return _where(rw, node)
-    return Refusal(f"its scores come from {node.kind}")
-
-
-def _product(node: Node) -> Scores:
-    """q @ keys, with the numbers that multiply either of them."""
-    scale = 1.0
-    sides: list[Value] = []
-    for side in (node.required(0), node.required(1)):
-        factor, side = _factor(side)
-        scale *= factor
-        sides.append(side)
-    return Scores(sides[0], sides[1], scale)
-
-
-def _factor(value: Value) -> tuple[float, Value]:
-    """(c, x) where `value` is c * x; else (1, value)."""
-    node = value.producer
-    if node is None or node.kind not in ("Mul", "Div"):
-        return 1.0, value
-    for index in (1, 0) if node.kind == "Mul" else (1,):
-        number = scalar(node.input(index))
-        if not number or node.required(1 - index).shape != value.shape:
-            continue
-        inner, rest = _factor(node.required(1 - index))
-        return (inner * number if node.kind == "Mul" else inner / number), rest
-    return 1.0, value
-
-
-def _scaled(rw: Rewriter, node: Node) -> Scores | Refusal:
-    factor, rest = _factor(node.output)
-    if rest is node.output or rest.producer is None:
-        return Refusal("its scores are multiplied by something computed")
-    inner = _scores(rw, rest)
-    if isinstance(inner, Scores) and inner.mask is not None:
-        return Refusal("its scores are masked before they are scaled")
-    if isinstance(inner, Refusal):
-        return inner
-    return replace(inner, scale=inner.scale * factor)
-
-
-def _masked(rw: Rewriter, inner: Scores, mask: Value) -> Scores | Refusal:
-    """Adds a mask to the scores; a second one is added to the first."""
-    if mask.shape is None or mask.dtype != inner.q.dtype:
-        return Refusal("the mask's dtype is not that of the scores")
-    if inner.mask is None:
-        return replace(inner, mask=_as_bool(_unexpanded(mask)))
-    shape = broadcast([mask.shape, inner.mask.known_shape])
-    if shape is None or inner.mask.dtype != mask.dtype:
-        return Refusal("it has two masks that do not fit each other")
-    return replace(inner, mask=rw.emit("Add", [inner.mask, mask], mask.dtype, shape))
-
-
-def _as_bool(mask: Value) -> Value:
-    """The condition c where the mask is Where(c, 0, -inf): True keeps a score."""
-    node = mask.producer
-    if node is None or node.kind != "Where":
-        return mask
-    yes, no = scalar(node.input(1)), scalar(node.input(2))
-    return _unexpanded(node.required(0)) if yes == 0 and no == -math.inf else mask
-
-
-def _unexpanded(mask: Value) -> Value:
-    """What is repeated to make the mask: the operator repeats it by itself."""
-    node = mask.producer
-    if node is not None and node.kind == "Expand" and len(node.inputs) == 1:
-        return _unexpanded(node.required(0))
-    return mask
-
-
-def _where(rw: Rewriter, node: Node) -> Scores | Refusal:
-    """Where(c, scores, fill): the mask is Where(c, 0, fill), or c alone where fill is -inf."""
-    fill = scalar(node.input(2))
-    inner = _scores(rw, node.required(1))
-    if isinstance(inner, Refusal):
-        return inner
-    if fill is None or fill > _MASKED or inner.mask is not None:
-        return Refusal("its scores are replaced by a number that is not very negative")
-    condition = _unexpanded(node.required(0))
-    if fill == -math.inf:
-        return replace(inner, mask=condition)
-    zero = rw.constant(np.zeros((), to_numpy(str(node.output.dtype))))
-    operands = [condition, zero, node.required(2)]
-    mask = rw.emit("Where", operands, node.output.dtype, condition.shape)
-    return replace(inner, mask=mask)
 
 
 def _transposed(rw: Rewriter, keys: Value) -> Value:
@@ -274,7 +157,7 @@ def _split_causal(rw: Rewriter, mask: Value, full: Shape) -> tuple[bool, Value |
     node = mask.producer
     if node is not None and node.kind == "Where" and scalar(node.input(1)) == 0:
         fill = scalar(node.input(2))
-        condition = node.required(0) if fill is not None and fill <= _MASKED else mask
+        condition = node.required(0) if fill is not None and fill <= MASKED else mask
     if condition.dtype != "bool":
         return False, mask
     if _is_causal(rw, condition, full):
@@ -282,8 +165,8 @@ def _split_causal(rw: Rewriter, mask: Value, full: Shape) -> tuple[bool, Value |
     joined = condition.producer
     if condition is mask and joined is not None and joined.kind == "And":
         for index in (0, 1):
-            if _is_causal(rw, _unexpanded(joined.required(index)), full):
-                return True, _unexpanded(joined.required(1 - index))
+            if _is_causal(rw, unexpanded(joined.required(index)), full):
+                return True, unexpanded(joined.required(1 - index))
     return False, mask
 
 
@@ -312,7 +195,7 @@ def _is_causal_array(content: Array, full: Shape) -> bool:
     seen = np.tri(rows, cols, cols - rows, dtype=bool)
     if matrix.dtype == bool:
         return bool(np.array_equal(matrix, seen))
-    return bool(np.all(matrix[seen] == 0) and np.all(matrix[~seen] <= _MASKED))
+    return bool(np.all(matrix[seen] == 0) and np.all(matrix[~seen] <= MASKED))
 
 
 RULES = (Rule("attention", ("MatMul",), attention),)
