@@ -12,6 +12,7 @@ import pytest
 from harness import TARGETS, dtype_name, numpy_dtype, run_kernel, view_of
 
 from clinfer_kernels import attention
+from clinfer_kernels.attention_gpu import LocalTile
 from clinfer_kernels.attention_rows import RowTile
 from clinfer_kernels.dims import sym
 from clinfer_kernels.spec import Target, Tensor, dense, row_major
@@ -249,3 +250,13 @@ def test_integers_are_refused() -> None:
     ins = tuple(dense("int32", (1, 1, 4, 8)) for _ in range(3))
     spec = AttentionSpec(1.0, False, False, ins, (dense("int32", (1, 1, 4, 8)),))
     assert attention.candidates(spec, CPU) == ()
+
+
+def test_gpu_tiles_keep_the_devices_limits() -> None:
+    small = Target(cls="gpu", max_work_group=64, local_mem=16384)
+    case = projections(1, 1, 1, 9, 20, 64)
+    tiles = attention.candidates(case.spec, small)
+    local = [t for t in tiles if isinstance(t, LocalTile)]
+    assert local
+    assert all(t.work_group <= 64 and t.local_bytes(4) <= 16384 for t in local)
+    assert_close(case.run(local[0], small), case.expected)

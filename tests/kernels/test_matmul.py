@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import TARGETS, dtype_name, numpy_dtype, run_kernel, view_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clinfer_kernels import matmul
-from clinfer_kernels.dims import sym
+from clinfer_kernels.dims import evaluate, sym
 from clinfer_kernels.expr import Builder, Expr, identity
-from clinfer_kernels.matmul_cpu import CpuTile
+from clinfer_kernels.matmul_cpu import CpuTile, partition
+from clinfer_kernels.packing import Panels
 from clinfer_kernels.spec import Target, Tensor, dense
 from clinfer_kernels.specs import MatmulSpec
 
@@ -255,3 +258,53 @@ def test_narrow_integers_are_summed_in_the_epilogues_dtype(target: Target, const
     tile = matmul.candidates(made.spec, target)[0]
     expected = a[0].astype(np.int32) @ b[0].astype(np.int32)
     np.testing.assert_array_equal(made.run(tile, target), expected)
+
+
+def test_panels_hold_every_column_once_then_zeros() -> None:
+    array = rng.standard_normal((5, 21)).astype(np.float16)
+    packed = Panels("float32", 8).pack(array)
+    assert packed.shape == (3, 5, 8)
+    assert packed.dtype == np.float32
+    unpacked = packed.swapaxes(0, 1).reshape(5, 24)
+    np.testing.assert_array_equal(unpacked[:, :21], array)
+    np.testing.assert_array_equal(unpacked[:, 21:], 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 40), st.integers(1, 64))
+def test_tasks_cover_the_result_once(m: int, n: int, batch: int, units: int) -> None:
+    """Tasks tile the result without an empty one, and the arithmetic holds for symbols too."""
+    sizes = {"b": batch, "m": m, "n": n}
+    rows, cols, outer = sym("m"), sym("n"), sym("b")
+    shapes = ((outer, rows, 4), (outer, 4, cols), (outer, rows, cols))
+    a, b, out = (dense("float32", shape) for shape in shapes)
+    problem = matmul.simplify(MatmulSpec(False, identity("float32"), (a, b), (out,)))
+    cut = partition(problem, CpuTile(), Target(compute_units=units))
+    row_block, col_block, row_tasks, col_tasks, tasks = (
+        evaluate(dim, sizes)
+        for dim in (cut.row_block, cut.col_block, cut.row_tasks, cut.col_tasks, cut.tasks)
+    )
+    assert (row_tasks - 1) * row_block < m <= row_tasks * row_block
+    assert (col_tasks - 1) * col_block < n <= col_tasks * col_block
+    assert tasks == row_tasks * col_tasks * batch
+
+
+def test_gpu_tiles_keep_the_devices_limits() -> None:
+    small = Target(cls="gpu", max_work_group=64, local_mem=4096)
+    made = case(random(70, 9), random(9, 80))
+    tiles = matmul.candidates(made.spec, small)
+    assert all(t.work_group <= 64 for t in tiles if not isinstance(t, CpuTile))
+    assert all(t.local_bytes(4) <= 4096 for t in tiles if not isinstance(t, CpuTile))
+    assert_close(made.run(tiles[0], small), product((made.buffers[0],) * 2, (made.buffers[1],) * 2))
+
+
+@BOTH
+def test_texts_do_not_depend_on_sizes(target: Target) -> None:
+    """One program serves every size of a structure."""
+    tile = matmul.candidates(case(random(300, 70), random(70, 300)).spec, target)[0]
+    texts = set()
+    for m, n, k in ((100, 200, 300), (333, 77, 1000)):
+        spec = case(random(m, k), random(k, n)).spec
+        kernel = matmul.emit(spec, tile, target)
+        texts.add("".join(launch.source for launch in kernel.launches))
+    assert len(texts) == 1
