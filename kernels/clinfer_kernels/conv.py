@@ -1,24 +1,45 @@
-"""The convolution family: channels last, grouped, depthwise, transposed, 1 to 3 axes."""
+"""The convolution family: channels last, grouped, depthwise, transposed, 1 to 3 axes.
+
+`conv_problem` brings a spec into one form, or into one per phase of a transposed convolution.
+Schedules, each with a text file of its own, where its index formulas are:
+
+    conv_cpu         class "cpu": register tiles over packed panels of weights
+    depthwise_cpu    class "cpu": vectors of channels, several pixels at a time
+    conv_gpu         class "gpu": tiles in local memory
+    conv_direct      either class: one result a work-item
+"""
 
 from __future__ import annotations
 
-from clinfer_kernels.conv_cpu import CpuTile, cpu_tile, emit_cpu
-from clinfer_kernels.depthwise_cpu import DepthwiseTile, depthwise_tile, emit_depthwise
+from collections.abc import Callable
+from typing import Any
+
+from clinfer_kernels.conv_cpu import CpuTile, cpu_tiles, emit_cpu
+from clinfer_kernels.conv_direct import DirectTile, direct_tiles, emit_direct
+from clinfer_kernels.conv_gpu import GpuTile, emit_gpu, gpu_tiles
+from clinfer_kernels.depthwise_cpu import DepthwiseTile, depthwise_tiles, emit_depthwise
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import ConvSpec
 
-Tile = CpuTile | DepthwiseTile
+Tile = CpuTile | DepthwiseTile | GpuTile | DirectTile
+
+_EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
+    CpuTile: emit_cpu,
+    DepthwiseTile: emit_depthwise,
+    GpuTile: emit_gpu,
+    DirectTile: emit_direct,
+}
 
 
 def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     """The tiles for `spec` within the target's limits, the best guess first, a plain one last."""
-    depthwise = depthwise_tile(spec, target)
-    general = cpu_tile(spec, target)
-    return (general,) if depthwise is None else (depthwise, general)
+    direct = direct_tiles(spec, target)
+    if target.cls == "gpu":
+        products = gpu_tiles(spec, target)
+        return (*direct, *products, direct[-1]) if len(direct) > 1 else (*products, *direct)
+    return (*depthwise_tiles(spec, target), *cpu_tiles(spec, target), *direct)
 
 
 def emit(spec: ConvSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec` cut as `tile` says."""
-    if isinstance(tile, DepthwiseTile):
-        return emit_depthwise(spec, tile, target)
-    return emit_cpu(spec, tile, target)
+    return _EMIT[type(tile)](spec, tile, target)

@@ -6,7 +6,7 @@ so that all convolutions of a network with one kind of epilogue are one program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
@@ -56,19 +56,21 @@ class CpuTile:
         return self.vecs * self.lanes
 
 
-def cpu_tile(spec: ConvSpec, target: Target) -> CpuTile:
-    """The best guess for `spec`."""
+def cpu_tiles(spec: ConvSpec, target: Target) -> tuple[CpuTile, ...]:
+    """The best guess first, then other cuts into tasks of the same text."""
     problem = problems_of(spec)[0]
     wide = target.vector_width >= 16
     lanes = max(2, min(16, target.vector_width) * 4 // max(4, size_of(problem.acc)))
     x = spec.ins[0]
     in_place = x.dtype == problem.acc and x.strides[-1] == 1
-    return CpuTile(
+    best = CpuTile(
         rows=12 if wide else 6,
         lanes=lanes,
         copy_x=not in_place,
         pack_w=not spec.constant_w,
     )
+    cuts = ((2, 16), (8, 2), (16, 1))
+    return (best, *(replace(best, tiles=tiles, panels=panels) for tiles, panels in cuts))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ the windows of a tile that it lies in; along the other axes taps are a loop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
@@ -54,23 +54,24 @@ class DepthwiseTile:
     vectors: int = 2
 
 
-def depthwise_tile(spec: ConvSpec, target: Target) -> DepthwiseTile | None:
-    """The best guess for `spec`; None where it is not depthwise, or its weights are not constant.
+def depthwise_tiles(spec: ConvSpec, target: Target) -> tuple[DepthwiseTile, ...]:
+    """The best guess first; none where `spec` is not depthwise or its weights are not constant.
 
     Few columns per output make wider tiles pay; with a stride there is little to share.
     """
     problems = problems_of(spec)
     first = problems[0]
     if not (first.is_depthwise and spec.constant_w):
-        return None
+        return ()
     most = max(_columns(problem, 1) for problem in problems)
     step = first.axes[-1].step
     pixels = min(7 if step == 1 else 5, (_MAX_COLUMNS - most) // step + 1)
     if pixels < 1 or any(not problem.window for problem in problems):
-        return None
+        return ()
     x = spec.ins[0]
     in_place = x.dtype == first.acc and x.strides[-1] == 1
-    return DepthwiseTile(pixels, lanes(target, (first.acc,)), not in_place)
+    best = DepthwiseTile(pixels, lanes(target, (first.acc,)), not in_place)
+    return (best, replace(best, pixels=min(4, pixels)))
 
 
 def _columns(problem: Problem, pixels: int) -> int:

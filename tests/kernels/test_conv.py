@@ -152,6 +152,39 @@ def test_windows(window: Window, target: Target) -> None:
     check(window, target)
 
 
+EVERY = {
+    "conv": Window(10, 21, (9, 8), (3, 3), pads=(1, 1, 1, 1)),
+    "depthwise": Window(18, 18, (9, 8), (3, 3), pads=(1, 1, 1, 1), groups=18),
+    "transposed depthwise": Window(9, 9, (4, 5), (3, 3), (2, 2), groups=9, transposed=True),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("window", EVERY.values(), ids=EVERY)
+def test_every_candidate(window: Window, target: Target) -> None:
+    shape = (1, *window.full.out_size(window.size), window.m)
+    x = dense("float32", (1, *window.size, window.c))
+    spec = window.full.spec(x, dense("float32", shape), identity("float32"), ())
+    for tile in conv.candidates(spec, target):
+        check(window, target, tile=tile)
+
+
+def test_limits_of_the_device() -> None:
+    """No work-group and no local memory beyond what the device has."""
+    window = EVERY["conv"].full
+    shape = (1, *window.out_size(window.size), window.m)
+    x = dense("float32", (1, *window.size, window.c))
+    spec = window.spec(x, dense("float32", shape), identity("float32"), ())
+    for work_group, local_mem in ((64, 4096), (16, 1024)):
+        target = Target(cls="gpu", max_work_group=work_group, local_mem=local_mem)
+        tiles = conv.candidates(spec, target)
+        assert tiles
+        for tile in tiles:
+            for launch in conv.emit(spec, tile, target).launches:
+                assert np.prod(launch.local_size) <= work_group
+        check(window, target, tile=tiles[0])
+
+
 @BOTH
 def test_dynamic_sizes(target: Target) -> None:
     """One kernel, symbols for batch, height and width, three sizes."""
