@@ -37,7 +37,7 @@ def generated(name: str) -> dict[str, str]:
     for number, step in enumerate(plan.steps):
         if isinstance(step, LaunchStep):
             program = plan.programs[step.program]
-            shape = " x ".join(map(str, step.global_size))
+            shape = " x ".join(_size(d) for d in step.global_size)
             groups = " x ".join(map(str, step.local_size))
             lines.append(f"{number:2}  {program.entry}-{program.digest[:8]}  {step.label}")
             lines.append(f"      {shape} work-items in groups of {groups}")
@@ -45,6 +45,12 @@ def generated(name: str) -> dict[str, str]:
             lines.append(f"{number:2}  host: {step.label}: {step.reason}")
     files["plan.txt"] = "\n".join(lines) + "\n"
     return files
+
+
+def _size(dim: object) -> str:
+    """A size as text; a long expression over the model's symbols is left out."""
+    text = str(dim)
+    return text if len(text) <= 24 else "(as sizes say)"
 
 
 def main() -> int:
