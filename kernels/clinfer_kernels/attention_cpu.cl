@@ -13,8 +13,9 @@
 //
 // Per block of KEY_BLOCK keys:   m' = max(m, max p)    p = e^(p - m')    c = e^(m - m')
 //                                l = c l + sum p       o = c o + v^T p   m = m'
-// At the end out = o / l. Where every key is masked with -inf the result is NaN, as in the softmax of
-// a row of -inf. A task is QUERIES queries of one head.
+// At the end out = o / l. Where every key is masked with -inf the result is NaN, as in the softmax
+// of a row of -inf.
+// A task is QUERIES queries of one head.
 #define LANES $lanes // queries in a vector
 #define VECS $vecs // vectors of queries
 #define QUERIES (VECS * LANES)

@@ -11,8 +11,9 @@
 //     +--------+    +-------+  +----------------+
 //        D            KEYS            Dv
 //
-// Work-item (x, y) owns scores and results at rows y + r WG_ROWS, columns x + c WG_COLS. Where every
-// key is masked with -inf, l = 0 and the result is NaN, as in the softmax of a row of -inf.
+// Work-item (x, y) owns scores and results at rows y + r WG_ROWS, columns x + c WG_COLS.
+// Where every key is masked with -inf, l = 0 and the result is NaN, as in the softmax of a row of
+// -inf.
 #define WG_ROWS $wg_rows // work-items along queries
 #define WG_COLS $wg_cols // work-items along keys and output columns
 #define ROWS $rows // queries of a work-item

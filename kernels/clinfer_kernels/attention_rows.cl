@@ -5,8 +5,9 @@
 //     s_n = q . k_n scale + mask    m' = max(m, max s)    c = e^(m - m')    e_n = e^(s_n - m')
 //     l = c l + sum e_n             o = c o + sum e_n v_n
 //
-// At the end out = o / l. Where every key is masked with -inf the result is NaN, as in the softmax of
-// a row of -inf. A task is CHUNK output columns of one query; more columns repeat the pass.
+// At the end out = o / l. Where every key is masked with -inf the result is NaN, as in the softmax
+// of a row of -inf.
+// A task is CHUNK output columns of one query; more columns repeat the pass.
 #define LANES $lanes // values a vector holds, and keys of a step
 #define VECS $vecs // vectors of output columns
 #define CHUNK (VECS * LANES)
