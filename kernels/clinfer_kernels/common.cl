@@ -1,5 +1,5 @@
-// Functions that kernels call, one section each. `common.with_helpers` copies the needed ones into a
-// kernel's text, with $T the type they compute in ("float8"), $E its element type ("float"),
+// Functions that kernels call, one section each. `common.with_helpers` copies the needed ones into
+// a kernel's text, with $T the type they compute in ("float8"), $E its element type ("float"),
 // $M the type its comparisons yield ("int8") and $U the unsigned type of its size.
 //
 //   //// NAME            section for every width          //// NAME scalar | vector   by width
@@ -13,9 +13,9 @@
 static $T exp_$T($T x) { return exp(x); }
 
 //// exp vector
-// e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2. ln 2 is split in two so that n times its high
-// part is exact; 2^n is applied as two factors, so that overflow and denormal results come out right.
-// Relative error of the polynomial: 2e-9.
+// e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2. ln 2 is split in two so that n times its
+// high part is exact; 2^n is applied as two factors, so that overflow and denormal results come out
+// right. Relative error of the polynomial: 2e-9.
 static $T exp_$T($T x) {
     x = x < -105.0f ? ($T)(-105.0f) : x;
     x = x > 89.5f ? ($T)(89.5f) : x;

@@ -8,6 +8,7 @@ Schedules, each in its own text file, where its index formulas are:
     rows   class "cpu": pieces of rows, vectors along the innermost dimension
     tiles  class "cpu": squares of registers, where an operand's unit stride lies in another
            dimension than the output's
+    blocks class "gpu": the same through local memory
     grid   class "gpu": one element a work-item, striding over the grid
 """
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from clinfer_kernels import pointwise_text
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.dims import ceildiv, minimum
+from clinfer_kernels.dims import Dim, ceildiv, minimum
 from clinfer_kernels.pointwise_problem import Problem, problem_of
 from clinfer_kernels.pointwise_text import Parts
 from clinfer_kernels.spec import Kernel, Launch, Target
@@ -43,27 +44,33 @@ class PointwiseTile:
 _PARTS: dict[str, Callable[[Problem, Target], Parts]] = {
     "rows": pointwise_text.rows,
     "tiles": pointwise_text.tiles,
+    "blocks": pointwise_text.blocks,
     "grid": pointwise_text.grid,
 }
 
 
 def candidates(spec: PointwiseSpec, target: Target) -> tuple[PointwiseTile, ...]:
     """The schedules that can run `spec`, the best first."""
+    square = problem_of(spec, square=True)
+    shallow = bool(square.columns) and _below(square.sizes[-2], 8)  # squares mostly of padding
+    turned = bool(square.columns) and not shallow
     if target.cls == "gpu":
-        return (PointwiseTile("grid", min(target.max_work_group, 256), 4, 32),)
+        grid = PointwiseTile("grid", min(target.max_work_group, 256), 4, 32)
+        depth = pointwise_text.block_depth(target)
+        if turned and depth > 0 and pointwise_text.block_bytes(square) <= target.local_mem:
+            return PointwiseTile("blocks", depth * pointwise_text.SIDE, 4, 32), grid
+        return (grid,)
     rows = PointwiseTile("rows", 1, 4096, 8)
-    tiles = PointwiseTile("tiles", 1, 4096, 8)
-    problem = problem_of(spec, square=True)
-    if not problem.columns:
-        return (rows,)
-    depth = problem.sizes[-2]
-    shallow = isinstance(depth, int) and depth < 8  # a square would be mostly padding
-    return (rows,) if shallow else (tiles, rows)
+    return (PointwiseTile("tiles", 1, 4096, 8), rows) if turned else (rows,)
+
+
+def _below(size: Dim, limit: int) -> bool:
+    return isinstance(size, int) and size < limit
 
 
 def emit(spec: PointwiseSpec, tile: PointwiseTile, target: Target) -> Kernel:
     """The kernel of `spec`: one launch."""
-    problem = problem_of(spec, square=tile.schedule == "tiles")
+    problem = problem_of(spec, square=tile.schedule in ("tiles", "blocks"))
     signature = problem.signature()
     name = _name(problem, tile.schedule)
     text = fill(

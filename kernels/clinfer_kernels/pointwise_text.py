@@ -17,6 +17,7 @@ Parts = dict[str, str | int]
 PIECE = 1024  # elements of a row in one task of the rows schedule
 BLOCK_D = 64  # a block of the tiles schedule, in elements
 BLOCK_I = 32
+SIDE = 32  # a block of the blocks schedule, in elements
 
 
 def rows(problem: Problem, target: Target) -> Parts:
@@ -57,6 +58,55 @@ def tiles(problem: Problem, target: Target) -> Parts:
         "square": block(_square(problem, width, False), 5),
         "edge": block(_square(problem, width, True), 5),
     }
+
+
+def blocks(problem: Problem, target: Target) -> Parts:
+    """Blocks of local memory, for the operands that are contiguous along d."""
+    outer = range(problem.rank - 2)
+    depth = problem.rank - 2
+    columns = problem.columns
+    others = [v for v in problem.ins if v not in columns]
+    read = [
+        f"block_{v.name}[k * {SIDE + 1} + x] = "
+        + memory.load(v.dtype, v.name, f"{v.name}_base + first_d + x + (first_i + k) * {v.step}")
+        + ";"
+        for v in columns
+    ]
+    write = [
+        f"const int {v.name}_at = {v.name}_base + d * {v.name}_s{depth};"
+        for v in (*others, *problem.outs)
+    ]
+    write += [_value(v, 1, f"block_{v.name}[x * {SIDE + 1} + k]") for v in columns]
+    return {
+        "ni": f"n{problem.rank - 1}",
+        "nd": f"n{problem.rank - 2}",
+        "side": SIDE,
+        "step": block_depth(target),
+        "rows": count_text(outer),
+        "locals": block(
+            [
+                f"__local {types.register(v.dtype)} block_{v.name}[{SIDE * (SIDE + 1)}];"
+                for v in columns
+            ],
+            1,
+        ),
+        "indices": block([*_declared(outer), *decode(outer, "row")], 2),
+        "bases": block(
+            [f"const int {v.name}_base = {address(v.name, outer)};" for v in problem.views], 2
+        ),
+        "read": block(read, 4),
+        "write": block([*write, *_body(problem, others, 1, False)], 4),
+    }
+
+
+def block_depth(target: Target) -> int:
+    """Rows of a block that a work-group handles at a time."""
+    return min(target.max_work_group, 256) // SIDE
+
+
+def block_bytes(problem: Problem) -> int:
+    """Local memory of the blocks schedule."""
+    return sum(types.compute_size(v.dtype) * SIDE * (SIDE + 1) for v in problem.columns)
 
 
 def grid(problem: Problem, target: Target) -> Parts:

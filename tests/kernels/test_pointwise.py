@@ -12,7 +12,7 @@ from clinfer_kernels.dims import sym
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.nest import Axis, merge
 from clinfer_kernels.pointwise import candidates, emit
-from clinfer_kernels.spec import Tensor, dense, row_major
+from clinfer_kernels.spec import Target, Tensor, dense, row_major
 from clinfer_kernels.specs import PointwiseSpec
 
 
@@ -45,9 +45,28 @@ def test_copies_every_element_type(cls: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool", "bfloat16"])
 @pytest.mark.parametrize("shape", [(33, 70), (8, 8), (5, 9), (130, 3)])
-def test_square_transposes(dtype: str, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("cls", TARGETS)
+def test_square_transposes(cls: str, dtype: str, shape: tuple[int, int]) -> None:
     base = arange(shape, dtype)
-    np.testing.assert_array_equal(copy_of(base.T, base, "cpu"), base.T)
+    np.testing.assert_array_equal(copy_of(base.T, base, cls), base.T)
+
+
+def test_transposes_within_the_limits_of_a_device() -> None:
+    """Local memory and work-group size decide, before a launch."""
+    base = arange((50, 70))
+    view = dense("float32", (70, 50))
+    spec = PointwiseSpec(identity("float32"), (view_of(base.T, base),), (view,))
+    for target, schedules in (
+        (Target(cls="gpu"), ["blocks", "grid"]),
+        (Target(cls="gpu", max_work_group=64), ["blocks", "grid"]),
+        (Target(cls="gpu", local_mem=1024), ["grid"]),
+    ):
+        tiles = candidates(spec, target)
+        assert [tile.schedule for tile in tiles] == schedules
+        kernel = emit(spec, tiles[0], target)
+        assert kernel.launches[0].local_size[0] <= target.max_work_group
+        (value,) = run_kernel(kernel, [base], [(view.shape, "float32")])
+        np.testing.assert_array_equal(value, base.T)
 
 
 @pytest.mark.parametrize("cls", TARGETS)
