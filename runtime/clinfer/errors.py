@@ -45,3 +45,7 @@ class BlobError(CacheError):
 
 class CompileRequiredError(CacheError):
     """CACHE_MODE forbids compiling and a program is missing; names it and the key that differs."""
+
+
+class UntrustedError(CacheError):
+    """A pack or remote entry is not signed by a trusted key, or is not what was signed."""

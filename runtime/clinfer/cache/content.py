@@ -83,8 +83,8 @@ def content_digest(
     """The digest of the model at `path` and its external data.
 
     `list_external` names the external data files, relative to the model's folder; it is called only
-    where `memo` does not know a file of this content, and its errors pass through. Raises ModelError for a file that is
-    missing, cannot be read, or changes while it is read.
+    where `memo` does not know a file of this content, and its errors pass through. Raises
+    ModelError for a file that is missing, cannot be read, or changes while it is read.
     """
     model = Path(path).absolute()
     record = _memo_record(model)

@@ -47,13 +47,15 @@ class Entry:
     `sections` are read-only byte views, in the order they were written. Those written page-aligned
     start at a multiple of 4096 in memory if the container came from a file; they stay valid after
     the file is replaced or removed. `nbytes` is the container's size, `build_seconds` what its
-    content had cost to make, 0 where unknown.
+    content had cost to make, 0 where unknown. `content` is the digest, in hexadecimal, that
+    determines every byte of the container: the one its header ends with.
     """
 
     record: KeyRecord
     sections: Mapping[str, memoryview]
     nbytes: int
     build_seconds: float
+    content: str
 
     def section(self, name: str) -> memoryview:
         """One section's bytes. Raises BlobError where there is none of that name."""
@@ -61,6 +63,14 @@ class Entry:
             known = ", ".join(self.sections)
             raise BlobError(f"the {self.record.kind} has no section '{name}', only: {known}")
         return self.sections[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Container:
+    """An entry together with the bytes it was read from, to be passed on unchanged."""
+
+    entry: Entry
+    data: memoryview
 
 
 def write(
@@ -142,6 +152,20 @@ def read(
     handed out; `allow_shared` also takes a file that others can write. A buffer must not change
     while the entry is used. Raises EntryError (a BlobError), whose message names the failed check.
     """
+    container = read_container(
+        source, expect_kind=expect_kind, expect_record=expect_record, allow_shared=allow_shared
+    )
+    return container.entry
+
+
+def read_container(
+    source: Buffer | str | Path,
+    *,
+    expect_kind: str | None = None,
+    expect_record: KeyRecord | None = None,
+    allow_shared: bool = False,
+) -> Container:
+    """As `read`, with the container's bytes."""
     if isinstance(source, (str, Path)):
         view, mapped = _load(Path(source), allow_shared)
     else:
@@ -166,7 +190,9 @@ def read(
     for row, digest in zip(header.sections, found_digests, strict=True):
         if digest != row.digest:
             raise damaged(f"the digest of section '{row.name}' does not match its content")
-    return Entry(record, sections, view.nbytes, header.build_seconds)
+    content = header.digest.hex()
+    entry = Entry(record, sections, view.nbytes, header.build_seconds, content)
+    return Container(entry, view)
 
 
 def read_header(path: Path, *, allow_shared: bool = False) -> Header:

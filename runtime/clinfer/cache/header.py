@@ -80,13 +80,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the sections. `header_bytes` ends with its digest, `file_bytes` is all."""
+    """What stands before the sections. `header_bytes` ends with its digest, `file_bytes` is all.
+
+    `digest` covers the header and, through the rows' digests, every byte of the container.
+    """
 
     record: KeyRecord
     sections: tuple[Section, ...]
     header_bytes: int
     file_bytes: int
     build_seconds: float
+    digest: bytes
 
 
 def encode_header(record: KeyRecord, rows: Sequence[Section], seconds: float) -> bytes:
@@ -148,7 +152,8 @@ def parse_header(data: bytes, file_bytes: int, expected: KeyRecord | None = None
     if head.header_bytes > len(data):
         raise damaged("the file ends inside its header")
     digested = head.header_bytes - DIGEST_BYTES
-    if hashlib.sha256(data[:digested]).digest() != data[digested : head.header_bytes]:
+    digest = hashlib.sha256(data[:digested]).digest()
+    if digest != data[digested : head.header_bytes]:
         raise damaged("the header's digest does not match")
     if head.build_ns > _MOST_NANOSECONDS:
         raise damaged("the header claims an impossible build time")
@@ -157,7 +162,7 @@ def parse_header(data: bytes, file_bytes: int, expected: KeyRecord | None = None
     rows = _parse_rows(data, rows_at, head)
     if head.file_bytes != file_bytes:
         raise damaged(f"the header claims {head.file_bytes} bytes, the file has {file_bytes}")
-    return Header(record, rows, head.header_bytes, file_bytes, head.build_ns / 1e9)
+    return Header(record, rows, head.header_bytes, file_bytes, head.build_ns / 1e9, digest)
 
 
 def _parse_record(encoded: bytes, expected: KeyRecord | None) -> KeyRecord:

@@ -25,6 +25,8 @@ class Reason(str, Enum):
     """The file system gave an error: no permission, not a file, input/output error ..."""
     REFUSED = "refused"
     """The directory or file can be written by others, or is a link."""
+    UNTRUSTED = "untrusted"
+    """From elsewhere, and not signed by a trusted key; or not what was signed."""
     REJECTED = "rejected"
     """The entry was intact, but its user (a driver) did not take it."""
     OFF = "off"

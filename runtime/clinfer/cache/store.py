@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinfer import config
-from clinfer.cache.entry import PAGE_ALIGNED, Entry, payload_bytes, pieces, read
+from clinfer.cache.entry import PAGE_ALIGNED, Container, Entry, payload_bytes, pieces, read
 from clinfer.cache.files import write_atomic, write_fault
 from clinfer.cache.folder import Folder, Removed, UntrustedDirectoryError
 from clinfer.cache.header import EntryError
@@ -26,6 +26,8 @@ from clinfer.errors import PropertyError
 if TYPE_CHECKING:
     from clinfer.cache.entry import SectionData
     from clinfer.cache.inventory import EntryInfo, Nearest, Problem, StoreInfo
+
+Parts = Callable[[], Iterable[memoryview]]
 
 # Eviction goes below the limit, so that the next entries need no scan.
 _EVICT_TO = 0.9
@@ -104,14 +106,19 @@ class Store:
         `seconds` is what building the content took. Never raises for a fault of the file system,
         whose reason is counted; raises CacheError for a section name that is not allowed.
         """
-        written = self._put(record, sections, seconds, page_aligned)
-        if isinstance(written, Miss):
-            self._counters.unstored(written.reason)
-            self._report(written)
-            return False
-        self._counters.stored(written)
-        self._make_room(written)
-        return True
+
+        def parts() -> Iterator[memoryview]:
+            return pieces(record, sections, seconds=seconds, page_aligned=page_aligned)
+
+        return self._put(record, payload_bytes(sections), parts) is None
+
+    def adopt(self, container: Container) -> Miss | None:
+        """Stores an entry made elsewhere, byte for byte; None, or why it is not stored.
+
+        Otherwise as `put`.
+        """
+        data = container.data
+        return self._put(container.entry.record, data.nbytes, lambda: iter([data]))
 
     def reject(self, entry: Entry, detail: str) -> None:
         """Takes back a hit whose content was of no use, say because the driver refused it.
@@ -135,8 +142,11 @@ class Store:
         """Stores a memo: like `put`, but neither counted nor bound by the size limit."""
         if self.readonly:
             return False
-        written = self._write(self.folder.memo(record.digest), record, sections, 0.0, ())
-        return not isinstance(written, Miss)
+
+        def parts() -> Iterator[memoryview]:
+            return pieces(record, sections, page_aligned=())
+
+        return not isinstance(self._write(self.folder.memo(record.digest), parts), Miss)
 
     def entries(self) -> Iterator[EntryInfo]:
         """What is stored, most recently used first; entries with a damaged header are left out.
@@ -246,36 +256,30 @@ class Store:
             if path.stat().st_mtime < time.time() - self._touch_interval:
                 os.utime(path)
 
-    def _put(
-        self,
-        record: KeyRecord,
-        sections: Mapping[str, SectionData],
-        seconds: float,
-        page_aligned: Collection[str],
-    ) -> int | Miss:
+    def _put(self, record: KeyRecord, payload: int, parts: Parts) -> Miss | None:
+        """Stores what `parts` gives; `payload` is its size in bytes, padding left out or not."""
+        written = self._checked_write(record, payload, parts)
+        if isinstance(written, Miss):
+            self._counters.unstored(written.reason)
+            self._report(written)
+            return written
+        self._counters.stored(written)
+        self._make_room(written)
+        return None
+
+    def _checked_write(self, record: KeyRecord, payload: int, parts: Parts) -> int | Miss:
         if self.readonly:
             return Miss(Reason.READ_ONLY, "the store is read-only")
-        payload = payload_bytes(sections)
         if self.size_limit is not None and payload > self.size_limit:
             detail = f"{payload} bytes are more than the cache's limit of {self.size_limit}"
             return Miss(Reason.TOO_LARGE, detail)
-        path = self.folder.entry(record.digest)
-        return self._write(path, record, sections, seconds, page_aligned)
+        return self._write(self.folder.entry(record.digest), parts)
 
-    def _write(
-        self,
-        path: Path,
-        record: KeyRecord,
-        sections: Mapping[str, SectionData],
-        seconds: float,
-        page_aligned: Collection[str],
-    ) -> int | Miss:
+    def _write(self, path: Path, parts: Parts) -> int | Miss:
         """The bytes written, or why not."""
 
         def attempt() -> int:
-            temporary = self.folder.prepare(path)
-            parts = pieces(record, sections, seconds=seconds, page_aligned=page_aligned)
-            return write_atomic(path, temporary, parts)
+            return write_atomic(path, self.folder.prepare(path), parts())
 
         try:
             # The directory may be removed at any moment; then it is made once more.
@@ -313,6 +317,11 @@ def _directory(text: str | Path) -> Path:
     path = Path(text)
     if "\0" in str(path):
         raise PropertyError(f"a cache directory cannot be named {str(path)!r}")
+    if "://" in str(text):
+        raise PropertyError(
+            f"a cache directory lies on this machine, found {str(text)!r}: set CACHE_STORE (or "
+            "CLINFER_CACHE_STORE) to a URL, and CACHE_DIR to a local directory"
+        )
     with suppress(RuntimeError):  # '~user' of an unknown user stays as it is
         path = path.expanduser()
     return path.absolute()
