@@ -29,9 +29,9 @@ from clinfer_kernels.types import (
     vector,
 )
 
-# Compilers built on Clang without the inliner's help for `vloadn`: PoCL calls a library function
-# lane group by lane group where its CPU name and its library disagree; a vector type of the
-# element's alignment is one instruction everywhere.
+# Compilers whose `vloadn`, `vstoren` and `convert_` are functions of a library that is not always
+# inlined (PoCL, where the processor's name and the library's do not fit), and which take Clang's
+# vector types: with the alignment of an element, those load and store in one instruction.
 _CLANG_VECTORS = frozenset({"pocl"})
 
 _MEMORY = re.compile(
