@@ -49,13 +49,15 @@ def _quotient(a: Array, b: Array) -> Array:
     return np.trunc(a.astype(np.float64) / b)
 
 
-def _shift(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Shifts by the dtype's width or more give 0."""
+def _shift_left(a: Array, b: Array, bits: int) -> Array:
+    """By the dtype's width or more: 0."""
+    return np.where(b < bits, np.left_shift(a, np.minimum(b, bits - 1).astype(b.dtype)), 0)
 
-    def apply(a: Array, b: Array, bits: int) -> Array:
-        return np.where(b < bits, function(a, np.minimum(b, bits - 1).astype(b.dtype)), 0)
 
-    return apply
+def _shift_right(a: Array, b: Array, bits: int) -> Array:
+    """By the dtype's width or more: 0, or -1 of a negative number."""
+    inside = np.right_shift(a, np.minimum(b, bits - 1).astype(b.dtype))
+    return np.where(b < bits, inside, np.where(a < 0, -1, 0).astype(a.dtype))
 
 
 _TRIGONOMETRY = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
@@ -66,8 +68,8 @@ _SCALARS: dict[str, Callable[..., Any]] = {
     "bit_or": np.bitwise_or,
     "bit_xor": np.bitwise_xor,
     "bit_not": np.bitwise_not,
-    "shl": _shift(np.left_shift),
-    "shr": _shift(np.right_shift),
+    "shl": _shift_left,
+    "shr": _shift_right,
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

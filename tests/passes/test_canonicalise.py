@@ -174,6 +174,20 @@ CASES = {
         {"s": random((3, 4)), "b": random((3, 4), 1)},
         {"clinfer.Norm": 1, "Mul": 1, "Add": 1},
     ),
+    "layer norm statistics": Case(
+        f"{_X} float[2, 3, 4] y, float[2, 1, 1] m, float[2, 1, 1] d",
+        "y, m, d = LayerNormalization<axis = 1>(x, s)",
+        {"s": random((3, 4))},
+        {
+            "clinfer.Norm": 1,
+            "Mul": 2,
+            "ReduceMean": 2,
+            "Sub": 1,
+            "Add": 1,
+            "Sqrt": 1,
+            "Reciprocal": 1,
+        },
+    ),
     "instance norm": Case(
         f"{_X} float[2, 3, 4] y",
         "y = InstanceNormalization(x, s, b)",

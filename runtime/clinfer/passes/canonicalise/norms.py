@@ -48,13 +48,34 @@ def scale_and_shift(rw: Rewriter, x: Value, scale: Value | None, bias: Value | N
 
 
 def layer_norm(rw: Rewriter, node: Node) -> Outcome:
-    """LayerNormalization = clinfer.Norm, Mul, Add."""
+    """LayerNormalization = clinfer.Norm, Mul, Add; its statistics, where read, by themselves."""
     x = node.required(0)
-    if _statistics_read(rw, node):
-        return Refusal("its mean or deviation is read")
     axis = normal_axis(node.attrs.get("axis", -1), len(x.known_shape))
-    normal = emit_norm(rw, x, len(x.known_shape) - axis, node.attrs.get("epsilon", 1e-5))
-    return [scale_and_shift(rw, normal, node.required(1), node.input(2))]
+    eps = node.attrs.get("epsilon", 1e-5)
+    statistics: list[Value] = []
+    if _statistics_read(rw, node):
+        if any(v is not None and v.dtype != x.dtype for v in node.outputs):
+            return Refusal("its statistics are read in another dtype")
+        statistics = _statistics(rw, x, axis, eps)
+    normal = emit_norm(rw, x, len(x.known_shape) - axis, eps)
+    return [scale_and_shift(rw, normal, node.required(1), node.input(2)), *statistics]
+
+
+def _statistics(rw: Rewriter, x: Value, axis: int, eps: float) -> list[Value]:
+    """[mean, 1 / sqrt(variance + eps)] over the dimensions from `axis` on."""
+    rank = len(x.known_shape)
+    shape = (*x.known_shape[:axis], *([1] * (rank - axis)))
+    attrs = {"axes": list(range(axis, rank)), "keepdims": 1}
+
+    def mean(value: Value) -> Value:
+        return rw.emit("ReduceMean", [value], x.dtype, shape, attrs=attrs, version=ATTRIBUTE_FORM)
+
+    center = mean(x)
+    away = rw.emit("Sub", [x, center], x.dtype, x.shape)
+    variance = mean(rw.emit("Mul", [away, away], x.dtype, x.shape))
+    spread = rw.emit("Add", [variance, number(rw, eps, x.dtype)], x.dtype, shape)
+    root = rw.emit("Sqrt", [spread], x.dtype, shape)
+    return [center, rw.emit("Reciprocal", [root], x.dtype, shape)]
 
 
 def rms_norm(rw: Rewriter, node: Node) -> Outcome:
