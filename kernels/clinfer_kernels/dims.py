@@ -222,12 +222,10 @@ def to_json(dim: Dim) -> Json:
     """An integer, a symbol's name, or nested lists; `from_json` reads it back."""
     if isinstance(dim, int):
         return dim
-    terms = [[f, [[_atom_json(a), p] for a, p in m]] for m, f in dim.terms]
-    if len(terms) == 1 and terms[0][0] == 1 and len(terms[0][1]) == 1:
-        atom, power = terms[0][1][0]
-        if power == 1:
-            return atom
-    return ["sum", terms]
+    monomial, factor = dim.terms[0]
+    if len(dim.terms) == 1 and factor == 1 and len(monomial) == 1 and monomial[0][1] == 1:
+        return _atom_json(monomial[0][0])
+    return ["sum", [[f, [[_atom_json(a), p] for a, p in m]] for m, f in dim.terms]]
 
 
 def from_json(value: Json) -> Dim:

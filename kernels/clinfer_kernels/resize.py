@@ -174,7 +174,7 @@ def _element(spec: ResizeSpec, axes: tuple[ResizeAxis, ...], inner: int) -> list
         wide = compute(dtype) if is_float(dtype) else "float"
         total = " + ".join(f"{w} * {v}" for w, v in terms)
         lines.append(f"const {wide} sum = {total};")
-        value = "sum" if is_float(dtype) else memory.cast("sum", dtype, "float32")
+        value = "sum" if is_float(dtype) else memory.cast("sum", dtype, "float32", 1)
         lines.append(f"const {compute(dtype)} value = {value};")
     operands = ["value"]
     for number, tensor in enumerate(spec.ins[1:], start=1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
@@ -69,7 +69,7 @@ class Core:
             return self._core_property(device)
         opened = self._device(device)
         plugin = self._plugin(opened)
-        readable = {
+        readable: dict[str, Callable[[], Any]] = {
             properties.FULL_DEVICE_NAME: lambda: opened.info.full_name,
             properties.OPTIMIZATION_CAPABILITIES: lambda: list(plugin.capabilities(opened)),
             properties.DEVICE_TYPE: lambda: opened.target.cls,
@@ -103,13 +103,14 @@ class Core:
         """
         from clinfer.graph.reader import read
 
-        if not isinstance(model, (str, os.PathLike)) or not Path(model).is_file():
+        path = Path(model) if isinstance(model, (str, os.PathLike)) else None
+        if path is None or not path.is_file():
             return read(model)
         from clinfer.cache.content import file_states
 
-        before = file_states(model)
-        found = read(model)
-        states = file_states(model, _external_names(found))
+        before = file_states(path)
+        found = read(path)
+        states = file_states(path, _external_names(found))
         if states[:1] == before:
             self._states[found] = states
         return found

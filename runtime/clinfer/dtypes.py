@@ -81,7 +81,8 @@ def to_numpy(name: str) -> np.dtype[Any]:
         return numpy.dtype(entry.numpy)
     import ml_dtypes
 
-    return numpy.dtype(getattr(ml_dtypes, str(entry.ml_dtypes)))
+    found: np.dtype[Any] = numpy.dtype(getattr(ml_dtypes, str(entry.ml_dtypes)))
+    return found
 
 
 def size_of(name: str) -> int:

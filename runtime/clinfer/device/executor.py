@@ -47,10 +47,9 @@ class LoadedPlan:
         self.plan = plan
         self.programs = list(programs)
         self._host = HostRunner(plan)
-        flags = cl.mem_flags.READ_ONLY
-        flags |= (
-            cl.mem_flags.USE_HOST_PTR if device.shares_host_memory else cl.mem_flags.COPY_HOST_PTR
-        )
+        in_place = device.shares_host_memory
+        use = cl.mem_flags.USE_HOST_PTR if in_place else cl.mem_flags.COPY_HOST_PTR
+        flags = cl.mem_flags.READ_ONLY | use
         self.weights: dict[int, Any] = {}
         for number, buffer in enumerate(plan.buffers):
             if buffer.kind == "const":

@@ -169,12 +169,11 @@ class _Worker:
 
 def _environment() -> dict[str, str]:
     """This process's environment, with the places that clinfer was imported from."""
-    import clinfer
     import clinfer_kernels
 
-    places = [
-        str(Path(str(m.__file__)).resolve().parent.parent) for m in (clinfer, clinfer_kernels)
-    ]
+    runtime = Path(__file__).resolve().parent.parent.parent
+    kernels = Path(str(clinfer_kernels.__file__)).resolve().parent.parent
+    places = [str(runtime), str(kernels)]
     known = os.environ.get("PYTHONPATH")
     paths = [*dict.fromkeys(places), *([known] if known else [])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -229,9 +229,10 @@ class _Assembler:
             for buffer in _touched(step):
                 first.setdefault(buffer, index)
                 last[buffer] = index
-        for number, buffer in enumerate(self.buffers):
-            if number in first:
-                self.buffers[number] = replace(buffer, first=first[number], last=last[number])
+        for number in first:
+            self.buffers[number] = replace(
+                self.buffers[number], first=first[number], last=last[number]
+            )
 
 
 def _touched(step: Step) -> list[int]:

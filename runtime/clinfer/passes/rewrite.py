@@ -91,7 +91,7 @@ class Rewriter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.made: list[Node] = []
-        self._hint = ""
+        self._root: Node | None = None
         self.forms = Forms()
         self._ranks: dict[int, int] = {}
 
@@ -109,8 +109,10 @@ class Rewriter:
         version: int = 0,
     ) -> Value:
         """A new node before the root; returns its output."""
-        out = Value(self.graph.fresh(self._hint), dtype, shape)
-        node = Node(op, list(inputs), [out], dict(attrs or {}), self._name, domain, version)
+        root = self._root
+        out = Value(self.graph.fresh(op if root is None else _stem(root)), dtype, shape)
+        name = "" if root is None else root.name
+        node = Node(op, list(inputs), [out], dict(attrs or {}), name, domain, version)
         self.insert(node)
         return out
 
@@ -190,7 +192,8 @@ class Rewriter:
             node = pending.popleft()
             if not is_alive(node):
                 continue
-            rule = self._first(phase, table.get(node.kind, ()), node, log)
+            rules = table.get(node.kind)
+            rule = None if rules is None else self._first(phase, rules, node, log)
             if rule is None:
                 self._ranks[id(node)] = len(kept)
                 kept.append(node)
@@ -217,8 +220,7 @@ class Rewriter:
                 if not typed:
                     continue
             self.made = []
-            self._name = node.name
-            self._hint = _stem(node)
+            self._root = node
             outcome = rule.apply(self, node)
             if outcome is None or isinstance(outcome, Refusal):
                 for made in reversed(self.made):
@@ -241,12 +243,13 @@ class Rewriter:
             self.graph.replace(old, new)
         self.erase_unused(node)
 
-    _name = ""
-
 
 def is_alive(node: Node) -> bool:
     """Whether the node is still part of its graph."""
-    return any(v is not None and v.producer is node for v in node.outputs)
+    for value in node.outputs:
+        if value is not None and value.producer is node:
+            return True
+    return False
 
 
 def is_typed(node: Node) -> bool:

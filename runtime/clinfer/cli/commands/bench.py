@@ -85,7 +85,7 @@ def _latency(compiled: Any, inputs: dict[str, Any], seconds: float) -> dict[str,
     request = compiled.create_infer_request()
     for _ in range(3):
         request.infer(inputs)
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < end:
         start = time.perf_counter()
