@@ -94,7 +94,7 @@ $taps
                         }
                     }
                 }
-                // The tile goes through memory, so that the epilogue's code is there once a vector.
+                // The tile goes through memory: the epilogue's code is there once a vector.
                 vec tile[ROWS][VECS];
                 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {

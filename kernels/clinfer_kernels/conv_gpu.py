@@ -29,7 +29,8 @@ _GLOBAL_LIMIT = 65535  # work-items along a dimension that PoCL takes
 class GpuTile:
     """A work-group of `wg_pixels` x `wg_filters` work-items, each with some results.
 
-    `pixels` x `filters`: the results of a work-item. `pack_w`: a launch before packs the weights, which are not constant.
+    `pixels` x `filters`: the results of a work-item. `pack_w`: a launch before packs the weights,
+    which are not constant.
     """
 
     wg_pixels: int = 16

@@ -1,190 +1,351 @@
-"""Interpolation along any axes of any layout: nearest, linear and cubic, as ONNX's Resize defines it.
+"""Interpolation along any axes of any layout: nearest, linear and cubic, without antialiasing.
 
-An output element at index i of a resized axis reads taps around the coordinate c(i) of the input:
-
-    nearest  1 tap:  round(c)
-    linear   2 taps: floor(c), floor(c) + 1 with weights 1 - f and f, f = c - floor(c)
-    cubic    4 taps: floor(c) - 1 ... floor(c) + 2 (Keys, "Cubic convolution interpolation", 1981)
-
-Taps outside the input read its edge. Axes that are not resized are walked as they are; the innermost
-one is a plain loop that compilers vectorise.
+One text serves both classes: on class "cpu" a task is a line along the innermost dimension, in
+vectors where that is not resized; on class "gpu" a task is one element. Coordinates are computed in
+float32 (float64 for float64), in the order of operations of the ONNX specification.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product as combinations
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
-from clinfer_kernels.nest import advance, count_text, declare_sizes, decode, stride_kind
-from clinfer_kernels.render import render
-from clinfer_kernels.resize_taps import TAPS, axis_lines, weight
+from clinfer_kernels.nest import Axis, View, merge, stride_kind
+from clinfer_kernels.pixels import Pixels, declare_pixels, finish, locate
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.spec import Kernel, Launch, Target
+from clinfer_kernels.spec import Kernel, Launch, Target, Tensor
 from clinfer_kernels.specs import ResizeSpec
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import compute, is_float
+from clinfer_kernels.types import compute, is_float, lanes, literal, register
+
+_SOURCES = {
+    "half_pixel": "(o + (real)0.5) / scale - (real)0.5",
+    "half_pixel_symmetric": (
+        "size * (real)0.5 * (1 - out / (scale * size)) + (o + (real)0.5) / scale - (real)0.5"
+    ),
+    "pytorch_half_pixel": "out > 1 ? (o + (real)0.5) / scale - (real)0.5 : 0",
+    "align_corners": "out > 1 ? o * (real)(size - 1) / (out - 1) : 0",
+    "asymmetric": "o / scale",
+    "tf_half_pixel_for_nn": "(o + (real)0.5) / scale",
+}
+_ROUNDING = {
+    "round_prefer_floor": "-floor_of((real)0.5 - x)",
+    "round_prefer_ceil": "floor_of(x + (real)0.5)",
+    "floor": "floor_of(x)",
+    "ceil": "-floor_of(-x)",
+}
+_TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 
 
 @dataclass(frozen=True)
 class ResizeTile:
-    """local: work-items of a work-group. grain: elements for which one more work-item is worth it.
-    waves: work-groups per compute unit at most."""
+    """`local` work-items of a work-group; `lanes` elements of a vector.
 
-    schedule: str
+    `lines`: a task is a whole line, not one element. `waves`: work-groups per compute unit at most.
+    """
+
     local: int
-    grain: int
-    waves: int
+    lanes: int
+    lines: bool
+    waves: int = 16
 
 
 @dataclass(frozen=True)
-class ResizeAxis:
-    """An output axis: its size, the input's, the number of the resized axis it is (or None).
+class Problem:
+    """The merged dimensions of a resize, the innermost one last.
 
-    `strides` are those of the input, the epilogue's operands and the output.
+    `sizes` are the input's along the dimensions that are resized, None along the others; `scales`
+    the model's factors there (None: from the sizes).
     """
 
-    size: Dim
-    source: Dim
-    resized: int | None
-    strides: tuple[Dim, ...]
+    axes: tuple[Axis, ...]
+    sizes: tuple[Dim | None, ...]
+    scales: tuple[float | None, ...]
+    pixels: Pixels
+    x: Tensor
+    x_strides: tuple[Dim, ...]
+
+    @property
+    def is_inner_resized(self) -> bool:
+        return self.sizes[-1] is not None
+
+    @property
+    def outer(self) -> tuple[int, ...]:
+        """The numbers of the resized dimensions but the innermost."""
+        return tuple(k for k, n in enumerate(self.sizes[:-1]) if n is not None)
+
+
+def problem_of(spec: ResizeSpec) -> Problem:
+    """Merges neighbouring dimensions that are not resized."""
+    x, out = spec.ins[0], spec.outs[0]
+    tensors = (out, *spec.ins[1:], x)
+    scales = dict(zip(spec.axes, spec.scales, strict=True))
+    axes = [Axis(1, (0,) * len(tensors))]
+    found: list[tuple[Dim | None, float | None]] = [(None, None)]
+    run: list[Axis] = []
+    for d in range(out.rank):
+        axis = Axis(out.shape[d], tuple(t.strides[d] for t in tensors))
+        if d not in scales:
+            run.append(axis)
+            continue
+        _append(axes, found, run)
+        run = []
+        axes.append(axis)
+        found.append((x.shape[d], _own_scale(scales[d], x.shape[d], out.shape[d])))
+    _append(axes, found, run)
+    if len(axes) > 2 and found[1][0] is None:  # the leading axis of size 1 is not needed
+        axes, found = axes[1:], found[1:]
+    return Problem(
+        axes=tuple(axes),
+        sizes=tuple(size for size, _ in found),
+        scales=tuple(scale for _, scale in found),
+        pixels=_pixels(tensors[:-1], axes),
+        x=x,
+        x_strides=tuple(axis.strides[-1] for axis in axes),
+    )
+
+
+def _append(
+    axes: list[Axis], found: list[tuple[Dim | None, float | None]], run: Sequence[Axis]
+) -> None:
+    """Adds a run of dimensions that are not resized, merged; nothing if it is one element."""
+    merged = [axis for axis in merge(run) if axis.size != 1] if run else []
+    axes += merged
+    found += [(None, None)] * len(merged)
+
+
+def _own_scale(scale: float | None, size: Dim, out: Dim) -> float | None:
+    """The model's factor where it is not the quotient of the sizes."""
+    if scale is None or (scale == int(scale) and out == size * int(scale)):
+        return None
+    if isinstance(size, int) and isinstance(out, int) and out / size == scale:
+        return None
+    return scale
+
+
+def _pixels(tensors: Sequence[Tensor], axes: Sequence[Axis]) -> Pixels:
+    """The output and the operands; the outer dimensions are what `Pixels` calls pixels."""
+    views = []
+    for number, tensor in enumerate(tensors):
+        strides = tuple(axis.strides[number] for axis in axes)
+        name = "y0" if number == 0 else f"e{number - 1}"
+        kind, place = ("out", 0) if number == 0 else ("in", number)
+        views.append(View(name, kind, place, tensor.dtype, tensor.offset, strides))
+    return Pixels(tuple(axis.size for axis in axes[:-1]), (views[0],), tuple(views[1:]))
 
 
 def candidates(spec: ResizeSpec, target: Target) -> tuple[ResizeTile, ...]:
-    """The tiles that can run `spec`, the best first; none for a mode that has no kernel."""
-    if spec.mode not in TAPS or spec.coordinates == "tf_crop_and_resize":
+    """The tiles for `spec`, the best first; none for an interpolation that has no kernel.
+
+    Integers are resized to the nearest only; coordinates of regions of interest are not supported.
+    """
+    known = spec.mode in _TAPS and spec.coordinates in _SOURCES and spec.rounding in _ROUNDING
+    if not known or not (spec.mode == "nearest" or is_float(spec.ins[0].dtype)):
         return ()
     if target.cls == "gpu":
-        return (ResizeTile("grid", min(target.max_work_group, 256), 2, 32),)
-    return (ResizeTile("rows", 1, 2048, 8),)
+        return (ResizeTile(min(256, target.max_work_group), 1, False),)
+    scalar = ResizeTile(1, 1, True)
+    dtypes = (spec.ins[0].dtype, spec.outs[0].dtype, *spec.epilogue.inputs)
+    width = lanes(target, dtypes)
+    return (scalar,) if problem_of(spec).is_inner_resized else (ResizeTile(1, width, True), scalar)
 
 
 def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
-    """The kernel of `spec`: one launch."""
-    axes = _axes(spec)
-    rank = len(axes)
-    inner = rank - 1
-    grid = tile.schedule == "grid"
-    signature = _signature(spec, axes)
-    name = f"resize_{tile.schedule}_{spec.mode}_r{rank}"
-    outer = [k for k in range(inner) if axes[k].resized is not None]
-    early = [line for k in outer for line in axis_lines(spec, k, axes[k].resized or 0)]
-    late = axis_lines(spec, inner, axes[inner].resized or 0) if _is_resized(axes[inner]) else []
-    names = ("x0", *(f"e{i}" for i in range(1, len(spec.ins))), "y0")
-    starts = [f"const int {n}_at = {_start(n, axes)};" for n in names]
+    """The one launch."""
+    problem = problem_of(spec)
+    taps = _TAPS[spec.mode]
+    acc = _acc(spec)
+    inner = problem.axes[-1].size
+    piece: Dim = inner if tile.lines else 1
+    pieces: Dim = 1 if tile.lines else inner
+    tasks = product(axis.size for axis in problem.axes[:-1]) * pieces * minimum(inner, 1)
+    groups = minimum(ceildiv(tasks, tile.local), tile.waves * target.compute_units)
+    signature = _signature(problem)
+    for name, value in (("inner", inner), ("piece", piece), ("pieces", pieces), ("tasks", tasks)):
+        signature.scalar(name, value)
+    resized = sum(1 for size in problem.sizes if size is not None)
+    entry = f"resize_{spec.mode}_{resized}of{len(problem.axes)}"
+    last = len(problem.axes) - 1
+    fixed = [k for k in range(last) if problem.sizes[k] is None]
     text = fill(
-        "resize_grid" if grid else "resize_rows",
+        "resize",
         target,
-        head=kernel_head(name, (tile.local,)),
+        head=kernel_head(entry, (tile.local,)),
         parameters=signature.text,
-        total=count_text(range(rank)),
-        rows=count_text(range(inner)),
-        indices=block(
-            [*(f"int i{k};" for k in range(rank if grid else inner)), *_decode(grid, rank)],
-            2 if grid else 1,
-        ),
-        starts=block([*starts, *early], 2),
-        inner=inner,
-        element=block([*late, *_element(spec, axes, inner)], 2 if grid else 3),
-        advance=block(advance(range(inner)), 2),
+        taps=taps,
+        outer=taps ** len(problem.outer),
+        lanes=tile.lanes,
+        real="double" if acc == "float64" else "float",
+        coordinates=spec.coordinates,
+        source=_SOURCES[spec.coordinates],
+        mode=block(_mode(spec), 1),
+        **_schedule(tile),
+        locate=block(locate(problem.pixels, "line"), 2),
+        x_at=" + ".join(["x_o", *(f"i{k} * x_s{k}" for k in fixed)]),
+        outer_taps=block(_outer_taps(problem), 2),
+        combine=block(_combine(spec, problem, tile.lanes), 3),
+        finish=block(finish(problem.pixels, spec.epilogue, "sum", "j", tile.lanes, "left"), 3),
     )
-    most = tile.waves * target.compute_units
-    groups = minimum(ceildiv(product(a.size for a in axes), tile.grain * tile.local), most)
-    taps = TAPS[spec.mode] ** len(spec.axes)
-    flops = product(a.size for a in axes) * (2 * taps if taps > 1 else 0)
-    launch = Launch(name, text, signature.args, (groups * tile.local,), (tile.local,))
+    flops = 2 * product(axis.size for axis in problem.axes) * taps**resized
+    launch = Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
     return Kernel((launch,), flops=flops)
 
 
-def _axes(spec: ResizeSpec) -> tuple[ResizeAxis, ...]:
-    """The axes, outermost first; neighbours that are not resized are joined where all views allow."""
-    views = (*spec.ins, spec.outs[0])
-    numbers = {axis: number for number, axis in enumerate(spec.axes)}
-    joined: list[ResizeAxis] = []
-    for d, size in enumerate(spec.outs[0].shape):
-        axis = ResizeAxis(
-            size, spec.ins[0].shape[d], numbers.get(d), tuple(v.strides[d] for v in views)
-        )
-        if axis.resized is None and size == 1:
-            continue
-        if joined and _joins(joined[-1], axis):
-            joined[-1] = ResizeAxis(
-                joined[-1].size * size, joined[-1].source * axis.source, None, axis.strides
-            )
-        else:
-            joined.append(axis)
-    return tuple(joined)
-
-
-def _joins(outer: ResizeAxis, inner: ResizeAxis) -> bool:
-    if outer.resized is not None or inner.resized is not None:
-        return False
-    pairs = zip(outer.strides, inner.strides, strict=True)
-    return all(o == i * inner.size for o, i in pairs)
-
-
-def _signature(spec: ResizeSpec, axes: tuple[ResizeAxis, ...]) -> Signature:
+def _signature(problem: Problem) -> Signature:
     signature = Signature()
-    signature.buffer("in", 0, spec.ins[0].dtype, "x0")
-    for number, tensor in enumerate(spec.ins[1:], start=1):
-        signature.buffer("in", number, tensor.dtype, f"e{number}")
-    signature.buffer("out", 0, spec.outs[0].dtype, "y0")
-    declare_sizes(signature, [a.size for a in axes])
-    declare_sizes(signature, [a.source for a in axes], "m")
-    names = ("x0", *(f"e{i}" for i in range(1, len(spec.ins))), "y0")
-    for view, (name, tensor) in enumerate(zip(names, (*spec.ins, spec.outs[0]), strict=True)):
-        signature.scalar(f"{name}_o", tensor.offset)
-        for number, axis in enumerate(axes):
-            signature.scalar(f"{name}_s{number}", axis.strides[view])
+    signature.read("in", 0, problem.x.dtype, "x")
+    declare_pixels(signature, problem.pixels)
+    signature.scalar("x_o", problem.x.offset)
+    last = len(problem.axes) - 1
+    for k, (axis, size) in enumerate(zip(problem.axes, problem.sizes, strict=True)):
+        if k < last or problem.is_inner_resized or stride_kind(problem.x_strides[k]) == "s":
+            signature.scalar(f"x_s{k}", problem.x_strides[k])
+        if size is not None:
+            signature.scalar(f"size{k}", size)
+            signature.scalar(f"out{k}", axis.size)
     return signature
 
 
-def _start(name: str, axes: tuple[ResizeAxis, ...]) -> str:
-    """Where a view's row begins; the input's resized axes come in with the taps."""
-    inner = len(axes) - 1
-    steps = [f"i{k} * {name}_s{k}" for k in range(inner) if name != "x0" or axes[k].resized is None]
-    return " + ".join([f"{name}_o", *steps])
+def _schedule(tile: ResizeTile) -> dict[str, str]:
+    """Consecutive tasks go to one work-item of class "cpu", to neighbours of class "gpu"."""
+    if not tile.lines:
+        item = "(int)get_global_id(0)"
+        return {"first": item, "end": "tasks", "stride": "(int)get_global_size(0)"}
+    share = "(long)tasks * (get_global_id(0){}) / get_global_size(0)"
+    return {"first": share.format(""), "end": share.format(" + 1"), "stride": "1"}
 
 
-def _decode(grid: bool, rank: int) -> list[str]:
-    return decode(range(rank if grid else rank - 1), "row")
+def _acc(spec: ResizeSpec) -> str:
+    """The dtype of the interpolated value: the epilogue's operand 0."""
+    dtype = spec.epilogue.inputs[0]
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def _is_resized(axis: ResizeAxis) -> bool:
-    return axis.resized is not None
-
-
-def _element(spec: ResizeSpec, axes: tuple[ResizeAxis, ...], inner: int) -> list[str]:
-    """Statements for output element i of the row: the weighted taps, the epilogue, the store."""
-    resized = [k for k, axis in enumerate(axes) if _is_resized(axis)]
-    dtype = spec.ins[0].dtype
-    i = f"i{inner}"
-    fixed = "" if _is_resized(axes[inner]) else f" + {i}{_step('x0', axes, inner, 0)}"
-    terms = []
-    for taps in combinations(range(TAPS[spec.mode]), repeat=len(resized)):
-        places = "".join(f" + at{k}_{t}" for k, t in zip(resized, taps, strict=True))
-        value = memory.load(dtype, "x0", f"x0_at{places}{fixed}")
-        terms.append((weight(spec.mode, resized, taps), value))
-    lines: list[str] = []
+def _mode(spec: ResizeSpec) -> list[str]:
+    """The body of taps_of: index and weight of each tap from x, the position in the input."""
     if spec.mode == "nearest":
-        lines.append(f"const {compute(dtype)} value = {terms[0][1]};")
-    else:
-        wide = compute(dtype) if is_float(dtype) else "float"
-        total = " + ".join(f"{w} * {v}" for w, v in terms)
-        lines.append(f"const {wide} sum = {total};")
-        value = "sum" if is_float(dtype) else memory.cast("sum", dtype, "float32", 1)
-        lines.append(f"const {compute(dtype)} value = {value};")
-    operands = ["value"]
-    for number, tensor in enumerate(spec.ins[1:], start=1):
-        place = f"e{number}_at + {i}{_step(f'e{number}', axes, inner, number)}"
-        operands.append(memory.load(tensor.dtype, f"e{number}", place))
-    rendered = render(spec.epilogue, operands)
-    out = spec.outs[0].dtype
-    place = f"y0_at + {i}{_step('y0', axes, inner, len(spec.ins))}"
-    return [*lines, *rendered.statements, memory.store(out, rendered.results[0], "y0", place)]
+        return [f"index[0] = clamp_to({_ROUNDING[spec.rounding]}, size);", "weight[0] = 1;"]
+    lines = ["const int low = floor_of(x);", "const real r = x - low;"]
+    if spec.mode == "linear":
+        return [
+            *lines,
+            "index[0] = clamp_to(low, size);",
+            "index[1] = clamp_to(low + 1, size);",
+            "weight[0] = 1 - r;",
+            "weight[1] = r;",
+        ]
+    return [*lines, *_cubic(literal(spec.cubic_a, _acc(spec)), spec.exclude_outside)]
 
 
-def _step(name: str, axes: tuple[ResizeAxis, ...], inner: int, view: int) -> str:
-    return "" if stride_kind(axes[inner].strides[view]) == "1" else f" * {name}_s{inner}"
+def _cubic(a: str, exclude_outside: bool) -> list[str]:
+    """Keys, "Cubic convolution interpolation for digital image processing", 1981, with his a."""
+    lines = [
+        f"const real a = {a};",
+        "const real q = 1 - r;",
+        "weight[0] = ((a * (r + 1) - 5 * a) * (r + 1) + 8 * a) * (r + 1) - 4 * a;",
+        "weight[1] = ((a + 2) * r - (a + 3)) * r * r + 1;",
+        "weight[2] = ((a + 2) * q - (a + 3)) * q * q + 1;",
+        "weight[3] = ((a * (q + 1) - 5 * a) * (q + 1) + 8 * a) * (q + 1) - 4 * a;",
+        "for (int t = 0; t < TAPS; ++t) index[t] = clamp_to(low - 1 + t, size);",
+    ]
+    if not exclude_outside:
+        return lines
+    return [
+        *lines,
+        "real total = 0;",
+        "for (int t = 0; t < TAPS; ++t) {",
+        "    if (index[t] != low - 1 + t) weight[t] = 0;",
+        "    total += weight[t];",
+        "}",
+        "for (int t = 0; t < TAPS; ++t) weight[t] /= total;",
+    ]
+
+
+def _scale(problem: Problem, axis: int) -> str:
+    """The factor along an axis as C."""
+    scale = problem.scales[axis]
+    if scale is None:
+        return f"(real)out{axis} / size{axis}"
+    return f"(real){literal(scale, 'float32')}"
+
+
+def _taps_call(problem: Problem, axis: int, position: str, index: str, weight: str) -> str:
+    scale = _scale(problem, axis)
+    return f"taps_of({position}, size{axis}, out{axis}, {scale}, {index}, {weight});"
+
+
+def _outer_taps(problem: Problem) -> list[str]:
+    """Statements that multiply the combinations by the taps of each outer axis."""
+    lines: list[str] = []
+    for k in problem.outer:
+        lines += [
+            f"int index{k}[TAPS];",
+            f"real weight{k}[TAPS];",
+            _taps_call(problem, k, f"i{k}", f"index{k}", f"weight{k}"),
+            "for (int t = count * TAPS - 1; t >= 0; --t) {",
+            f"    at[t] = at[t / TAPS] + index{k}[t % TAPS] * x_s{k};",
+            f"    weight[t] = weight[t / TAPS] * weight{k}[t % TAPS];",
+            "}",
+            "count *= TAPS;",
+        ]
+    return lines
+
+
+def _combine(spec: ResizeSpec, problem: Problem, width: int) -> list[str]:
+    """Statements that set `sum` from the taps at j."""
+    acc = _acc(spec)
+    vec = register(acc, width)
+    if problem.is_inner_resized:
+        return _combine_inner(spec, problem, vec)
+    if spec.mode == "nearest":
+        return [f"const {vec} sum = {_load(spec, problem, 'at[0]', width)};"]
+    return [
+        f"{vec} sum = 0;",
+        "for (int t = 0; t < OUTER; ++t) {",
+        f"    const {vec} value = {_load(spec, problem, 'at[t]', width)};",
+        "    sum += value * weight[t];",
+        "}",
+    ]
+
+
+def _combine_inner(spec: ResizeSpec, problem: Problem, vec: str) -> list[str]:
+    last = len(problem.axes) - 1
+    lines = [
+        "int near[TAPS];",
+        "real share[TAPS];",
+        _taps_call(problem, last, "j", "near", "share"),
+    ]
+    if spec.mode == "nearest":
+        return [*lines, f"const {vec} sum = {_element(spec, 'at[0]', 'near[0]', last)};"]
+    return [
+        *lines,
+        f"{vec} sum = 0;",
+        "for (int t = 0; t < OUTER * TAPS; ++t) {",
+        f"    const {vec} value = {_element(spec, 'at[t / TAPS]', 'near[t % TAPS]', last)};",
+        "    sum += value * weight[t / TAPS] * share[t % TAPS];",
+        "}",
+    ]
+
+
+def _element(spec: ResizeSpec, line: str, index: str, last: int) -> str:
+    dtype = spec.ins[0].dtype
+    value = memory.load(dtype, "x", f"{line} + {index} * x_s{last}")
+    return memory.convert(value, compute(_acc(spec)), compute(dtype), 1)
+
+
+def _load(spec: ResizeSpec, problem: Problem, line: str, width: int) -> str:
+    """`width` elements of a line from j, or the `left` ones there are."""
+    dtype = spec.ins[0].dtype
+    last = len(problem.axes) - 1
+    kind = stride_kind(problem.x_strides[-1])
+    step = f"x_s{last}" if kind == "s" else kind
+    at = {"0": line, "1": f"{line} + j", "s": f"{line} + j * {step}"}[kind]
+    types = (compute(_acc(spec)), compute(dtype), width)
+    value = memory.convert(memory.load(dtype, "x", at, width, step), *types)
+    if width == 1:
+        return value
+    part = memory.convert(memory.load_part(dtype, "x", at, width, "left", step), *types)
+    return f"left >= LANES ? {value} : {part}"

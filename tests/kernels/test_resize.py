@@ -1,137 +1,209 @@
-"""Interpolation kernels against onnx's reference evaluator."""
+"""The resize family against onnx's reference: modes, coordinates, layouts, epilogues, dtypes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import onnx
 import pytest
-from clinfer_kernels.dims import sym
-from clinfer_kernels.expr import Builder, identity
-from clinfer_kernels.families import emit_best
-from clinfer_kernels.spec import Tensor, dense, row_major
-from clinfer_kernels.specs import ResizeSpec
-from harness import TARGETS, run_kernel
-from onnx import TensorProto, helper
+from harness import TARGETS, numpy_dtype, run_kernel, view_of
 from onnx.reference import ReferenceEvaluator
 
-RNG = np.random.default_rng(0)
-MODES = [
-    ("nearest", "asymmetric", "floor"),
-    ("nearest", "half_pixel", "round_prefer_floor"),
-    ("nearest", "half_pixel", "round_prefer_ceil"),
-    ("nearest", "align_corners", "ceil"),
-    ("linear", "half_pixel", "floor"),
-    ("linear", "pytorch_half_pixel", "floor"),
-    ("linear", "align_corners", "floor"),
-    ("linear", "half_pixel_symmetric", "floor"),
-    ("cubic", "half_pixel", "floor"),
-    ("cubic", "asymmetric", "floor"),
-]
+from clinfer_kernels import resize
+from clinfer_kernels.dims import sym
+from clinfer_kernels.expr import Builder, identity
+from clinfer_kernels.spec import Target, Tensor, dense
+from clinfer_kernels.specs import ResizeSpec
+
+Array = np.ndarray[Any, Any]
+BOTH = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+rng = np.random.default_rng(9)
 
 
-def reference(x, shape, axes, mode, coordinates, rounding, scales=None, **more):
-    """ONNX's result for output sizes, or for scales."""
-    inputs = ["x", "", "scales"] if scales else ["x", "", "", "sizes"]
-    node = helper.make_node(
-        "Resize",
-        inputs,
-        ["y"],
-        mode=mode,
-        coordinate_transformation_mode=coordinates,
-        nearest_mode=rounding,
-        axes=list(axes),
-        **more,
+@dataclass(frozen=True)
+class How:
+    """A resize of `shape`: to `sizes`, or by `scales`."""
+
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
+    scales: tuple[float, ...] = ()
+    mode: str = "linear"
+    coordinates: str = "half_pixel"
+    rounding: str = "round_prefer_floor"
+    cubic_a: float = -0.75
+    exclude_outside: bool = False
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        if self.sizes:
+            return self.sizes
+        return tuple(int(n * s) for n, s in zip(self.shape, self.scales, strict=True))
+
+    def reference(self, x: Array) -> Array:
+        """onnx's reference evaluator; it computes in float64."""
+        node = onnx.helper.make_node(
+            "Resize",
+            ["x", "", "scales"] if self.scales else ["x", "", "", "sizes"],
+            ["y"],
+            mode=self.mode,
+            coordinate_transformation_mode=self.coordinates,
+            nearest_mode=self.rounding,
+            cubic_coeff_a=self.cubic_a,
+            exclude_outside=int(self.exclude_outside),
+        )
+        feeds: dict[str, Array] = {"x": x}
+        if self.scales:
+            feeds["scales"] = np.array(self.scales, np.float32)
+        else:
+            feeds["sizes"] = np.array(self.sizes, np.int64)
+        graph = onnx.helper.make_graph(
+            [node],
+            "resize",
+            [
+                onnx.helper.make_tensor_value_info(
+                    k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape
+                )
+                for k, v in feeds.items()
+            ],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)])
+        made: Array = ReferenceEvaluator(model).run(None, feeds)[0]
+        return made
+
+    def spec(self, x: Tensor, out: Tensor, **other: Any) -> ResizeSpec:
+        pairs = zip(self.shape, self.out, strict=True)
+        axes = tuple(d for d, (n, m) in enumerate(pairs) if n != m)
+        return ResizeSpec(
+            mode=self.mode,
+            coordinates=self.coordinates,
+            rounding=self.rounding,
+            axes=axes,
+            scales=tuple(self.scales[d] if self.scales else None for d in axes),
+            cubic_a=self.cubic_a,
+            exclude_outside=self.exclude_outside,
+            extrapolation=0.0,
+            epilogue=other.get("epilogue", identity(x.dtype)),
+            ins=(x, *other.get("operands", ())),
+            outs=(out,),
+        )
+
+
+def check(how: How, target: Target, tolerance: float = 1e-5) -> None:
+    x = rng.standard_normal(how.shape).astype(np.float32)
+    spec = how.spec(dense("float32", how.shape), dense("float32", how.out))
+    expected = how.reference(x)
+    for tile in resize.candidates(spec, target):
+        kernel = resize.emit(spec, tile, target)
+        made = run_kernel(kernel, [x], [(how.out, "float32")])[0]
+        np.testing.assert_allclose(made, expected, tolerance, tolerance)
+
+
+HOWS = {
+    "2x nearest, channels last": How((1, 4, 5, 11), (1, 8, 10, 11), mode="nearest"),
+    "2x linear, channels last": How((2, 4, 5, 19), scales=(1, 2, 2, 1)),
+    "2x linear, channels first": How((1, 3, 4, 5), (1, 3, 8, 10)),
+    "down": How((1, 9, 7, 4), (1, 5, 3, 4)),
+    "scale that does not divide": How((1, 2, 5, 7), scales=(1, 1, 1.7, 0.6)),
+    "1d": How((2, 3, 9), (2, 3, 20)),
+    "3d": How((1, 2, 3, 4, 5), (1, 2, 5, 7, 6)),
+    "every axis": How((2, 3), (5, 4)),
+    "cubic": How((1, 5, 6, 9), (1, 11, 8, 9), mode="cubic"),
+    "cubic, channels first": How((1, 2, 5, 6), (1, 2, 8, 13), mode="cubic", cubic_a=-0.5),
+    "cubic inside": How((1, 4, 4, 3), scales=(1, 2, 0.8, 1), mode="cubic", exclude_outside=True),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
+def test_modes(how: How, target: Target) -> None:
+    check(how, target)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "coordinates",
+    ["half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"],
+)
+@pytest.mark.parametrize("sizes", [(2, 9, 1, 3), (2, 3, 11, 3)])
+def test_coordinates(coordinates: str, sizes: tuple[int, ...], target: Target) -> None:
+    check(How((2, 4, 5, 3), sizes, coordinates=coordinates), target)
+
+
+@BOTH
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric", "align_corners"])
+def test_rounding_to_the_nearest(rounding: str, coordinates: str, target: Target) -> None:
+    how = How((1, 6, 4, 5), (1, 15, 2, 5), (), "nearest", coordinates, rounding)
+    check(how, target)
+
+
+@BOTH
+def test_views_and_epilogue(target: Target) -> None:
+    """A transposed input; the result is scaled by channel and added to a residual."""
+    how = How((1, 3, 4, 9), (1, 7, 8, 9))
+    base = rng.standard_normal((1, 9, 3, 4)).astype(np.float32)
+    x = np.moveaxis(base, 1, -1)
+    scale = rng.standard_normal(9).astype(np.float32)
+    residual = rng.standard_normal(how.out).astype(np.float32)
+    b = Builder(["float32"] * 3)
+    epilogue = b.build(b.op("add", b.op("mul", 0, 1), 2))
+    operands = (Tensor("float32", how.out, (0, 0, 0, 1)), dense("float32", how.out))
+    spec = how.spec(
+        view_of(x, base), dense("float32", how.out), epilogue=epilogue, operands=operands
     )
-    name = inputs[-1]
-    kind = TensorProto.FLOAT if scales else TensorProto.INT64
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
-            helper.make_tensor_value_info(name, kind, None),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
-    value = np.array(scales, np.float32) if scales else np.array([shape[a] for a in axes])
-    return ReferenceEvaluator(model).run(None, {"x": x, name: value})[0]
+    kernel = resize.emit(spec, resize.candidates(spec, target)[0], target)
+    made = run_kernel(kernel, [base, scale, residual], [(how.out, "float32")])[0]
+    expected = how.reference(np.ascontiguousarray(x)) * scale + residual
+    np.testing.assert_allclose(made, expected, 1e-5, 1e-5)
 
 
-def spec_of(x, out, axes, mode, coordinates, rounding, scales=None, epilogue=None, **more):
-    given = tuple(scales) if scales else (None,) * len(axes)
-    return ResizeSpec(
-        mode,
-        coordinates,
-        rounding,
-        tuple(axes),
-        given,
-        more.get("cubic_coeff_a", -0.75),
-        bool(more.get("exclude_outside", 0)),
+@BOTH
+def test_dynamic_sizes(target: Target) -> None:
+    """One kernel for two input sizes; the output is twice as large."""
+    h, w = sym("h"), sym("w")
+    x = dense("float32", (1, h, w, 10))
+    out = dense("float32", (1, h * 2, w * 2, 10))
+    spec = ResizeSpec(
+        "linear",
+        "half_pixel",
+        "round_prefer_floor",
+        (1, 2),
+        (2.0, None),
+        -0.75,
+        False,
         0.0,
-        epilogue or identity(x.dtype),
+        identity("float32"),
         (x,),
         (out,),
     )
+    kernel = resize.emit(spec, resize.candidates(spec, target)[0], target)
+    for size in ((3, 4), (5, 2)):
+        how = How((1, *size, 10), (1, size[0] * 2, size[1] * 2, 10))
+        data = rng.standard_normal(how.shape).astype(np.float32)
+        values = {"h": size[0], "w": size[1]}
+        made = run_kernel(kernel, [data], [(how.out, "float32")], values)[0]
+        np.testing.assert_allclose(made, how.reference(data), 1e-5, 1e-5)
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
-@pytest.mark.parametrize(("mode", "coordinates", "rounding"), MODES)
-def test_every_mode_up_and_down(mode, coordinates, rounding, target):
-    x = RNG.standard_normal((2, 5, 7, 3)).astype(np.float32)
-    batch = sym("batch")
-    for size in ((9, 4), (2, 14)):
-        shape = (2, *size, 3)
-        expected = reference(x, shape, (1, 2), mode, coordinates, rounding)
-        spec = spec_of(
-            dense("float32", (batch, 5, 7, 3)),
-            dense("float32", (batch, *size, 3)),
-            (1, 2),
-            mode,
-            coordinates,
-            rounding,
-        )
-        kernel = emit_best(spec, target)
-        found = run_kernel(kernel, [x], [(shape, "float32")], symbols={"batch": 2})[0]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+@BOTH
+@pytest.mark.parametrize(("dtype", "mode"), [("uint8", "nearest"), ("float16", "linear")])
+def test_dtypes(dtype: str, mode: str, target: Target) -> None:
+    how = How((1, 4, 5, 11), (1, 8, 7, 11), mode=mode)
+    x = (rng.standard_normal(how.shape) * 10).astype(numpy_dtype(dtype))
+    spec = how.spec(dense(dtype, how.shape), dense(dtype, how.out))
+    kernel = resize.emit(spec, resize.candidates(spec, target)[0], target)
+    made = run_kernel(kernel, [x], [(how.out, dtype)])[0]
+    expected = how.reference(x.astype(np.float32)).astype(dtype)
+    np.testing.assert_allclose(made.astype(np.float32), expected.astype(np.float32), 2e-3, 2e-3)
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
-def test_innermost_axis_scales_and_excluded_taps(target):
-    x = RNG.standard_normal((2, 3, 6)).astype(np.float32)
-    more = {"cubic_coeff_a": -0.5, "exclude_outside": 1}
-    expected = reference(x, None, (2,), "cubic", "half_pixel", "floor", [1.7], **more)
-    spec = spec_of(
-        dense("float32", x.shape),
-        dense("float32", expected.shape),
-        (2,),
-        "cubic",
-        "half_pixel",
-        "floor",
-        [1.7],
-        **more,
-    )
-    found = run_kernel(emit_best(spec, target), [x], [(expected.shape, "float32")])[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
-def test_a_transposed_input_and_an_epilogue(target):
-    stored = RNG.standard_normal((1, 4, 5, 6)).astype(np.float32)
-    strides = row_major(stored.shape)
-    view = Tensor("float32", (1, 5, 6, 4), tuple(strides[p] for p in (0, 2, 3, 1)))
-    x = stored.transpose(0, 2, 3, 1)
-    shape = (1, 10, 12, 4)
-    expected = reference(x, shape, (1, 2), "linear", "half_pixel", "floor") * 2
-    builder = Builder(["float32"])
-    doubled = builder.build(builder.op("mul", 0, builder.const(2.0, "float32")))
-    spec = spec_of(
-        view,
-        dense("float32", shape),
-        (1, 2),
-        "linear",
-        "half_pixel",
-        "floor",
-        epilogue=doubled,
-    )
-    found = run_kernel(emit_best(spec, target), [stored], [(shape, "float32")])[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+@BOTH
+def test_what_has_no_kernel(target: Target) -> None:
+    crop = How((1, 4, 5, 2), (1, 8, 7, 2), coordinates="tf_crop_and_resize")
+    whole = How((1, 4, 5, 2), (1, 8, 7, 2), mode="linear")
+    for how, dtype in ((crop, "float32"), (whole, "int32")):
+        spec = how.spec(dense(dtype, how.shape), dense(dtype, how.out))
+        assert not resize.candidates(spec, target)

@@ -1,0 +1,58 @@
+// y[..., o, ...] = epilogue(sum over taps t of weight(o, t) * x[..., index(o, t), ...])
+//
+//     input      0     1     2     3      Position o lies at source(o) in the input; its taps are
+//                |     |  ^  |     |      the $taps nearest elements, beyond the ends the last one
+//     source(o)           |               there is. Several axes: all combinations ($coordinates).
+//
+// A task is a piece of a line along the innermost dimension; the taps of the other dimensions are
+// the same for the whole line.
+#define TAPS $taps // along one axis
+#define OUTER $outer // combinations of taps of the outer axes
+#define LANES $lanes // elements of a vector
+
+typedef $real real;
+
+static int floor_of(real x)
+{
+    const int i = (int)x;
+    return x < i ? i - 1 : i;
+}
+
+static int clamp_to(int i, int size)
+{
+    return i < 0 ? 0 : (i < size ? i : size - 1);
+}
+
+static real source(int o, int size, int out, real scale)
+{
+    return $source;
+}
+
+// The indices and weights of position o along an axis.
+static void taps_of(int o, int size, int out, real scale, int* index, real* weight)
+{
+    const real x = source(o, size, out, scale);
+$mode
+}
+
+$head
+$parameters)
+{
+    for (int task = $first; task < $end; task += $stride) {
+        const int j0 = task % pieces * piece;
+        const int j1 = j0 + piece < inner ? j0 + piece : inner;
+        int line = task / pieces;
+$locate
+        int at[OUTER];
+        real weight[OUTER];
+        int count = 1;
+        at[0] = $x_at;
+        weight[0] = 1;
+$outer_taps
+        for (int j = j0; j < j1; j += LANES) {
+            const int left = j1 - j;
+$combine
+$finish
+        }
+    }
+}
