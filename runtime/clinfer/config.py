@@ -76,6 +76,13 @@ def _parse_count(text: str) -> int:
     return count
 
 
+def _parse_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.0 < seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
 def _parse_paths(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(os.pathsep) if part)
 
@@ -139,6 +146,48 @@ CACHE_ALLOW_SHARED = Variable[bool](
     False,
     "Uses a cache directory that other users can write. They can then run code in this process.",
 )
+CACHE_STORE = Variable[str | None](
+    "CLINFER_CACHE_STORE",
+    "a URL that fsspec knows, say s3://bucket/folder",
+    str,
+    None,
+    "A remote store below the cache directories: what it has is copied, what is built is pushed.",
+)
+CACHE_STORE_TIMEOUT = Variable[float](
+    "CLINFER_CACHE_STORE_TIMEOUT",
+    "seconds above 0",
+    _parse_seconds,
+    10.0,
+    "How long the remote store may take to answer, and between two pieces of what it sends.",
+)
+TRUST = Variable[tuple[str, ...]](
+    "CLINFER_TRUST",
+    f"files with public keys, separated by '{os.pathsep}'",
+    _parse_paths,
+    (),
+    "Whose signatures count on packs and on the entries of a remote store.",
+)
+TRUST_FILE = Variable[str | None](
+    "CLINFER_TRUST_FILE",
+    "a file",
+    str,
+    None,
+    "Where the serial numbers of accepted packs are remembered.",
+)
+ALLOW_UNSIGNED = Variable[bool](
+    "CLINFER_ALLOW_UNSIGNED",
+    "1 or 0",
+    parse_flag,
+    False,
+    "Takes packs and remote entries without a signature. Who can change them can run code here.",
+)
+SIGN_KEY = Variable[str | None](
+    "CLINFER_SIGN_KEY",
+    "a file with a private key",
+    str,
+    None,
+    "The key that signs packs and what is pushed to a remote store.",
+)
 LOG = Variable[str](
     "CLINFER_LOG",
     f"one of {', '.join(LOG_LEVELS)}",
@@ -162,6 +211,12 @@ VARIABLES: tuple[Variable[Any], ...] = (
     CACHE_MODE,
     CACHE_SIZE,
     CACHE_ALLOW_SHARED,
+    CACHE_STORE,
+    CACHE_STORE_TIMEOUT,
+    TRUST,
+    TRUST_FILE,
+    ALLOW_UNSIGNED,
+    SIGN_KEY,
     LOG,
     COMPILE_JOBS,
 )

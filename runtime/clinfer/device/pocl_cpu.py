@@ -18,9 +18,12 @@ from platform import machine
 _LOG = logging.getLogger("clinfer.device")
 _REFUSED = b"generic\0"
 _STRUCTURE_BYTES = 4096
+_given: list[str] = []  # names written; PoCL's devices share one text
 # By what the processor must have; the names are as long as 'generic' at most, and LLVM >= 12 knows
-# them. The first that fits is used.
+# them. The first that fits is used. 'skx' is Skylake-X: its name goes with PoCL's library of built-in
+# functions for AVX-512, which PoCL chooses by the processor's features.
 _KNOWN = (
+    (frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}), b"skx\0"),
     (frozenset({"avx2", "fma", "bmi2", "vaes", "sha_ni"}), b"znver3\0"),
     (frozenset({"avx2", "fma", "bmi2"}), b"haswell\0"),
     (frozenset({"sse4_2"}), b"nehalem\0"),
@@ -46,9 +49,15 @@ def name_a_known_processor(structure: int) -> str | None:
             if name is None:
                 return None
             ctypes.memmove(text, name, len(name))
-            _LOG.info("PoCL's LLVM does not know this processor; it compiles for %s", name[:-1])
-            return name[:-1].decode()
+            _given.append(name[:-1].decode())
+            _LOG.info("PoCL's LLVM does not know this processor; it compiles for %s", _given[0])
+            return _given[0]
     return None
+
+
+def compiles_for_avx512() -> bool:
+    """Whether a processor's name was corrected to one with 512-bit vectors."""
+    return _given[:1] == ["skx"]
 
 
 def processor_flags() -> frozenset[str]:

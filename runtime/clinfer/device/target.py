@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinfer.device.pocl_cpu import processor_flags
+from clinfer.device.pocl_cpu import compiles_for_avx512, processor_flags
 from clinfer.device.quirks import Quirks
 from clinfer_kernels.spec import Target
 
@@ -53,10 +53,10 @@ def _vendor(info: DeviceInfo) -> str:
 
 
 def _vector_width(info: DeviceInfo, quirks: Quirks) -> int:
-    """float32 lanes of a register. PoCL reports 16 where its LLVM compiles for AVX2."""
+    """float32 lanes of a register. PoCL reports the processor's, not what its LLVM compiles for."""
     if info.name.startswith("GPU"):
         return 4
-    if quirks.dialect == "pocl" and "LLVM 14" in info.platform_version:
-        return 8
+    if quirks.dialect == "pocl":
+        return 16 if compiles_for_avx512() else 8
     flags = processor_flags()
     return 16 if "avx512f" in flags else 8

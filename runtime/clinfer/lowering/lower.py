@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinfer.dtypes import DEVICE_DTYPES
+from clinfer.errors import UnsupportedError
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.reference import HostOp
 from clinfer.lowering.context import (
@@ -70,7 +71,9 @@ def _lower_node(
         rule(ctx, node)
     except Unlowerable as reason:
         if node.domain == "clinfer":
-            raise
+            raise UnsupportedError(
+                f"{node.describe()} cannot run on this device: {reason}; use another device"
+            ) from reason
         del ctx.steps[before:]
         ctx.host(node, str(reason))
 

@@ -246,10 +246,7 @@ class Rewriter:
 
 def is_alive(node: Node) -> bool:
     """Whether the node is still part of its graph."""
-    for value in node.outputs:
-        if value is not None and value.producer is node:
-            return True
-    return False
+    return any(v is not None and v.producer is node for v in node.outputs)
 
 
 def is_typed(node: Node) -> bool:
