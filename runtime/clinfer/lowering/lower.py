@@ -63,7 +63,8 @@ def _lower_node(
     if rule is None:
         ctx.host(node, f"{node.kind} has no kernel")
         return
-    if not _symbols(node.outputs) <= known:
+    sized = all(v is None or v.shape is not None for v in node.outputs)
+    if not sized or not _symbols(node.outputs) <= known:
         ctx.host(node, "the size of its result is known only when it has run")
         return
     before = len(ctx.steps)
