@@ -100,6 +100,25 @@ def test_shapes_that_contradict_each_other_name_the_node() -> None:
         model("m (float[2, 3] x, float[4, 5] w) => (float[2, 5] y) { y = MatMul(x, w) }")
 
 
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ("y = Conv(x)", r"Conv \"y\": 2 to 3 inputs expected, found 1"),
+        ("y = Relu(x, x)", "1 to 1 inputs expected, found 2"),
+        ("y = DepthToSpace(x)", "must have the attribute 'blocksize'"),
+        ("y = DepthToSpace<blocksize = 2>(x)", r"DepthToSpace \"y\".*do not fit"),
+        ("y = Concat<axis = 7>(x, x)", "axis 7 expected in"),
+        ("y = Transpose<perm = [0, 0, 1]>(x)", "no permutation"),
+        ("y = Unsqueeze(x, i)", "name a dimension twice"),
+        ("y = Reshape(x, i)", "numbers of elements"),
+    ],
+)
+def test_nodes_that_do_not_fit_are_named(node: str, expected: str) -> None:
+    text = f"m (float[2, 3, 4] x) => (float[A, B, C] y) <int64[2] i = {{1, 1}}> {{ {node} }}"
+    with pytest.raises((ModelError, ShapeError), match=expected):
+        model(text)
+
+
 def test_nodes_out_of_order_are_put_in_order() -> None:
     made = model("m (float[4] x) => (float[4] y) { y = Relu(z) z = Abs(x) }")
     assert [n.op for n in made.graph().nodes] == ["Abs", "Relu"]

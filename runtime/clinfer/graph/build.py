@@ -11,7 +11,7 @@ from clinfer.errors import ModelError
 from clinfer.graph.functions import Opsets, domain_of
 from clinfer.graph.ir import Array, Graph, Node, Value
 from clinfer.graph.protos import ExternalData, captured_names, plain_attributes
-from clinfer.graph.schemas import check_known
+from clinfer.graph.schemas import check_node
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -59,7 +59,7 @@ class NodeBuilder:
                 f"(it imports {dict(opsets)}); export the model again"
             )
         version = opsets[domain]
-        check_known(domain, proto.op_type, version, label)
+        check_node(proto, domain, version, label)
         attrs, opaque = plain_attributes(proto, self._external)
         if proto.op_type == "Constant" and not domain:
             self._bind_constant(proto.output[0], constant_content(attrs, label))

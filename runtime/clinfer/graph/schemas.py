@@ -6,6 +6,7 @@ Part of the reader; imports onnx inside functions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,43 @@ def known_domains() -> frozenset[str]:
     return frozenset(s.domain for s in defs.get_all_schemas())
 
 
-def check_known(domain: str, op: str, version: int, where: str) -> None:
-    """`ModelError` for an operator that neither ONNX nor the model defines."""
-    if schema(domain, op, version) is not None:
-        return
+@dataclass(frozen=True)
+class Signature:
+    """How many inputs and outputs an operator takes, and which attributes it must have."""
+
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    required: frozenset[str]
+
+
+@cache
+def signature(domain: str, op: str, version: int) -> Signature | None:
+    """The operator's signature; None where ONNX has no such operator."""
+    known = schema(domain, op, version)
+    if known is None:
+        return None
+    required = frozenset(name for name, a in known.attributes.items() if a.required)
+    inputs, outputs = (known.min_input, known.max_input), (known.min_output, known.max_output)
+    return Signature(inputs, outputs, required)
+
+
+def check_node(proto: NodeProto, domain: str, version: int, where: str) -> None:
+    """`ModelError` for an unknown operator, or one with inputs or attributes missing."""
+    known = signature(domain, proto.op_type, version)
+    if known is None:
+        raise _unknown(domain, proto.op_type, version, where)
+    lists = ((proto.input, known.inputs, "inputs"), (proto.output, known.outputs, "outputs"))
+    for names, (least, most), what in lists:
+        if not least <= len(names) <= most:
+            raise ModelError(f"{where}: {least} to {most} {what} expected, found {len(names)}")
+    missing = known.required - {a.name for a in proto.attribute}
+    if missing:
+        raise ModelError(f"{where}: it must have the attribute '{min(missing)}'")
+
+
+def _unknown(domain: str, op: str, version: int, where: str) -> ModelError:
     if domain not in known_domains():
-        raise ModelError(
+        return ModelError(
             f"{where}: operator '{op}' of the custom domain '{domain}' is not known and the model "
             "carries no function of that name; export the model with standard ONNX operators"
         )
@@ -66,7 +98,7 @@ def check_known(domain: str, op: str, version: int, where: str) -> None:
         else "ONNX has no such operator"
     )
     name = domain or "ai.onnx"
-    raise ModelError(
+    return ModelError(
         f"{where}: operator '{op}' is not in version {version} of the operator set '{name}', which "
         f"the model imports; {hint}: export the model again, or install a newer onnx"
     )

@@ -47,7 +47,7 @@ class Call:
         return len(self.node.inputs) - self.node.captures
 
     def has(self, index: int) -> bool:
-        """Whether the input is there and not an empty tensor that stands for 'absent'."""
+        """Whether the input is there."""
         return self.node.input(index) is not None
 
     def value(self, index: int) -> Value:

@@ -39,6 +39,8 @@ def infer_node(graph: Graph, node: Node) -> None:
             types = rule(call)
         except UnknownShape:
             types = None
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise call.error(f"its inputs and attributes do not fit it ({error})") from error
     if types is None:
         types = _by_onnx(call)
     for index, value in enumerate(node.outputs):
