@@ -178,7 +178,7 @@ void conv_6x16_r3(
                         }
                     }
                 }
-                // The tile goes through memory, so that the epilogue's code is there once a vector.
+                // The tile goes through memory: the epilogue's code is there once a vector.
                 vec tile[ROWS][VECS];
                 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {

@@ -28,10 +28,10 @@ static void store_float32x8(float8 v, __global float* p) {
 static float exp_float(float x) { return exp(x); }
 // y[pixel][c] = epilogue(sum over taps t of x[pixel at t][c] * w[t][c]): each channel by itself.
 //
-//     input columns     |  |  |  |  |  |  |  |  |      A tile is PIXELS outputs side by side, LANES
-//                       \________/                     channels. Per row of the window each of the
-//                          \________/                  COLUMNS inputs is read once and added to all
-//     outputs            0  1  2 ...     (STEP 1)      outputs whose windows it is in.
+//     input columns   |  |  |  |  |  |  |  |      A tile is PIXELS outputs side by side, LANES
+//                     \________/                  channels. Per row of the window each of the
+//                        \________/               COLUMNS inputs is read once and added to all
+//     outputs          0  1  2 ...   (STEP 1)     outputs whose windows it is in.
 //
 // A task is a row of outputs by a block of channels. Bit j of `columns` says whether column j lies
 // in the input. Channels beyond the last whole vector are done one by one.

@@ -16,14 +16,15 @@ static void store_part_float32x8(float8 v, __global float* p, int s, int n) {
 }
 // out = epilogue(a b): ROWS x COLS results at a time in registers, over all of K.
 //
-//                     panel of b: COLS columns          A work-item works through tasks; a task is
-//                        +----------------+             a block of rows by a block of columns of one
-//                        |  k             |  K          product z of the batch. It takes panel after
-//             K          +----------------+             panel, and for each, rows group after group:
-//       +-------------+  +----------------+             the panel stays in the nearest caches.
-//       | ROWS rows k |  |  ROWS x COLS   |
-//       +-------------+  |  accumulators  |             Rows beyond M repeat row M - 1 and are not
-//             a          +----------------+             stored; columns beyond N are zeros in b.
+//                     panel of b: COLS columns
+//                        +----------------+        A work-item works through tasks; a task is a
+//                        |  k             |  K     block of rows by a block of columns of one
+//             K          +----------------+        product z of the batch. It takes panel after
+//       +-------------+  +----------------+        panel, and for each, rows group after group: the
+//       | ROWS rows k |  |  ROWS x COLS   |        panel stays in the nearest caches.
+//       +-------------+  |  accumulators  |
+//             a          +----------------+        Rows beyond M repeat row M - 1 and are not
+//                                                  stored; columns beyond N are zeros in b.
 //
 //     acc[r][c] = sum over k of a[row + r][k] * b[k][col + c]
 #define ROWS 6 // rows of a register tile

@@ -1,14 +1,14 @@
 // y[pixel][m] = epilogue(sum over k of x[pixel at k] * w[m][k]), k = (tap, channel) flattened.
 //
-//                         w  K_STEP +--------------+       A work-group makes TILE_P pixels x TILE_M
-//                                   |    w_tile    |       filters of one group, walking along k in
-//        x  K_STEP                  +--------------+       steps. A step copies a piece of x (zeros
-//          +------+                 |              |       for padding) and one of w into local
-//          |x_tile|  TILE_P         |              |       memory; every work-item adds the products
-//          |      |                 |              |       of its PIXELS x FILTERS results.
-//          +------+                 +--------------+
-//                                        TILE_M            Neighbouring work-items copy neighbouring
-//                                                          channels and store neighbouring filters.
+//                     w  K_STEP +--------------+     A work-group makes TILE_P pixels x TILE_M
+//                               |    w_tile    |     filters of one group, walking along k in
+//     x  K_STEP                 +--------------+     steps. A step copies a piece of x (zeros for
+//       +------+                |              |     padding) and one of w into local memory;
+//       |x_tile|  TILE_P        |              |     every work-item adds the products of its
+//       |      |                |              |     PIXELS x FILTERS results.
+//       +------+                +--------------+
+//                                    TILE_M          Neighbouring work-items copy neighbouring
+//                                                    channels and store neighbouring filters.
 #define WG_PIXELS 16 // work-items along the pixels
 #define WG_FILTERS 16 // and along the filters
 #define PIXELS 4 // results of a work-item along the pixels

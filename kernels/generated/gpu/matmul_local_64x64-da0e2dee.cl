@@ -1,14 +1,15 @@
 // out = epilogue(a b): a work-group makes TILE_M x TILE_N results, walking along K in steps.
 //
-//                        b  K_STEP +--------------+        A step: the work-group copies a TILE_M x
-//                                  |   b_tile     |        K_STEP piece of a and a K_STEP x TILE_N
-//        a  K_STEP                 +--------------+        piece of b into local memory (zeros beyond
-//          +------+                |              |        the edges), then every work-item adds the
-//          |      |                |              |        products of its ROWS x COLS results.
-//          |a_tile|  TILE_M        |              |
-//          |      |                +--------------+        Work-item (x, y) owns the results at
-//          +------+                     TILE_N             (y + r WG_ROWS, x + c WG_COLS) of the tile:
-//                                                          neighbours store neighbouring columns.
+//                     b
+//                    +--------------+        A step: the work-group copies a TILE_M x K_STEP piece
+//             K_STEP |   b_tile     |        of a and a K_STEP x TILE_N piece of b into local memory
+//        a           +--------------+        (zeros beyond the edges), then every work-item adds the
+//    +--------+      +--------------+        products of its ROWS x COLS results.
+//    |        |      |              |
+//    | a_tile |      |  registers   |        Work-item (x, y) owns the results at rows
+//    |        |      |              | TILE_M y + r WG_ROWS, columns x + c WG_COLS of the tile:
+//    +--------+      +--------------+        neighbours store neighbouring columns.
+//      K_STEP             TILE_N
 #define WG_ROWS 16 // work-items along M
 #define WG_COLS 16 // work-items along N
 #define ROWS 4 // results of a work-item along M
