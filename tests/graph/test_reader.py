@@ -8,10 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from graph_helpers import model, proto, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from clinfer.errors import ModelError, ShapeError
+from clinfer.errors import ClinferError, ModelError, ShapeError
 from clinfer.graph.reader import read
+from clinfer.passes.fold import fold
 
 RELU = "m (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }"
 
@@ -186,3 +189,18 @@ def test_metadata_is_kept() -> None:
     source.producer_name = "someone"
     source.metadata_props.add(key="labels", value="a,b")
     assert read(source).metadata == {"producer_name": "someone", "labels": "a,b"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_bytes_are_read_or_refused(data: st.DataObject) -> None:
+    """Whatever bytes change, the answer is a model or an error of ours."""
+    text = """m (float[N, 4] x) => (float[N, 2] y) <float[4, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}> {
+        s = Shape(x) r = Reshape(x, s) a = Softmax(r) y = MatMul(a, w) }"""
+    damaged = bytearray(proto(text).SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        fold(read(bytes(damaged)).graph())
+    except ClinferError as error:
+        assert str(error)

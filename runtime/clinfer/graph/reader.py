@@ -46,6 +46,9 @@ def read(source: Source) -> Model:
         return _Reader(proto, ExternalData(folder)).model(origin)
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        # Damaged bytes can still be a protocol buffer, of names that are no text and odd numbers.
+        raise ModelError(f"{label}: the model is damaged ({error}); get it anew") from error
 
 
 def _load(source: Source) -> tuple[ModelProto, Path | bytes, str]:
