@@ -286,6 +286,52 @@ def test_weights_that_the_model_returns_keep_attention_apart():
     assert kinds(graph) == {"Transpose": 1, "MatMul": 2, "clinfer.Softmax": 1}
 
 
+_ROWS = "top = ReduceMax(m, keys) empty = Equal(top, low) "
+_EMPTY = "p0 = Softmax<axis = -1>(s1) p = Where(empty, zero, p0) y = MatMul(p, v)"
+
+
+def test_a_guard_of_empty_rows():
+    body = _TURN + "m = Where(mask, zero, low) s0 = MatMul(q, kt) s1 = Add(s0, m) "
+    proto = model(
+        f"{_QKV}{_MASKS['bool']} => {_Y}",
+        body + _ROWS + _EMPTY,
+        {**SCALARS, "keys": np.array([3])},
+    )
+    feeds = _feeds("bool")
+    feeds["mask"][0] = False
+    graph = check(proto, feeds)
+    (node,) = [n for n in graph.nodes if n.kind == "clinfer.Attention"]
+    assert node.attrs["guarded"]
+    assert node.inputs[3].dtype == "bool"
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_guard_of_constant_rows(axis):
+    mask = np.where(np.arange(15).reshape(3, 5) % 4 == 1, F(-np.inf), F(0))
+    mask[1] = -np.inf
+    empty = mask.max(axis=1, keepdims=True) == -np.inf
+    signature = (
+        "float[2, 2, 3, 4] q, float[2, 2, 5, 4] k, float[2, 2, 5, 6] v => float[2, 2, 3, 6] y"
+    )
+    constants = {**SCALARS, "m": mask, "empty": empty if axis == 3 else np.roll(empty, 1)}
+    proto = model(signature, _TURN + "s0 = MatMul(q, kt) s1 = Add(s0, m) " + _EMPTY, constants)
+    graph, report = optimised(proto)
+    assert kinds(graph)["clinfer.Attention"] == (axis == 3)
+    assert axis == 3 or any("replaces other rows" in line for line in report.lines())
+    check(proto, _feeds(""))
+
+
+def test_half_precision_with_a_softmax_in_single():
+    signature = "float16[1, 2, 3, 4] q, float16[1, 2, 3, 4] k, float16[1, 2, 3, 4] v"
+    body = """kt = Transpose<perm = [0, 1, 3, 2]>(k) s0 = MatMul(q, kt) s1 = Cast<to = 1>(s0)
+              s2 = Add(s1, mask) p0 = Softmax<axis = -1>(s2) p = Cast<to = 10>(p0)
+              y = MatMul(p, v)"""
+    proto = model(f"{signature} => float16[1, 2, 3, 4] y", body, {"mask": random((3, 3))})
+    feeds = {n: random((1, 2, 3, 4), i, "float16") for i, n in enumerate("qkv")}
+    graph = check(proto, feeds, rtol=1e-2, atol=1e-2)
+    assert kinds(graph) == {"clinfer.Attention": 1}
+
+
 @pytest.mark.parametrize("positions", [(7, 4), (1, 7, 4), (4,), (1, 1)])
 def test_a_constant_is_added_to_the_parts_of_a_concatenation(positions):
     body = """m = MatMul(x, w) a = Concat<axis = 1>(first, m, last) y = Add(a, p)"""

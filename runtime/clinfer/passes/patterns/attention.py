@@ -3,9 +3,8 @@
     MatMul( guard( Softmax( mask( MatMul(q, k^T) ) ) ), v )
 
 The scale may stand on the scores, on q, on k or on several of them. `mask` is an Add, or a Where
-with a very negative number; `guard` replaces the NaN of rows that see no key by 0, which the
-operator does where its attribute says so. What brings q, k and v into shape stays as nodes: these
-are views.
+with a very negative number; `guard` puts 0 for rows that see no key, which the operator does where
+its attribute says so. What brings q, k and v into shape stays as nodes: these are views.
 
 Vaswani et al., "Attention Is All You Need", 2017; the form torch's exporters write.
 """
@@ -17,31 +16,35 @@ import numpy as np
 from clinfer.graph.ir import Array, Node, Shape, Value
 from clinfer.passes.affine import settled
 from clinfer.passes.forms import COMPARISONS
-from clinfer.passes.patterns.match import Any, Apply, Number, find
 from clinfer.passes.patterns.scores import MASKED, find_scores, unexpanded
+from clinfer.passes.patterns.weights import find_weights
 from clinfer.passes.query import fits, positive_symbols, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim
 
-_GUARD = Apply("Where", Apply("IsNaN", Any("x")), Number(value=0.0), Any("x"))
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+# One operator rounds once, which in bfloat16 is seen: its pieces stay as the model has them.
+_FLOATS = frozenset({"float16", "float32", "float64"})
 
 
 def attention(rw: Rewriter, node: Node) -> Outcome:
     """Root: the product of the attention weights and v."""
-    found = _softmax(node.required(0))
-    if found is None:
+    weights = find_weights(node.required(0))
+    if weights is None:
         return None
-    soft, guarded = found
-    if _is_read_elsewhere(rw, node, soft):
+    if weights.is_read_elsewhere(rw, node):
         return Refusal("its weights are read by more than the product with v")
-    scores = find_scores(rw, soft.required(0))
+    scores = find_scores(rw, weights.softmax.required(0))
     if isinstance(scores, Refusal):
         return scores
+    guarded = weights.is_guarded(scores.added)
+    if isinstance(guarded, Refusal):
+        return guarded
     v = node.required(1)
     q, k = scores.q, _transposed(rw, scores.keys)
     ranks = {len(value.known_shape) for value in (q, k, v)}
-    if q.dtype not in _FLOATS or len(ranks) != 1 or not ranks <= {2, 3, 4}:
+    if q.dtype not in _FLOATS:
+        return Refusal(f"each of its steps rounds to {q.dtype}")
+    if len(ranks) != 1 or not ranks <= {2, 3, 4}:
         return Refusal("q, k and v are not of one rank up to 4")
     q, k, v = (_rank4(rw, value) for value in (q, k, v))
     pair = _unrepeated(rw, q, k, v)
@@ -63,37 +66,6 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
         domain="clinfer",
     )
     return rw.reshape(made, node.output.known_shape)
-
-
-def _softmax(value: Value) -> tuple[Node, bool] | None:
-    """The softmax over the last dimension that `value` is, and whether it is guarded."""
-    guard = find(_GUARD, value)
-    inner = value if guard is None else guard.value("x")
-    node = inner.producer
-    if node is None or node.kind != "clinfer.Softmax":
-        return None
-    if node.attrs["axes"] != 1 or node.attrs["log"]:
-        return None
-    return node, guard is not None
-
-
-def _is_read_elsewhere(rw: Rewriter, root: Node, soft: Node) -> bool:
-    """Whether something outside of the pattern reads the softmax or what guards it."""
-    weights = root.required(0)
-    own = {id(root)}
-    for value in (weights, soft.output):
-        if rw.graph.is_output(value):
-            return True
-        own.update(id(n) for n in _above(weights, soft.output))
-    return any(id(user) not in own for v in (weights, soft.output) for user in v.users)
-
-
-def _above(value: Value, stop: Value) -> list[Node]:
-    """The guard: the nodes between `stop` and `value`."""
-    if value is stop or value.producer is None:
-        return []
-    guard = value.producer
-    return [guard, *(n for v in guard.inputs if v is not None for n in _above(v, stop))]
 
 
 def _transposed(rw: Rewriter, keys: Value) -> Value:

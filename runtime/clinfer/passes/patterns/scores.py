@@ -14,16 +14,21 @@ from clinfer.passes.rewrite import Refusal, Rewriter
 
 # A masked score at or below this counts as minus infinity: it outweighs every real score.
 MASKED = -1e30
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 @dataclass(frozen=True)
 class Scores:
-    """scale * (q @ keys) + mask, where `keys` is k transposed."""
+    """scale * (q @ keys) + mask, where `keys` is k transposed.
+
+    `added` is the mask as the model adds it; `mask` may be the condition it is made of.
+    """
 
     q: Value
     keys: Value
     scale: float = 1.0
     mask: Value | None = None
+    added: Value | None = None
 
 
 def find_scores(rw: Rewriter, value: Value) -> Scores | Refusal:
@@ -42,6 +47,8 @@ def find_scores(rw: Rewriter, value: Value) -> Scores | Refusal:
                 return _masked(rw, inner, node.required(index))
     if node.kind == "Where":
         return _where(rw, node)
+    if node.kind == "Cast" and {value.dtype, node.required(0).dtype} <= _FLOATS:
+        return find_scores(rw, node.required(0))
     return Refusal(f"its scores come from {node.kind}")
 
 
@@ -89,14 +96,15 @@ def _scaled(rw: Rewriter, node: Node) -> Scores | Refusal:
 
 def _masked(rw: Rewriter, inner: Scores, mask: Value) -> Scores | Refusal:
     """Adds a mask to the scores; a second one is added to the first."""
-    if mask.shape is None or mask.dtype != inner.q.dtype:
-        return Refusal("the mask's dtype is not that of the scores")
+    if mask.const is not None and not mask.const.any():
+        return inner
     if inner.mask is None:
-        return replace(inner, mask=_as_bool(unexpanded(mask)))
-    shape = broadcast([mask.shape, inner.mask.known_shape])
+        return replace(inner, mask=_as_bool(unexpanded(mask)), added=mask)
+    shape = broadcast([mask.known_shape, inner.mask.known_shape])
     if shape is None or inner.mask.dtype != mask.dtype:
         return Refusal("it has two masks that do not fit each other")
-    return replace(inner, mask=rw.emit("Add", [inner.mask, mask], mask.dtype, shape))
+    both = rw.emit("Add", [inner.mask, mask], mask.dtype, shape)
+    return replace(inner, mask=both, added=None)
 
 
 def _as_bool(mask: Value) -> Value:
