@@ -15,7 +15,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
@@ -186,7 +186,7 @@ def measure(layer: Layer, count: int, network: str, target: Target, every: bool)
         for _ in range(ROUNDS):
             ours = min(ours, _seconds(kernel, arrays, layer))
             theirs = min(theirs, seconds_of(ort)) if ort else 0.0
-            peak = max(peak, rate(peak_kernel(), (), (256,), 1))
+            peak = max(peak, rate(peak_kernel(target), (), (256,), 1))
         gflops = flops / ours / 1e9
         gbytes = layer.elements * 4 / ours / 1e9
         yield Line(
@@ -244,14 +244,18 @@ def main() -> None:
     parser.add_argument("network", nargs="*", help=f"of {', '.join(NETWORKS)}; default all")
     parser.add_argument("--tiles", action="store_true", help="every candidate, not only the best")
     parser.add_argument("--cls", choices=sorted(TARGETS), default="cpu", help="class of schedules")
+    parser.add_argument("--lanes", type=int, help="float32 lanes of a vector register (CPU)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
+    target = TARGETS[options.cls]
+    if options.lanes:
+        target = replace(target, vector_width=options.lanes)
     if not options.json:
         print(session().device.name.strip())
     for network in options.network or NETWORKS:
         lines = []
         for layer, count in Counter(NETWORKS[network]()).items():
-            for line in measure(layer, count, network, TARGETS[options.cls], options.tiles):
+            for line in measure(layer, count, network, target, options.tiles):
                 lines.append(line)
                 show(line, options.json)
         if not (options.json or options.tiles):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_pack import DenseInput, Panels, constant_panels, pack_panels
-from clinfer_kernels.conv_problem import Problem, problems_of
+from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
 from clinfer_kernels.signature import Signature
@@ -57,20 +57,32 @@ class CpuTile:
 
 
 def cpu_tiles(spec: ConvSpec, target: Target) -> tuple[CpuTile, ...]:
-    """The best guess first, then other cuts into tasks of the same text."""
+    """The best guess first, then other cuts into tasks of the same text.
+
+    With 16 vector registers a tile has 12 accumulators; with 32 it has 14, and 7 pixels divide the
+    usual image sizes. Known few pixels are cut evenly, and one or two get wider tiles.
+    """
     problem = problems_of(spec)[0]
-    wide = target.vector_width >= 16
-    lanes = max(2, min(16, target.vector_width) * 4 // max(4, size_of(problem.acc)))
+    rows = _even_rows(problem.positions, 7 if target.vector_width >= 16 else 6)
     x = spec.ins[0]
     in_place = x.dtype == problem.acc and x.strides[-1] == 1
     best = CpuTile(
-        rows=12 if wide else 6,
-        lanes=lanes,
+        rows=rows,
+        vecs=4 if rows <= 2 else 2,
+        lanes=vector_lanes(target, problem.acc),
         copy_x=not in_place,
         pack_w=not spec.constant_w,
     )
     cuts = ((2, 16), (8, 2), (16, 1))
     return (best, *(replace(best, tiles=tiles, panels=panels) for tiles, panels in cuts))
+
+
+def _even_rows(positions: Dim, most: int) -> int:
+    """Pixels of a register tile that cut few known pixels into even tiles."""
+    if not isinstance(positions, int) or positions > 4 * most:
+        return most
+    tiles = max(1, -(-positions // most))
+    return max(1, -(-positions // tiles))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from itertools import product as combinations
 from clinfer_kernels.dims import Dim, floordiv
 from clinfer_kernels.expr import Expr
 from clinfer_kernels.pixels import Pixels, pixels_of
-from clinfer_kernels.spec import Tensor, dense
+from clinfer_kernels.spec import Target, Tensor, dense
 from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.types import size_of
 from clinfer_kernels.window import (
     WindowAxis,
     positions,
@@ -70,6 +71,11 @@ class Problem:
     def is_depthwise(self) -> bool:
         """Whether each channel has one filter of its own."""
         return self.channels == 1 and self.filters == 1 and self.groups != 1
+
+
+def vector_lanes(target: Target, acc: str) -> int:
+    """Lanes of the vectors that sums are kept in: as many as a register of class "cpu" holds."""
+    return max(2, min(16, target.vector_width) * 4 // max(4, size_of(acc)))
 
 
 def problems_of(spec: ConvSpec) -> tuple[Problem, ...]:

@@ -7,19 +7,20 @@ the windows of a tile that it lies in; along the other axes taps are a loop.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_pack import DenseInput, taken_taps
-from clinfer_kernels.conv_problem import Problem, problems_of
+from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import compute, lanes, register
+from clinfer_kernels.types import compute, register
 from clinfer_kernels.window import (
     declare_axes,
     decode_position,
@@ -57,7 +58,8 @@ class DepthwiseTile:
 def depthwise_tiles(spec: ConvSpec, target: Target) -> tuple[DepthwiseTile, ...]:
     """The best guess first; none where `spec` is not depthwise or its weights are not constant.
 
-    Few columns per output make wider tiles pay; with a stride there is little to share.
+    7 pixels divide the usual image sizes. Channels beyond whole vectors are done one by one, so
+    shorter vectors may be better.
     """
     problems = problems_of(spec)
     first = problems[0]
@@ -65,13 +67,21 @@ def depthwise_tiles(spec: ConvSpec, target: Target) -> tuple[DepthwiseTile, ...]
         return ()
     most = max(_columns(problem, 1) for problem in problems)
     step = first.axes[-1].step
-    pixels = min(7 if step == 1 else 5, (_MAX_COLUMNS - most) // step + 1)
+    pixels = min(7, (_MAX_COLUMNS - most) // step + 1)
     if pixels < 1 or any(not problem.window for problem in problems):
         return ()
     x = spec.ins[0]
     in_place = x.dtype == first.acc and x.strides[-1] == 1
-    best = DepthwiseTile(pixels, lanes(target, (first.acc,)), not in_place)
+    lanes = vector_lanes(target, first.acc)
+    if isinstance(first.groups, int):
+        lanes = min((lanes, lanes // 2), key=partial(_steps, first.groups))
+    best = DepthwiseTile(pixels, lanes, not in_place)
     return (best, replace(best, pixels=min(4, pixels)))
+
+
+def _steps(channels: int, lanes: int) -> int:
+    """What `channels` cost in vectors of `lanes` and single ones, in vector operations."""
+    return channels // lanes + 2 * (channels % lanes)
 
 
 def _columns(problem: Problem, pixels: int) -> int:
