@@ -112,7 +112,7 @@ class AttentionSpec:
     view broadcast to [B, H, Sq, Sk] (bool: True keeps; False adds -inf). outs[0]: [B, H, Sq, Dv], any strides. H is a
     multiple of Hkv (query head h uses key head h // (H / Hkv)).
     `causal`: key j is seen by query i when j <= i + (Sk - Sq).
-    `guarded`: a query that sees no key gives 0, where the plain softmax gives NaN.
+    A query that sees no key gives NaN, as the softmax of a row of -inf does.
     """
 
     scale: float
@@ -120,7 +120,6 @@ class AttentionSpec:
     has_mask: bool
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
-    guarded: bool = False
 
 
 @dataclass(frozen=True)

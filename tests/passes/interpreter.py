@@ -288,8 +288,7 @@ def _attention(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     top = scores.max(axis=-1, keepdims=True)
     weights = np.exp(scores - np.where(np.isinf(top), 0.0, top))
     total = weights.sum(axis=-1, keepdims=True)
-    empty = 1.0 if node.attrs["guarded"] else np.nan
-    weights = weights / np.where(total == 0, empty, total)
+    weights = weights / np.where(total == 0, np.nan, total)
     return (weights @ v).astype(q.dtype)
 
 

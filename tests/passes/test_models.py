@@ -76,6 +76,8 @@ def test_everything_is_recognised(name):
 def _serves_attention(node: Any) -> bool:
     """Whether a transpose shapes an operand or the result of attention, so that it is a view."""
     above = node.required(0).producer
+    if above is not None and above.kind == "clinfer.Pointwise":
+        above = above.required(0).producer  # a guard of rows that see no key
     if above is not None and above.kind == "clinfer.Attention":
         return True
     users = node.output.users

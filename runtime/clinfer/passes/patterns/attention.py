@@ -3,8 +3,8 @@
     MatMul( guard( Softmax( mask( MatMul(q, k^T) ) ) ), v )
 
 The scale may stand on the scores, on q, on k or on several of them. `mask` is an Add, or a Where
-with a very negative number; `guard` puts 0 for rows that see no key, which the operator does where
-its attribute says so. What brings q, k and v into shape stays as nodes: these are views.
+with a very negative number; `guard` puts 0 for rows that see no key, and moves behind the operator
+where there may be such rows. What brings q, k and v into shape stays as nodes: these are views.
 
 Vaswani et al., "Attention Is All You Need", 2017; the form torch's exporters write.
 """
@@ -18,7 +18,7 @@ from clinfer.passes.affine import settled
 from clinfer.passes.forms import COMPARISONS
 from clinfer.passes.patterns.scores import MASKED, find_scores, unexpanded
 from clinfer.passes.patterns.weights import find_weights
-from clinfer.passes.query import fits, positive_symbols, scalar
+from clinfer.passes.query import fits, is_at_least, positive_symbols, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim
 
@@ -57,15 +57,19 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
         return Refusal("the mask enlarges the scores")
     causal, mask = (False, None) if mask is None else _split_causal(rw, mask, full)
     inputs = [q, k, v] if mask is None else [q, k, v, mask]
-    made = rw.emit(
-        "Attention",
-        inputs,
-        q.dtype,
-        (*q.known_shape[:3], v.known_shape[3]),
-        attrs={"scale": scores.scale, "causal": causal, "guarded": guarded},
-        domain="clinfer",
-    )
+    shape = (*q.known_shape[:3], v.known_shape[3])
+    attrs = {"scale": scores.scale, "causal": causal}
+    made = rw.emit("Attention", inputs, q.dtype, shape, attrs=attrs, domain="clinfer")
+    if guarded and (mask is not None or (causal and not _all_see_a_key(full))):
+        made = weights.guard(rw, made)
     return rw.reshape(made, node.output.known_shape)
+
+
+def _all_see_a_key(full: Shape) -> bool:
+    """Whether causality leaves a key to every query of scores of that shape."""
+    positive = positive_symbols(full)
+    more = settled(full[3], positive) - settled(full[2], positive)
+    return is_at_least(more, 0, positive)
 
 
 def _transposed(rw: Rewriter, keys: Value) -> Value:
