@@ -59,22 +59,45 @@ class CpuTile:
 def cpu_tiles(spec: ConvSpec, target: Target) -> tuple[CpuTile, ...]:
     """The best guess first, then other cuts into tasks of the same text.
 
-    With 16 vector registers a tile has 12 accumulators; with 32 it has 14, and 7 pixels divide the
-    usual image sizes. Known few pixels are cut evenly, and one or two get wider tiles.
+    Where the filters fill them, tiles are two vectors wide. Known few pixels are cut evenly, and
+    one or two get wider tiles, for enough independent sums.
     """
     problem = problems_of(spec)[0]
-    rows = _even_rows(problem.positions, 7 if target.vector_width >= 16 else 6)
+    lanes = vector_lanes(target, problem.acc)
+    vecs = _vectors(problem.filters, lanes)
+    most = (_ROWS_WIDE if target.vector_width >= 16 else _ROWS)[vecs]
+    rows = _even_rows(problem.positions, most)
     x = spec.ins[0]
     in_place = x.dtype == problem.acc and x.strides[-1] == 1
     best = CpuTile(
         rows=rows,
-        vecs=4 if rows <= 2 else 2,
-        lanes=vector_lanes(target, problem.acc),
+        vecs=_few_rows_vectors(problem.filters, lanes) if rows <= 2 else vecs,
+        lanes=lanes,
         copy_x=not in_place,
         pack_w=not spec.constant_w,
     )
     cuts = ((2, 16), (8, 2), (16, 1))
     return (best, *(replace(best, tiles=tiles, panels=panels) for tiles, panels in cuts))
+
+
+# Pixels of a tile by its vectors: with 16 vector registers for 12 accumulators, with 32 for 14 and
+# more; 7 pixels divide the usual image sizes.
+_ROWS = {1: 12, 2: 6, 3: 4}
+_ROWS_WIDE = {1: 14, 2: 7, 3: 7}
+
+
+def _vectors(filters: Dim, lanes: int) -> int:
+    """Vectors of a tile: two, unless known filters leave too much of the last tile empty."""
+    if not isinstance(filters, int):
+        return 2
+    if filters <= lanes:
+        return 1
+    two, three = (-(-filters // (n * lanes)) * n for n in (2, 3))
+    return 3 if two >= 1.2 * three else 2
+
+
+def _few_rows_vectors(filters: Dim, lanes: int) -> int:
+    return min(4, max(1, -(-filters // lanes))) if isinstance(filters, int) else 4
 
 
 def _even_rows(positions: Dim, most: int) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import TARGETS, numpy_dtype, run_kernel, view_of
+from harness import TARGETS, numpy_dtype, run_kernel, session, view_of
 from windows import channels_first, channels_last, run_node
 
+from clinfer.device.pocl_cpu import compiles_for_avx512
 from clinfer_kernels import conv
 from clinfer_kernels.dims import Dim, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
@@ -167,6 +168,14 @@ def test_every_candidate(window: Window, target: Target) -> None:
     spec = window.full.spec(x, dense("float32", shape), identity("float32"), ())
     for tile in conv.candidates(spec, target):
         check(window, target, tile=tile)
+
+
+@pytest.mark.parametrize("name", ["3x3", "few channels", "one filter", "1x1", "depthwise"])
+def test_wide_registers(name: str) -> None:
+    session()
+    if not compiles_for_avx512():
+        pytest.skip("the compiler does not make code for 512-bit registers")
+    check(PLAIN[name], Target(vector_width=16))
 
 
 def test_limits_of_the_device() -> None:
