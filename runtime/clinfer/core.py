@@ -32,7 +32,7 @@ class Core:
         self._settings: dict[str, Any] = {}
         self._device_settings: dict[str, dict[str, Any]] = {}
         self._devices: dict[str, Device] = {}
-        self._caches: dict[tuple[str, str], Layers] = {}
+        self._caches: dict[tuple[str, str, str], Layers] = {}
         self._states: WeakKeyDictionary[Model, tuple[FileState, ...]] = WeakKeyDictionary()
         self._lock = Lock()
 
@@ -86,6 +86,22 @@ class Core:
         if name in settings:
             return settings[name]
         raise properties.unknown_to_read(name)
+
+    def cache_statistics(self) -> list[dict[str, Any]]:
+        """What each cache in use did in this process: hits, misses by reason, bytes, seconds saved.
+
+        The names are those of `clinfer.cache.Stats`, with 'directory' and 'store' (a URL); what the
+        remote store did is apart, under 'remote'.
+        """
+        return [
+            {
+                "directory": directory,
+                "store": "" if cache.remote is None else cache.remote.place,
+                **cache.stats.to_json(),
+                "remote": None if cache.remote is None else cache.remote.stats.to_json(),
+            }
+            for (directory, _, _), cache in self._caches.items()
+        ]
 
     def _core_property(self, name: str) -> Any:
         if name == properties.AVAILABLE_DEVICES:
@@ -190,19 +206,19 @@ class Core:
         return Request(opened, settings, self._cache(settings))
 
     def _cache(self, settings: Mapping[str, Any]) -> Layers | None:
-        """The cache the properties name; one object per directory and mode, for its statistics."""
+        """The cache the properties name; one object for its statistics."""
         from clinfer import config
         from clinfer.cache.layers import Layers
 
         directory = str(settings[properties.CACHE_DIR])
+        store = str(settings[properties.CACHE_STORE])
         mode = str(settings[properties.CACHE_MODE])
-        if mode == "off" or (
-            not directory and not config.CACHE_PATH.get() and mode != "cache-only"
-        ):
+        somewhere = directory or store or config.CACHE_PATH.get()
+        if mode == "off" or (not somewhere and mode != "cache-only"):
             return None
-        key = (directory, mode)
+        key = (directory, store, mode)
         if key not in self._caches:
-            self._caches[key] = Layers.open(directory, mode=mode)
+            self._caches[key] = Layers.open(directory, store=store, mode=mode)
         return self._caches[key]
 
     def _source(self, model: ModelLike, cache: Layers | None, plugin: Plugin) -> Source:

@@ -17,6 +17,7 @@ from clinfer.errors import PropertyError
 AVAILABLE_DEVICES = "AVAILABLE_DEVICES"
 CACHE_DIR = "CACHE_DIR"
 CACHE_MODE = "CACHE_MODE"
+CACHE_STORE = "CACHE_STORE"
 COMPILATION_NUM_THREADS = "COMPILATION_NUM_THREADS"
 DEVICE_TYPE = "DEVICE_TYPE"
 EXECUTION_DEVICES = "EXECUTION_DEVICES"
@@ -27,6 +28,7 @@ NUM_STREAMS = "NUM_STREAMS"
 OPTIMAL_NUMBER_OF_INFER_REQUESTS = "OPTIMAL_NUMBER_OF_INFER_REQUESTS"
 OPTIMIZATION_CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 PERFORMANCE_HINT = "PERFORMANCE_HINT"
+PERF_COUNT = "PERF_COUNT"
 SUPPORTED_PROPERTIES = "SUPPORTED_PROPERTIES"
 
 EXPORT_IMPORT = "EXPORT_IMPORT"
@@ -52,6 +54,12 @@ def _path(value: Any) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise ValueError(value)
     return os.fspath(value) if not isinstance(value, str) else value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return value
 
 
 def _one_of(*choices: str) -> Callable[[Any], str]:
@@ -80,6 +88,10 @@ def _streams(value: Any) -> int | str:
     return _count(value)
 
 
+def _flag(value: Any) -> bool:
+    return value if isinstance(value, bool) else config.parse_flag(str(value))
+
+
 def _count(value: Any) -> int:
     count = int(value)
     if count < 1 or isinstance(value, bool):
@@ -105,6 +117,13 @@ SETTABLE = {
             "How the cache is used: 'cache-only' raises instead of compiling anything.",
         ),
         Property(
+            CACHE_STORE,
+            "a URL that fsspec knows, or '' for none",
+            _text,
+            lambda: config.CACHE_STORE.get() or "",
+            "A remote store: what it has is copied into CACHE_DIR, what is built is pushed to it.",
+        ),
+        Property(
             INFERENCE_PRECISION_HINT,
             "'f32'",
             _precision,
@@ -125,6 +144,13 @@ SETTABLE = {
             _streams,
             lambda: "AUTO",
             "How many requests an AsyncInferQueue runs side by side.",
+        ),
+        Property(
+            PERF_COUNT,
+            "True or False",
+            _flag,
+            lambda: False,
+            "Keeps the time of every step, for `CompiledModel.profiling_info`.",
         ),
         Property(
             COMPILATION_NUM_THREADS,

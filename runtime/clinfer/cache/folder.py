@@ -28,7 +28,7 @@ from clinfer.cache.trust import distrust_directory
 from clinfer.errors import CacheError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_TAG = (
+TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# This directory is a cache of clinfer; see https://bford.info/cachedir/\n"
 )
@@ -124,7 +124,7 @@ class Folder:
         _make_directories(target.parent)
         if new:
             with suppress(OSError):
-                write_atomic(self.directory / "CACHEDIR.TAG", temporary, [memoryview(_TAG)])
+                write_atomic(self.directory / "CACHEDIR.TAG", temporary, [memoryview(TAG)])
         return temporary
 
     def slots(self) -> Iterator[Slot]:

@@ -6,7 +6,7 @@ Apart from the store, because a start from a warm cache needs none of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,13 +96,18 @@ def entries(store: Store) -> Iterator[EntryInfo]:
 
 def nearest(store: Store, record: KeyRecord) -> Nearest | None:
     """The stored key of the same kind nearest to `record`, which itself is passed over."""
+    return nearest_of((info.record for info in entries(store)), record, store.directory)
+
+
+def nearest_of(records: Iterable[KeyRecord], record: KeyRecord, directory: Path) -> Nearest | None:
+    """Of the records kept in `directory`, the one of the same kind nearest to `record`."""
     best: Nearest | None = None
-    for info in entries(store):
-        if info.record.kind != record.kind or info.record == record:
+    for candidate in records:
+        if candidate.kind != record.kind or candidate == record:
             continue
-        differences = record.diff(info.record)
+        differences = record.diff(candidate)
         if best is None or len(differences) < len(best.differences):
-            best = Nearest(info.record, differences, store.directory)
+            best = Nearest(candidate, differences, directory)
     return best
 
 

@@ -1,16 +1,16 @@
-"""Layers: one writable store over read-only ones, used as the cache mode says."""
+"""Layers: one writable store over read-only ones and a remote one, used as the cache mode says."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clinfer import config
-from clinfer.cache.entry import PAGE_ALIGNED, Entry
+from clinfer.cache.entry import PAGE_ALIGNED, Entry, to_bytes
 from clinfer.cache.folder import UntrustedDirectoryError
 from clinfer.cache.locks import LOCK_TIMEOUT, build_lock
 from clinfer.cache.record import KeyRecord
@@ -21,6 +21,7 @@ from clinfer.errors import PropertyError
 if TYPE_CHECKING:
     from clinfer.cache.entry import SectionData
     from clinfer.cache.inventory import Nearest
+    from clinfer.cache.remote import RemoteStore
 
 
 class CacheMode(str, Enum):
@@ -59,22 +60,39 @@ class CacheMode(str, Enum):
         return self is not CacheMode.CACHE_ONLY
 
 
+class Layer(Protocol):
+    """What is searched: a store, a pack."""
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+
+    def peek(self, record: KeyRecord) -> Entry | Miss:
+        """The entry of that key, checked, or why there is none. Never raises."""
+
+    def nearest(self, record: KeyRecord) -> Nearest | None:
+        """The key of the same kind nearest to `record`, which itself is passed over."""
+
+
 class Layers:
     """Stores searched in order, the writable one first; what is put goes to the writable one.
 
-    Either may be missing: without any store, each look-up is a miss. Statistics count a look-up
+    `remote` is asked last; what it has is copied into the writable store, and what is put is pushed
+    there too. Each may be missing: without any, each look-up is a miss. Statistics count a look-up
     once, whatever the number of stores.
     """
 
     def __init__(
         self,
         writable: Store | None = None,
-        readonly: Sequence[Store] = (),
+        readonly: Sequence[Layer] = (),
         *,
+        remote: RemoteStore | None = None,
         mode: CacheMode = CacheMode.READ_WRITE,
     ) -> None:
         self.writable = writable
         self.readonly = tuple(readonly)
+        self.remote = remote
         self.mode = mode
         self._counters = Counters()
 
@@ -84,15 +102,16 @@ class Layers:
         directory: str | Path | None = None,
         *,
         path: Sequence[str | Path] | None = None,
+        store: str | None = None,
         mode: CacheMode | str | None = None,
         size_limit: int | None = None,
         allow_shared: bool | None = None,
     ) -> Layers:
         """Layers as properties say; what is None comes from the environment variables.
 
-        `directory` is the writable one ('' or unset: none), `path` the read-only ones, `size_limit`
-        is in bytes (0: no limit). Touches no file. Raises PropertyError for a value that cannot be
-        understood.
+        `directory` is the writable one ('' or unset: none), `path` the read-only ones, which may be
+        packs too, `store` the remote one's URL ('' or unset: none), `size_limit` is in bytes (0: no
+        limit). Opens nothing. Raises PropertyError for a value that cannot be understood.
         """
         if mode is None:
             mode = config.CACHE_MODE.get()
@@ -108,11 +127,12 @@ class Layers:
                 size_limit=limit or None,
                 allow_shared=allow_shared,
             )
-        stores = [Store(item, readonly=True, allow_shared=allow_shared) for item in below]
-        return cls(writable, stores, mode=chosen)
+        layers = [_read_only(item, allow_shared) for item in below]
+        url = config.CACHE_STORE.get() if store is None else store
+        return cls(writable, layers, remote=_remote(url), mode=chosen)
 
     @property
-    def stores(self) -> tuple[Store, ...]:
+    def stores(self) -> tuple[Layer, ...]:
         """All stores in the order they are searched."""
         return self.readonly if self.writable is None else (self.writable, *self.readonly)
 
@@ -143,6 +163,8 @@ class Layers:
     def lookup(self, record: KeyRecord, *, again: bool = False) -> Entry | Miss:
         """As `get`, but says why there is no entry: the first reason other than 'absent'."""
         found = self._find(record)
+        if isinstance(found, Miss) and not again:
+            found = self._fetch(record, found)
         if isinstance(found, Entry):
             self._counters.hit(found.nbytes, found.build_seconds)
         elif not again:
@@ -157,13 +179,19 @@ class Layers:
         seconds: float = 0.0,
         page_aligned: Collection[str] = PAGE_ALIGNED,
     ) -> bool:
-        """Stores an entry as `Store.put` does, where there is a writable store and the mode allows.
+        """Stores an entry as `Store.put` does, and remotely, where the mode allows.
 
-        Returns whether it is stored.
+        Returns whether it is in the writable store.
         """
-        if self.writable is None or not self.mode.writes:
+        if not self.mode.writes:
             return False
-        return self.writable.put(record, sections, seconds=seconds, page_aligned=page_aligned)
+        stored = False
+        if self.writable is not None:
+            stored = self.writable.put(record, sections, seconds=seconds, page_aligned=page_aligned)
+        if self.remote is not None:
+            data = to_bytes(record, sections, seconds=seconds, page_aligned=page_aligned)
+            self.remote.push(record, data)
+        return stored
 
     def reject(self, entry: Entry, detail: str) -> None:
         """Takes back a hit that was of no use, and removes the entry from the writable store."""
@@ -230,9 +258,41 @@ class Layers:
                 worst = found
         return worst
 
+    def _fetch(self, record: KeyRecord, miss: Miss) -> Entry | Miss:
+        """The entry from the remote store, kept in the writable one; `miss` is why it is needed."""
+        if self.remote is None or not self.mode.reads:
+            return miss
+        found = self.remote.fetch(record)
+        if isinstance(found, Miss):
+            return found if miss.reason is Reason.ABSENT else miss
+        if self.writable is not None and self.mode.writes:
+            self.writable.adopt(found)
+        return found.entry
+
     def _places(self) -> str:
-        places = ", ".join(f"'{store.directory}'" for store in self.stores)
-        return places or "the cache, which has no directory"
+        places = [f"'{store.directory}'" for store in self.stores]
+        if self.remote is not None:
+            places.append(f"'{self.remote.place}'")
+        return ", ".join(places) or "the cache, which has no directory"
+
+
+def _read_only(path: str | Path, allow_shared: bool | None) -> Layer:
+    """The layer at a path: a pack, or a directory that is a store or may become one."""
+    place = Path(path)
+    with suppress(OSError, ValueError):
+        if place.is_file() or (place / "oci-layout").is_file():
+            from clinfer.cache.pack import PackLayer
+
+            return PackLayer(place)
+    return Store(path, readonly=True, allow_shared=allow_shared)
+
+
+def _remote(url: str | None) -> RemoteStore | None:
+    if not url:
+        return None
+    from clinfer.cache.remote import RemoteStore
+
+    return RemoteStore(url)
 
 
 def default_directory() -> Path:

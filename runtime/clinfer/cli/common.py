@@ -29,6 +29,15 @@ def device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", default=None, metavar="DIR", help="CACHE_DIR to use")
 
 
+def store_argument(parser: argparse.ArgumentParser) -> None:
+    """--store."""
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="a remote store to fetch from and push to, say s3://bucket/dir",
+    )
+
+
 def shape_argument(parser: argparse.ArgumentParser) -> None:
     """--shape NAME=1x128, repeatable."""
     parser.add_argument(
@@ -66,6 +75,8 @@ def core(arguments: argparse.Namespace) -> Core:
     made = Core()
     if getattr(arguments, "cache_dir", None) is not None:
         made.set_property({"CACHE_DIR": arguments.cache_dir})
+    if getattr(arguments, "store", None) is not None:
+        made.set_property({"CACHE_STORE": arguments.store})
     return made
 
 
@@ -120,7 +131,7 @@ def _input_name(key: str) -> str:
 
 
 def random_inputs(ports: Sequence[Port], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Inputs to measure or try with: normal floats, small integers; named sizes from `sizes`, else 1.
+    """Inputs to measure or try with: normal floats, small integers; named sizes as `sizes`, else 1.
 
     Raises `InputError` for an input of unknown rank or without a numeric type.
     """

@@ -1,0 +1,200 @@
+"""Objects of a remote store by their path, through fsspec.
+
+Everything fsspec and the packages behind it can raise becomes a `TransferError` with the reason
+that statistics count. No message shows the user and password of a URL.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from clinfer.cache.deadline import Beat, in_time
+from clinfer.cache.files import write_fault
+from clinfer.cache.stats import Reason
+from clinfer.errors import CacheError, PropertyError
+
+_PIECE = 8 * 2**20
+_SLOWEST = 2**20  # bytes in a second below which a push is given up
+_NOT_FOUND = 404
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]*@")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(::|://)", re.IGNORECASE)
+
+# Where an object appears whole when it is written. Elsewhere it is written under another name and
+# moved.
+_WHOLE = frozenset(
+    ("abfs", "adl", "az", "gcs", "gs", "http", "https", "memory", "oci", "oss", "s3", "s3a", "tos")
+)
+
+
+class TransferError(Exception):
+    """A call failed; `reason` is what statistics count, `lasting` says that others will too."""
+
+    def __init__(self, reason: Reason, message: str, *, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.lasting = lasting
+
+
+class Objects:
+    """The objects below a URL. `place` is the URL as messages may show it.
+
+    A call that gets no answer for `timeout` seconds is given up. Nothing is opened before the
+    first call; a forked process opens anew. Raises PropertyError for text that is no such URL.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        if _SCHEME.match(url) is None:
+            raise PropertyError(
+                f"a remote store is a URL, found {url!r}: say s3://bucket/folder or file:///folder"
+            )
+        if url.lower().startswith("http") and re.search(r"[?#]", url):
+            raise PropertyError("the URL of a remote store over HTTP takes no '?' and no '#'")
+        self.place = _shown(url)
+        self._url = url
+        self._timeout = timeout
+        self._opened: tuple[int, Any, str] | None = None
+
+    def connect(self) -> None:
+        """Opens the file system. Raises CacheError saying what is missing, say a package."""
+        try:
+            in_time(self._timeout, lambda _: self._open())
+        except Exception as error:
+            raise CacheError(f"the remote store {self.place}: {_shown(str(error))}") from None
+
+    def local_folder(self) -> Path | None:
+        """The folder of a store on this machine, None for any other. Raises TransferError."""
+        file_system, root = self._open()
+        return Path(root) if _protocols(file_system) & {"file", "local"} else None
+
+    def is_memory(self) -> bool:
+        """Whether the store lives in this process. Raises TransferError."""
+        file_system, _ = self._open()
+        return "memory" in _protocols(file_system)
+
+    def read(self, name: str, most: int) -> memoryview:
+        """An object's bytes, page-aligned. Raises TransferError, also above `most` bytes."""
+
+        def task(beat: Beat) -> memoryview:
+            file_system, root = self._open()
+            return _read(file_system, f"{root}/{name}", most, beat)
+
+        try:
+            return in_time(self._timeout, task)
+        except TransferError:
+            raise
+        except Exception as error:
+            raise _failure(error, Reason.UNREADABLE, Reason.UNREADABLE) from None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Stores an object, replacing an older one. Raises TransferError."""
+
+        def task(beat: Beat) -> None:
+            file_system, root = self._open()
+            _write(file_system, f"{root}/{name}", data)
+
+        try:
+            in_time(self._timeout + len(data) / _SLOWEST, task)
+        except TransferError:
+            raise
+        except Exception as error:
+            raise _failure(error, Reason.UNWRITABLE, Reason.READ_ONLY) from None
+
+    def _open(self) -> tuple[Any, str]:
+        """The file system and the path of the store in it."""
+        process = os.getpid()
+        opened = self._opened
+        if opened is None or opened[0] != process:
+            try:
+                from fsspec.core import url_to_fs
+
+                file_system, root = url_to_fs(self._url, use_listings_cache=False)
+            except ImportError as error:  # fsspec itself, or what it needs for this kind of URL
+                hint = ": pip install 'clinfer[remote]'" if error.name == "fsspec" else ""
+                raise TransferError(Reason.UNREADABLE, f"{error}{hint}", lasting=True) from None
+            except Exception as error:
+                raise TransferError(
+                    Reason.UNREADABLE, _shown(f"{type(error).__name__}: {error}"), lasting=True
+                ) from None
+            opened = (process, file_system, root.rstrip("/"))
+            self._opened = opened
+        return opened[1], opened[2]
+
+
+def _read(file_system: Any, path: str, most: int, beat: Beat) -> memoryview:
+    # An HTTP server need not know ranges, so there the whole is asked for and read as it comes.
+    streamed = bool(_protocols(file_system) & {"http", "https"})
+    with file_system.open(path, "rb", block_size=0 if streamed else _PIECE) as file:
+        size = None if streamed else getattr(file, "size", None)
+        if size is not None and size > most:
+            raise _too_long(size, most)
+        pieces: list[bytes] = []
+        held = 0
+        while held <= most and (piece := file.read(min(_PIECE, most + 1 - held))):
+            pieces.append(piece)
+            held += len(piece)
+            beat()
+    if held > most:
+        raise _too_long(held, most)
+    return _joined(pieces, held)
+
+
+def _joined(pieces: list[bytes], size: int) -> memoryview:
+    if not size:
+        return memoryview(b"")
+    memory = mmap.mmap(-1, size)
+    for piece in pieces:
+        memory.write(piece)
+    return memoryview(memory).toreadonly()
+
+
+def _write(file_system: Any, path: str, data: bytes) -> None:
+    # Object stores have no folders, and some say so.
+    with suppress(NotImplementedError):
+        file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    if _protocols(file_system) & _WHOLE:
+        file_system.pipe_file(path, data)
+        return
+    partial = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    try:
+        file_system.pipe_file(partial, data)
+        file_system.mv(partial, path)
+    except BaseException:
+        with suppress(Exception):
+            file_system.rm_file(partial)
+        raise
+
+
+def _too_long(size: int, most: int) -> TransferError:
+    return TransferError(Reason.DAMAGED, f"has {size} bytes or more, at most {most} are read")
+
+
+def _failure(error: Exception, reason: Reason, forbidden: Reason) -> TransferError:
+    """What an exception of fsspec means: `forbidden` where it is a matter of rights."""
+    actual = error
+    if isinstance(error, FileNotFoundError):
+        # fsspec's HTTP calls everything 'not found' and keeps what it was as the cause.
+        cause = error.__cause__
+        if cause is None or getattr(cause, "status", 0) == _NOT_FOUND:
+            return TransferError(Reason.ABSENT, "no such object")
+        actual = cause if isinstance(cause, Exception) else error
+    message = _shown(f"{type(actual).__name__}: {actual}")
+    if isinstance(actual, OSError) and write_fault(actual) is Reason.NO_SPACE:
+        return TransferError(Reason.NO_SPACE, message)
+    if isinstance(actual, (PermissionError, NotImplementedError)):
+        return TransferError(forbidden, message)
+    return TransferError(reason, message, lasting=True)
+
+
+def _protocols(file_system: Any) -> set[str]:
+    named = file_system.protocol
+    return {named} if isinstance(named, str) else set(named)
+
+
+def _shown(text: str) -> str:
+    """Text without the user and password of any URL in it."""
+    return _CREDENTIALS.sub("", text)
