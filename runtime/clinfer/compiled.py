@@ -17,6 +17,7 @@ from clinfer_kernels.dims import Dim
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.executor import Session
+    from clinfer.device.profile import StepTime
     from clinfer.lowering.plan import HostStep, Plan, PlanPort
     from clinfer.plugins.base import Loaded, Plugin
 
@@ -72,6 +73,7 @@ class CompiledModel:
         self._device = device
         self._settings = dict(settings)
         self._idle: SimpleQueue[InferRequest] = SimpleQueue()
+        self._profile: tuple[StepTime, ...] = ()
         self.inputs = tuple(_port(p) for p in loaded.plan.inputs)
         self.outputs = tuple(_port(p) for p in loaded.plan.outputs)
 
@@ -157,8 +159,21 @@ class CompiledModel:
         hint = self._settings.get(properties.PERFORMANCE_HINT)
         return 4 if hint == "THROUGHPUT" else 1
 
+    @property
+    def profiling_info(self) -> tuple[StepTime, ...]:
+        """The steps of the last inference with their times; needs the property PERF_COUNT.
+
+        Raises `PropertyError` where PERF_COUNT is off, `ClinferError` before the first inference.
+        """
+        if not self._settings.get(properties.PERF_COUNT):
+            raise PropertyError("profiling_info needs compile_model with PERF_COUNT set to True")
+        if not self._profile:
+            raise ClinferError("nothing has run yet: call the model or a request first")
+        return self._profile
+
     def _session(self) -> Session:
-        return self._loaded.executable.session()
+        profiling = bool(self._settings.get(properties.PERF_COUNT))
+        return self._loaded.executable.session(profiling)
 
     def __repr__(self) -> str:
         names = f"{', '.join(p.name for p in self.inputs)} -> {', '.join(self._names())}"
@@ -250,6 +265,7 @@ class InferRequest:
     def _run(self) -> Results:
         values = [self._inputs[i] for i in range(len(self.model.inputs))]
         self._results = Results(self.model.outputs, self._session.run(values))
+        self.model._profile = self._session.profile
         return self._results
 
     def _run_and_call(self) -> Results:

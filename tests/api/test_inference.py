@@ -154,3 +154,18 @@ def test_properties_have_constants_and_reach_device_and_model(core, cpu):
     model = core.compile_model(dense_model(), cpu, {"PERFORMANCE_HINT": "throughput"})
     assert model.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
     assert model.get_property("NUM_STREAMS") == 3
+
+
+def test_profiling_tells_the_time_of_each_step(core, device):
+    model = core.compile_model(dense_model(), device, {"PERF_COUNT": True})
+    with pytest.raises(clinfer.ClinferError, match="nothing has run"):
+        _ = model.profiling_info
+    model(rows(8))
+    steps = model.profiling_info
+    assert [step.kernel for step in steps] == [
+        model.plan.programs[launch.program].entry for launch in model.plan.launches
+    ]
+    assert all(step.seconds > 0 for step in steps)
+    assert sum(step.flops for step in steps) >= 2 * 8 * 24 * 10
+    with pytest.raises(clinfer.PropertyError, match="PERF_COUNT"):
+        _ = core.compile_model(dense_model(), device).profiling_info

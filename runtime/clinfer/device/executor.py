@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from struct import Struct
 from struct import error as _StructError
 from threading import Lock
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinfer import dtypes
 from clinfer.device.hoststep import HostRunner, binds
+from clinfer.device.profile import StepTime, step_times
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import (
     BoundLaunch,
@@ -60,17 +62,19 @@ class LoadedPlan:
     def host(self) -> HostRunner:
         return self._host
 
-    def session(self) -> Session:
-        """A new request's own queue and buffers."""
-        return Session(self)
+    def session(self, profiling: bool = False) -> Session:
+        """A new request's own queue and buffers; `profiling` keeps the time of every step."""
+        return Session(self, profiling)
 
 
 class Session:
     """Runs one request at a time on its own queue."""
 
-    def __init__(self, loaded: LoadedPlan) -> None:
+    def __init__(self, loaded: LoadedPlan, profiling: bool = False) -> None:
         self.loaded = loaded
-        self.queue = loaded.device.new_queue()
+        self.queue = loaded.device.new_queue(profiling)
+        self.profile: tuple[StepTime, ...] = ()
+        self._profiling = profiling
         self._instances: OrderedDict[tuple[Any, ...], Instance] = OrderedDict()
         self._lock = Lock()
 
@@ -80,7 +84,11 @@ class Session:
         Raises `InputError` and `ShapeError` for shapes that do not fit.
         """
         with self._lock:
-            return self._instance(inputs).run(inputs)
+            instance = self._instance(inputs)
+            results = instance.run(inputs)
+            if self._profiling:
+                self.profile = step_times(instance)
+            return results
 
     def _instance(self, inputs: Sequence[Any]) -> Instance:
         shapes = tuple(x.shape if isinstance(x, np.ndarray) else None for x in inputs)
@@ -107,14 +115,14 @@ class Instance:
         self.sizes = sizes
         self.buffers: dict[int, Any] = dict(loaded.weights)
         self.objects: dict[int, Any] = {}
+        self.events: list[tuple[BoundLaunch | HostStep, Any]] = []
         self._allocate()
         self._steps = self._prepare()
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """One inference; see `Session.run`."""
         self._write_inputs(inputs)
-        for step in self._steps:
-            step()
+        self.events = [(what, step()) for what, step in self._steps]
         return self._read_outputs()
 
     # -- preparation -----------------------------------------------------------------------------
@@ -161,9 +169,9 @@ class Instance:
             if isinstance(step, LaunchStep):
                 bound = bind_launch(step, self.sizes)
                 if not bound.is_empty:
-                    steps.append(self._launcher(bound))
+                    steps.append((bound, self._launcher(bound)))
             else:
-                steps.append(lambda step=step: self._run_host(step))
+                steps.append((step, lambda step=step: self._run_host(step)))
         return steps
 
     def _launcher(self, bound: BoundLaunch) -> Any:
@@ -235,12 +243,15 @@ class Instance:
 
     # -- host steps ------------------------------------------------------------------------------
 
-    def _run_host(self, step: HostStep) -> None:
+    def _run_host(self, step: HostStep) -> tuple[float, float]:
+        """Runs a host step between launches; returns when it began and ended, in seconds."""
+        start = perf_counter()
         arguments = [self._host_input(value) for value in step.inputs]
         results = self.loaded.host.run(step, arguments)
         for value, result in zip(step.outputs, results, strict=False):
             if value is not None:
                 self._host_output(step, value, result)
+        return start, perf_counter()
 
     def _host_input(self, value: HostValue | None) -> Any:
         if value is None:
@@ -278,6 +289,7 @@ class LateInstance(Instance):
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """One inference; every step allocates what it touches first, sizes known by then."""
         self.sizes = Sizes(self._input_values)
+        self.events = []
         self._drop(("temp", "output", "sizes"))
         self._write_inputs(inputs)
         for index, step in enumerate(self.plan.steps):
@@ -285,10 +297,10 @@ class LateInstance(Instance):
                 self._touch(arg.buffer for arg in step.args if arg.kind == "buffer")
                 bound = bind_launch(step, self.sizes)
                 if not bound.is_empty:
-                    self._launcher(bound)()
+                    self.events.append((bound, self._launcher(bound)()))
             else:
                 self._touch(v.buffer for v in step.inputs if v is not None)
-                self._run_host(step)
+                self.events.append((step, self._run_host(step)))
             self._release(index)
         self._touch(port.buffer for port in self.plan.outputs)
         return self._read_outputs()

@@ -17,6 +17,7 @@ import numpy as np
 
 from clinfer.cli import common
 from clinfer.cli.output import emit_json, progress
+from clinfer.cli.profile import profile, show
 from clinfer.errors import ClinferError
 
 HELP = "measure a model's latency, throughput and load time"
@@ -39,6 +40,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common.shape_argument(parser)
     parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
     parser.add_argument("--seconds", type=float, default=3.0, help="time per measurement")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="TRACE.json",
+        help="time per kernel; writes a trace that Perfetto opens",
+    )
     parser.add_argument("--requests", type=int, default=2, help="requests side by side")
 
 
@@ -48,6 +55,9 @@ def run(options: argparse.Namespace) -> int:
     with progress("bench", 3, quiet=options.json) as done:
         model = common.reshaped(core, options.model, options.shape)
         compiled = core.compile_model(model, options.device)
+        profiled = None
+        if options.profile is not None:
+            profiled = core.compile_model(model, options.device, {"PERF_COUNT": True})
         inputs = _inputs(options, compiled)
         done.step("compiled")
         latency = _latency(compiled, inputs, options.seconds)
@@ -63,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         "requests": options.requests,
         "load_seconds": loads,
     }
+    if profiled is not None:
+        report["kernels"] = profile(profiled, inputs, options.model.name, options.profile)
     if options.json:
         emit_json(report)
         return 0
@@ -71,6 +83,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"throughput {throughput:.1f} inferences/s with {options.requests} requests")
     cold, warm = loads["cold"], loads["warm"]
     print(f"load       cold {cold:.3f} s ({loads['built']} programs built), warm {warm:.3f} s")
+    if profiled is not None:
+        show(report["kernels"], options.profile)
     return 0
 
 
