@@ -39,12 +39,12 @@ $parameters)
         const int filter0 = panel % group_panels * TILE_M;
         const __global $acc_type* panel_w = w + w_o + (long)panel * depth * TILE_M;
         int at[COPIES];
+        int is_pixel[COPIES];
 $starts
         #pragma unroll
         for (int i = 0; i < COPIES; ++i) {
             int position = pixel0 + copy_pixel + i * COPY_STEP;
-            const int is_pixel = position < pixels;
-            if (!is_pixel) position = 0;
+            is_pixel[i] = position < pixels;
 $position
 $start
         }

@@ -168,7 +168,6 @@ def _window_text(rank: int) -> dict[str, str | int]:
     start = ["at[i] = x_o + o0 * x_s0;"]
     for a in windowed(rank):
         start += [f"first{a}[i] = {index(a)};", f"at[i] += first{a}[i] * x_s{a};"]
-    start.append(f"if (!is_pixel) first{rank - 1}[i] = -size{rank - 1} - taps{rank - 1};")
     within = (f"(uint)(first{a}[i] + t{a} * tap_step{a}) < (uint)size{a}" for a in windowed(rank))
     return {
         "starts": block([f"int first{a}[COPIES];" for a in windowed(rank)], 2),
@@ -176,5 +175,5 @@ def _window_text(rank: int) -> dict[str, str | int]:
         "start": block(start, 3),
         "taps": block(decode_taps(windowed(rank), "tap"), 3),
         "tap_at": " + ".join(f"t{a} * tap_step{a} * x_s{a}" for a in windowed(rank)),
-        "within": " && ".join(within),
+        "within": " && ".join(["is_pixel[i]", *within]),
     }
