@@ -1,16 +1,19 @@
 """Exports the model set: ten architectures of `transformers`, with weights that act as trained.
 
-    python tools/zoo.py [NAME ...] [--out DIR]     full size, into a folder git ignores
-    python tools/zoo.py --tiny                     tiny versions with reference results, tests/models/
+    python tools/zoo.py [NAME ...] [--out DIR]   full size, into a folder git ignores
+    python tools/zoo.py --tiny [NAME ...]        tiny, with reference results, into tests/models/
 
-Untouched random weights give outputs near zero that hide errors. Here batch norms get the
-statistics of real activations (a few batches in training mode), biases and normalisation weights
-are perturbed, and an output whose standard deviation lies outside 1e-3 .. 1e3 is an error. Needs the extra `zoo`.
+Untouched random weights give outputs near zero that hide errors, and layers whose part in the
+output is too small to see. Here every parameter gets the size it has in a trained model, batch
+norms the statistics of real activations (a few batches in training mode), and an output whose
+standard deviation lies outside 1e-3 .. 1e3, or which differs from the module's, is an error.
+Needs the extra `zoo`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -18,6 +21,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from zoo_table import MODELS, Entry
 
@@ -25,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OPSET = 17
 SMALLEST_STD = 1e-3
 LARGEST_STD = 1e3
+LARGEST_ERROR = 1e-4  # of an output's largest value, ONNX Runtime against the module
 LARGEST_TINY = 300_000
 
 
@@ -36,12 +42,14 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     for name in options.names or MODELS:
         path = folder / f"{name}.onnx"
-        inputs, outputs = export(MODELS[name], path, options.tiny)
+        partial = path.with_suffix(".part")
+        inputs, outputs = export(MODELS[name], partial, options.tiny)
         arrays = {f"in:{key}": value for key, value in inputs.items()}
         if options.tiny:
             arrays |= {f"out:{key}": value for key, value in outputs.items()}
-            if path.stat().st_size > LARGEST_TINY:
-                raise SystemExit(f"{path} has {path.stat().st_size} bytes, over {LARGEST_TINY}")
+            if partial.stat().st_size > LARGEST_TINY:
+                raise SystemExit(f"{name} has {partial.stat().st_size} bytes, over {LARGEST_TINY}")
+        partial.replace(path)
         np.savez_compressed(path.with_suffix(".npz"), **arrays)
         spread = ", ".join(f"{key} {value.std():.3g}" for key, value in outputs.items())
         print(f"{name}: {path.stat().st_size / 1e6:.2f} MB, standard deviations: {spread}")
@@ -55,7 +63,7 @@ def export(
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     module = entry.build(tiny)
-    _perturb(module, generator)
+    _spread_parameters(module, generator)
     inputs = entry.inputs(tiny, generator)
     _settle_batch_norms(module, entry, tiny, generator)
     module.eval()
@@ -74,11 +82,13 @@ def export(
         )
     _strip(path)
     arrays = {name: value.numpy() for name, value in inputs.items()}
-    return arrays, _checked_outputs(path, arrays)
+    with torch.no_grad():
+        expected = [value.numpy() for value in module(*inputs.values())]
+    return arrays, _checked_outputs(path, arrays, expected)
 
 
 def _export_dynamo(
-    module: torch.nn.Module, entry: Entry, inputs: dict[str, torch.Tensor], path: Path
+    module: nn.Module, entry: Entry, inputs: dict[str, torch.Tensor], path: Path
 ) -> None:
     program = torch.onnx.export(
         module,
@@ -105,22 +115,49 @@ def _strip(path: Path) -> None:
     onnx.save(model, path)
 
 
-def _perturb(module: torch.nn.Module, generator: torch.Generator) -> None:
-    """Biases away from zero, normalisation weights away from one, per element."""
+def _spread_parameters(module: nn.Module, generator: torch.Generator) -> None:
+    """Gives every parameter the size it has in a trained model, so that no layer's error is hidden.
+
+    Matrices and kernels: standard deviation sqrt(2 / fan in) (He et al., Delving Deep into
+    Rectifiers, 2015), so that attention scores spread and every branch weighs in a residual sum.
+    Embeddings, positions and learned tokens: 1. Normalisation weights and layer scales: 1 +- 0.1.
+    Biases: moved by 0.1.
+    """
+    deviations = _deviations(module)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("bias"):
                 parameter.add_(0.1 * noise)
             elif parameter.ndim == 1:
-                parameter.mul_(1 + 0.1 * noise)
+                parameter.copy_(1 + 0.1 * noise)
+            else:
+                constant = parameter.min() == parameter.max()
+                values = noise if constant else parameter / parameter.std()
+                parameter.copy_(values * deviations.get(id(parameter), 1.0))
+
+
+def _deviations(module: nn.Module) -> dict[int, float]:
+    """The standard deviation of each layer's weight, by the parameter's identity.
+
+    Of the uses of a tied weight the first counts, the embedding.
+    """
+    found: dict[int, float] = {}
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            found.setdefault(id(part.weight), 1.0)
+        elif isinstance(part, Conv1D):  # [in, out]
+            found.setdefault(id(part.weight), math.sqrt(2 / part.weight.shape[0]))
+        elif isinstance(part, nn.Linear | nn.modules.conv._ConvNd):  # [out, in, ...]
+            found.setdefault(id(part.weight), math.sqrt(2 / part.weight[0].numel()))
+    return found
 
 
 def _settle_batch_norms(
-    module: torch.nn.Module, entry: Entry, tiny: bool, generator: torch.Generator
+    module: nn.Module, entry: Entry, tiny: bool, generator: torch.Generator
 ) -> None:
     """A few batches in training mode, so that running statistics are those of activations."""
-    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     for norm in norms:
@@ -133,14 +170,22 @@ def _settle_batch_norms(
             module(*(torch.cat([x, x.flip(-1), -x, x + 0.3]) for x in batch.values()))
 
 
-def _checked_outputs(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """ONNX Runtime's outputs. Raises `SystemExit` where one says nothing about errors."""
+def _checked_outputs(
+    path: Path, inputs: dict[str, np.ndarray], expected: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """ONNX Runtime's outputs by name.
+
+    Raises `SystemExit` where one is not the module's own, or so flat that it tells no error.
+    """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(None, inputs), strict=True))
-    for name, value in outputs.items():
+    for (name, value), own in zip(outputs.items(), expected, strict=True):
         if not SMALLEST_STD <= value.std() <= LARGEST_STD or not np.isfinite(value).all():
             raise SystemExit(f"{path}: output '{name}' has a standard deviation of {value.std()}")
+        error = np.abs(value - own).max() / np.abs(own).max()
+        if error > LARGEST_ERROR:
+            raise SystemExit(f"{path}: output '{name}' is off the module's own by {error}")
     return outputs
 
 

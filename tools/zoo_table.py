@@ -74,9 +74,14 @@ def _mobilenet(tiny: bool) -> Any:
 
 
 def _efficientnet(tiny: bool) -> Any:
-    common = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "image_size": 224}
     if not tiny:
-        return hf.EfficientNetConfig(**common, hidden_dim=1280, num_labels=1000)
+        return hf.EfficientNetConfig(
+            width_coefficient=1.0,
+            depth_coefficient=1.0,
+            image_size=224,
+            hidden_dim=1280,
+            num_labels=1000,
+        )
     return hf.EfficientNetConfig(
         width_coefficient=0.25,
         depth_coefficient=0.3,
