@@ -3,7 +3,8 @@
     python tools/train_digits.py
 
 Writes examples/digits.onnx (dynamic batch) and examples/digits.npz (100 images it has not seen,
-with their labels). The data: 1,797 images of 8 x 8 pixels by E. Alpaydin and C. Kaynak, UCI repository.
+with their labels). The data: 1,797 images of 8 x 8 pixels by E. Alpaydin and C. Kaynak, UCI
+repository.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 HELD_OUT = 100
 EPOCHS = 60
-LEAST_ACCURACY = 0.95
+LEAST_ACCURACY = 0.97
 
 
 class Digits(nn.Module):
