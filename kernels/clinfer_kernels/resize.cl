@@ -4,11 +4,12 @@
 //                |     |  ^  |     |      the $taps nearest elements, beyond the ends the last one
 //     source(o)           |               there is. Several axes: all combinations ($coordinates).
 //
-// A task is a piece of a line along the innermost dimension; the taps of the other dimensions are
-// the same for the whole line.
+// A task is a piece of one or more lines along the innermost dimension. The taps of the other
+// dimensions are the same for a whole line, those of the innermost one for all lines.
 #define TAPS $taps // along one axis
 #define OUTER $outer // combinations of taps of the outer axes
 #define LANES $lanes // elements of a vector
+#define PIECE $piece // elements of a line whose taps are kept
 
 typedef $real real;
 
@@ -41,18 +42,23 @@ $parameters)
     for (int task = $first; task < $end; task += $stride) {
         const int j0 = task % pieces * piece;
         const int j1 = j0 + piece < inner ? j0 + piece : inner;
-        int line = task / pieces;
+        const int line0 = task / pieces * line_block;
+        const int line1 = line0 + line_block < lines ? line0 + line_block : lines;
+$inner_taps
+        for (int number = line0; number < line1; ++number) {
+            int line = number;
 $locate
-        int at[OUTER];
-        real weight[OUTER];
-        int count = 1;
-        at[0] = $x_at;
-        weight[0] = 1;
+            int at[OUTER];
+            real weight[OUTER];
+            int count = 1;
+            at[0] = $x_at;
+            weight[0] = 1;
 $outer_taps
-        for (int j = j0; j < j1; j += LANES) {
-            const int left = j1 - j;
+            for (int j = j0; j < j1; j += LANES) {
+                const int left = j1 - j;
 $combine
 $finish
+            }
         }
     }
 }

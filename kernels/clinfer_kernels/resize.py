@@ -44,12 +44,14 @@ _TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 class ResizeTile:
     """`local` work-items of a work-group; `lanes` elements of a vector.
 
-    `lines`: a task is a whole line, not one element. `waves`: work-groups per compute unit at most.
+    A task has `piece` elements of each of `line_block` lines; 0: whole lines. `waves`: work-groups
+    per compute unit at most.
     """
 
     local: int
     lanes: int
-    lines: bool
+    piece: int
+    line_block: int
     waves: int = 16
 
 
@@ -146,11 +148,12 @@ def candidates(spec: ResizeSpec, target: Target) -> tuple[ResizeTile, ...]:
     if not known or not (spec.mode == "nearest" or is_float(spec.ins[0].dtype)):
         return ()
     if target.cls == "gpu":
-        return (ResizeTile(min(256, target.max_work_group), 1, False),)
-    scalar = ResizeTile(1, 1, True)
+        return (ResizeTile(min(256, target.max_work_group), 1, 1, 1),)
+    if problem_of(spec).is_inner_resized:
+        return (ResizeTile(1, 1, 256, 16), ResizeTile(1, 1, 64, 1))
     dtypes = (spec.ins[0].dtype, spec.outs[0].dtype, *spec.epilogue.inputs)
     width = lanes(target, dtypes)
-    return (scalar,) if problem_of(spec).is_inner_resized else (ResizeTile(1, width, True), scalar)
+    return (ResizeTile(1, width, 0, 1), ResizeTile(1, 1, 0, 1))
 
 
 def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
@@ -159,12 +162,20 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
     taps = _TAPS[spec.mode]
     acc = _acc(spec)
     inner = problem.axes[-1].size
-    piece: Dim = inner if tile.lines else 1
-    pieces: Dim = 1 if tile.lines else inner
-    tasks = product(axis.size for axis in problem.axes[:-1]) * pieces * minimum(inner, 1)
+    lines = product(axis.size for axis in problem.axes[:-1])
+    piece: Dim = tile.piece or inner
+    pieces: Dim = ceildiv(inner, tile.piece) if tile.piece else 1
+    tasks = ceildiv(lines, tile.line_block) * pieces * minimum(inner, 1)
     groups = minimum(ceildiv(tasks, tile.local), tile.waves * target.compute_units)
     signature = _signature(problem)
-    for name, value in (("inner", inner), ("piece", piece), ("pieces", pieces), ("tasks", tasks)):
+    for name, value in (
+        ("inner", inner),
+        ("piece", piece),
+        ("pieces", pieces),
+        ("lines", lines),
+        ("line_block", tile.line_block),
+        ("tasks", tasks),
+    ):
         signature.scalar(name, value)
     resized = sum(1 for size in problem.sizes if size is not None)
     entry = f"resize_{spec.mode}_{resized}of{len(problem.axes)}"
@@ -178,16 +189,18 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
         taps=taps,
         outer=taps ** len(problem.outer),
         lanes=tile.lanes,
+        piece=tile.piece or 1,
         real="double" if acc == "float64" else "float",
         coordinates=spec.coordinates,
         source=_SOURCES[spec.coordinates],
         mode=block(_mode(spec), 1),
         **_schedule(tile),
-        locate=block(locate(problem.pixels, "line"), 2),
+        inner_taps=block(_inner_taps(problem), 2),
+        locate=block(locate(problem.pixels, "line"), 3),
         x_at=" + ".join(["x_o", *(f"i{k} * x_s{k}" for k in fixed)]),
-        outer_taps=block(_outer_taps(problem), 2),
-        combine=block(_combine(spec, problem, tile.lanes), 3),
-        finish=block(finish(problem.pixels, spec.epilogue, "sum", "j", tile.lanes, "left"), 3),
+        outer_taps=block(_outer_taps(problem), 3),
+        combine=block(_combine(spec, problem, tile.lanes), 4),
+        finish=block(finish(problem.pixels, spec.epilogue, "sum", "j", tile.lanes, "left"), 4),
     )
     flops = 2 * product(axis.size for axis in problem.axes) * taps**resized
     launch = Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
@@ -211,7 +224,7 @@ def _signature(problem: Problem) -> Signature:
 
 def _schedule(tile: ResizeTile) -> dict[str, str]:
     """Consecutive tasks go to one work-item of class "cpu", to neighbours of class "gpu"."""
-    if not tile.lines:
+    if tile.piece == 1:
         item = "(int)get_global_id(0)"
         return {"first": item, "end": "tasks", "stride": "(int)get_global_size(0)"}
     share = "(long)tasks * (get_global_id(0){}) / get_global_size(0)"
@@ -277,6 +290,19 @@ def _taps_call(problem: Problem, axis: int, position: str, index: str, weight: s
     return f"taps_of({position}, size{axis}, out{axis}, {scale}, {index}, {weight});"
 
 
+def _inner_taps(problem: Problem) -> list[str]:
+    """Statements that keep the innermost axis's taps for all elements of the task's piece."""
+    if not problem.is_inner_resized:
+        return []
+    last = len(problem.axes) - 1
+    call = _taps_call(problem, last, "j", "near + (j - j0) * TAPS", "share + (j - j0) * TAPS")
+    return [
+        "int near[PIECE * TAPS];",
+        "real share[PIECE * TAPS];",
+        f"for (int j = j0; j < j1; ++j) {call}",
+    ]
+
+
 def _outer_taps(problem: Problem) -> list[str]:
     """Statements that multiply the combinations by the taps of each outer axis."""
     lines: list[str] = []
@@ -313,19 +339,17 @@ def _combine(spec: ResizeSpec, problem: Problem, width: int) -> list[str]:
 
 def _combine_inner(spec: ResizeSpec, problem: Problem, vec: str) -> list[str]:
     last = len(problem.axes) - 1
-    lines = [
-        "int near[TAPS];",
-        "real share[TAPS];",
-        _taps_call(problem, last, "j", "near", "share"),
-    ]
     if spec.mode == "nearest":
-        return [*lines, f"const {vec} sum = {_element(spec, 'at[0]', 'near[0]', last)};"]
+        return [f"const {vec} sum = {_element(spec, 'at[0]', 'near[j - j0]', last)};"]
     return [
-        *lines,
         f"{vec} sum = 0;",
-        "for (int t = 0; t < OUTER * TAPS; ++t) {",
-        f"    const {vec} value = {_element(spec, 'at[t / TAPS]', 'near[t % TAPS]', last)};",
-        "    sum += value * weight[t / TAPS] * share[t % TAPS];",
+        "for (int s = 0; s < TAPS; ++s) {",
+        "    const int next = near[(j - j0) * TAPS + s];",
+        f"    {vec} part = 0;",
+        "    #pragma unroll",
+        f"    for (int t = 0; t < OUTER; ++t) part += {_element(spec, 'at[t]', 'next', last)}"
+        " * weight[t];",
+        "    sum += part * share[(j - j0) * TAPS + s];",
         "}",
     ]
 
