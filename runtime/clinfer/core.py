@@ -126,7 +126,7 @@ class Core:
 
         before = file_states(path)
         found = read(path)
-        states = file_states(path, _external_names(found))
+        states = file_states(path, external_names(found))
         if states[:1] == before:
             self._states[found] = states
         return found
@@ -239,7 +239,7 @@ class Core:
             return Source(read_once, None)
         from clinfer.cache.content import content_digest
 
-        content = content_digest(path, lambda _: _external_names(read_once()), cache.writable)
+        content = content_digest(path, lambda _: external_names(read_once()), cache.writable)
         return Source(read_once, content.digest, unchanged=content.unchanged)
 
     def _model_digest(self, model: Model, cache: Layers | None, plugin: Plugin) -> str | None:
@@ -250,7 +250,7 @@ class Core:
 
         if isinstance(model.source, bytes):
             return bytes_digest(model.source)
-        names = _external_names(model)
+        names = external_names(model)
         content = content_digest(model.source, lambda _: names, cache.writable)
         return content.digest if content.files == self._states.get(model) else None
 
@@ -267,7 +267,7 @@ class Core:
         return self.read_model(model)
 
 
-def _external_names(model: Model) -> list[str]:
+def external_names(model: Model) -> list[str]:
     """The model's external data files, relative to its folder."""
     if isinstance(model.source, bytes):
         return []

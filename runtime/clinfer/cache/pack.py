@@ -162,15 +162,22 @@ class PackLayer:
             try:
                 self._opened = Pack.open(self.directory)
             except UntrustedError as error:
-                self._opened = Miss(Reason.UNTRUSTED, f"{self.directory}: {error}")
+                self._opened = Miss(Reason.UNTRUSTED, str(error))
             except ClinferError as error:
-                self._opened = Miss(Reason.UNREADABLE, f"{self.directory}: {error}")
+                self._opened = Miss(Reason.UNREADABLE, str(error))
         return self._opened
 
 
 def _has(place: Path, name: str) -> bool:
     with suppress(OSError, ValueError):
         return (place / name).is_file()
+    return False
+
+
+def is_pack(path: str | Path) -> bool:
+    """Whether a pack lies there: a file, an OCI layout or a directory with a sealed index."""
+    with suppress(OSError, ValueError):
+        return Path(path).is_file() or any(_has(Path(path), n) for n in (LAYOUT_FILE, INDEX_FILE))
     return False
 
 

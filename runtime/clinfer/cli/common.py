@@ -12,6 +12,7 @@ import numpy as np
 from clinfer.errors import InputError
 
 if TYPE_CHECKING:
+    from clinfer.cache.policy import Trust
     from clinfer.core import Core
     from clinfer.graph.model import Model, Port
 
@@ -35,6 +36,34 @@ def store_argument(parser: argparse.ArgumentParser) -> None:
         "--store",
         metavar="URL",
         help="a remote store to fetch from and push to, say s3://bucket/dir",
+    )
+
+
+def trust_arguments(parser: argparse.ArgumentParser) -> None:
+    """--trust, --allow-unsigned, --allow-older."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PUBKEY",
+        help="a file with public keys whose signatures count, repeatable; also CLINFER_TRUST",
+    )
+    parser.add_argument(
+        "--allow-unsigned", action="store_true", help="also take what no trusted key has signed"
+    )
+    parser.add_argument(
+        "--allow-older", action="store_true", help="also take a pack older than one taken before"
+    )
+
+
+def trust(arguments: argparse.Namespace) -> Trust:
+    """Whom `trust_arguments` and the environment say to believe."""
+    from clinfer.cache.policy import Trust
+
+    return Trust.load(
+        arguments.trust,
+        allow_unsigned=arguments.allow_unsigned or None,
+        allow_older=arguments.allow_older,
     )
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from clinfer import __version__
 
-COMMANDS = ("devices", "run", "compile", "warm", "bench", "explain", "cache")
+COMMANDS = ("devices", "run", "compile", "warm", "bench", "explain", "cache", "pack", "unpack")
 
 
 def make_parser() -> argparse.ArgumentParser:
