@@ -17,6 +17,7 @@ from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_ro
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, register, size_of
 from clinfer_kernels.window import (
@@ -27,8 +28,6 @@ from clinfer_kernels.window import (
     index,
     windowed,
 )
-
-MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 
 
 @dataclass(frozen=True)

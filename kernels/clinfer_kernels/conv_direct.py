@@ -18,6 +18,7 @@ from clinfer_kernels.pixels import declare_pixels, finish, locate
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target, Tensor, row_major
 from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.tasks import MAX_ITEMS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute
 from clinfer_kernels.window import (
@@ -28,8 +29,6 @@ from clinfer_kernels.window import (
     tap_indices,
     windowed,
 )
-
-_GLOBAL_LIMIT = 65535  # work-items along a dimension that PoCL takes
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _launch(problem: Problem, weights: Tensor, tile: DirectTile, target: Target)
         load_w=memory.convert(load_w, compute(problem.acc), compute(weights.dtype), 1),
         epilogue=block(finish(problem.pixels, problem.epilogue, "sum", "channel", 1), 2),
     )
-    groups = minimum(ceildiv(tasks, tile.local), _GLOBAL_LIMIT // tile.local)
+    groups = minimum(ceildiv(tasks, tile.local), MAX_ITEMS // tile.local)
     return Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
 
 

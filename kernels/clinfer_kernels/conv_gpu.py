@@ -18,11 +18,10 @@ from clinfer_kernels.pixels import declare_pixels, finish, locate
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target, Tensor
 from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.tasks import MAX_ITEMS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, compute_size, size_of
 from clinfer_kernels.window import declare_axes, decode_position, decode_taps, index, windowed
-
-_GLOBAL_LIMIT = 65535  # work-items along a dimension that PoCL takes
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def _product(panels: Panels, phase: int, tile: GpuTile, target: Target) -> Launc
         locate=block(locate(problem.pixels, "flat"), 3),
         epilogue=block(finish(problem.pixels, problem.epilogue, "sum", "channel", 1), 4),
     )
-    groups = minimum(tasks, _GLOBAL_LIMIT // tile.wg_filters)
+    groups = minimum(tasks, MAX_ITEMS // tile.wg_filters)
     global_size = (groups * tile.wg_filters, tile.wg_pixels)
     return Launch(entry, text, signature.args, global_size, local_size)
 

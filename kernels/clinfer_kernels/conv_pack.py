@@ -21,13 +21,12 @@ from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Pack, Target, Tensor
 from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import fill
 from clinfer_kernels.types import compute, size_of
 
 if TYPE_CHECKING:
     import numpy as np
-
-MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 
 
 @dataclass(frozen=True)

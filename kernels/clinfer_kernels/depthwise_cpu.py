@@ -19,6 +19,7 @@ from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_ro
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, register
 from clinfer_kernels.window import (
@@ -34,7 +35,6 @@ from clinfer_kernels.window import (
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 _MAX_COLUMNS = 31  # columns are bits of an int
 _CHEAP = 12  # lines of an epilogue that is written out for each pixel
 

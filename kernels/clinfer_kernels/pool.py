@@ -15,6 +15,7 @@ from clinfer_kernels.pixels import Pixels, declare_pixels, finish, locate, pixel
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import PoolSpec
+from clinfer_kernels.tasks import neighbours, shares
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, lanes, literal, lowest, register
 from clinfer_kernels.window import (
@@ -102,7 +103,7 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
         parameters=signature.text,
         lanes=tile.lanes,
         last=rank - 1,
-        **_schedule(tile),
+        **(shares() if tile.whole_pixels else neighbours()),
         **_operation(spec, axes, pixels, tile.lanes),
         position=block(decode_position(rank, "position"), 2),
         locate=block(locate(pixels, "flat"), 2),
@@ -116,15 +117,6 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
         flops = flops * axis.taps
     launch = Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
     return Kernel((launch,), flops=flops)
-
-
-def _schedule(tile: PoolTile) -> dict[str, str]:
-    """Consecutive tasks go to one work-item of class "cpu", to neighbours of class "gpu"."""
-    if not tile.whole_pixels:
-        item = "(int)get_global_id(0)"
-        return {"first": item, "end": "tasks", "stride": "(int)get_global_size(0)"}
-    share = "(long)tasks * (get_global_id(0){}) / get_global_size(0)"
-    return {"first": share.format(""), "end": share.format(" + 1"), "stride": "1"}
 
 
 def _acc(spec: PoolSpec) -> str:

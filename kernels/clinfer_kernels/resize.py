@@ -7,17 +7,18 @@ float32 (float64 for float64), in the order of operations of the ONNX specificat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
-from clinfer_kernels.nest import Axis, View, merge, stride_kind
-from clinfer_kernels.pixels import Pixels, declare_pixels, finish, locate
+from clinfer_kernels.nest import stride_kind
+from clinfer_kernels.pixels import declare_pixels, finish, locate
+from clinfer_kernels.resize_problem import Problem, problem_of
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.spec import Kernel, Launch, Target, Tensor
+from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import ResizeSpec
+from clinfer_kernels.tasks import neighbours, shares
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, is_float, lanes, literal, register
 
@@ -53,90 +54,6 @@ class ResizeTile:
     piece: int
     line_block: int
     waves: int = 16
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The merged dimensions of a resize, the innermost one last.
-
-    `sizes` are the input's along the dimensions that are resized, None along the others; `scales`
-    the model's factors there (None: from the sizes).
-    """
-
-    axes: tuple[Axis, ...]
-    sizes: tuple[Dim | None, ...]
-    scales: tuple[float | None, ...]
-    pixels: Pixels
-    x: Tensor
-    x_strides: tuple[Dim, ...]
-
-    @property
-    def is_inner_resized(self) -> bool:
-        return self.sizes[-1] is not None
-
-    @property
-    def outer(self) -> tuple[int, ...]:
-        """The numbers of the resized dimensions but the innermost."""
-        return tuple(k for k, n in enumerate(self.sizes[:-1]) if n is not None)
-
-
-def problem_of(spec: ResizeSpec) -> Problem:
-    """Merges neighbouring dimensions that are not resized."""
-    x, out = spec.ins[0], spec.outs[0]
-    tensors = (out, *spec.ins[1:], x)
-    scales = dict(zip(spec.axes, spec.scales, strict=True))
-    axes = [Axis(1, (0,) * len(tensors))]
-    found: list[tuple[Dim | None, float | None]] = [(None, None)]
-    run: list[Axis] = []
-    for d in range(out.rank):
-        axis = Axis(out.shape[d], tuple(t.strides[d] for t in tensors))
-        if d not in scales:
-            run.append(axis)
-            continue
-        _append(axes, found, run)
-        run = []
-        axes.append(axis)
-        found.append((x.shape[d], _own_scale(scales[d], x.shape[d], out.shape[d])))
-    _append(axes, found, run)
-    if len(axes) > 2 and found[1][0] is None:  # the leading axis of size 1 is not needed
-        axes, found = axes[1:], found[1:]
-    return Problem(
-        axes=tuple(axes),
-        sizes=tuple(size for size, _ in found),
-        scales=tuple(scale for _, scale in found),
-        pixels=_pixels(tensors[:-1], axes),
-        x=x,
-        x_strides=tuple(axis.strides[-1] for axis in axes),
-    )
-
-
-def _append(
-    axes: list[Axis], found: list[tuple[Dim | None, float | None]], run: Sequence[Axis]
-) -> None:
-    """Adds a run of dimensions that are not resized, merged; nothing if it is one element."""
-    merged = [axis for axis in merge(run) if axis.size != 1] if run else []
-    axes += merged
-    found += [(None, None)] * len(merged)
-
-
-def _own_scale(scale: float | None, size: Dim, out: Dim) -> float | None:
-    """The model's factor where it is not the quotient of the sizes."""
-    if scale is None or (scale == int(scale) and out == size * int(scale)):
-        return None
-    if isinstance(size, int) and isinstance(out, int) and out / size == scale:
-        return None
-    return scale
-
-
-def _pixels(tensors: Sequence[Tensor], axes: Sequence[Axis]) -> Pixels:
-    """The output and the operands; the outer dimensions are what `Pixels` calls pixels."""
-    views = []
-    for number, tensor in enumerate(tensors):
-        strides = tuple(axis.strides[number] for axis in axes)
-        name = "y0" if number == 0 else f"e{number - 1}"
-        kind, place = ("out", 0) if number == 0 else ("in", number)
-        views.append(View(name, kind, place, tensor.dtype, tensor.offset, strides))
-    return Pixels(tuple(axis.size for axis in axes[:-1]), (views[0],), tuple(views[1:]))
 
 
 def candidates(spec: ResizeSpec, target: Target) -> tuple[ResizeTile, ...]:
@@ -194,7 +111,7 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
         coordinates=spec.coordinates,
         source=_SOURCES[spec.coordinates],
         mode=block(_mode(spec), 1),
-        **_schedule(tile),
+        **(neighbours() if tile.piece == 1 else shares()),
         inner_taps=block(_inner_taps(problem), 2),
         locate=block(locate(problem.pixels, "line"), 3),
         x_at=" + ".join(["x_o", *(f"i{k} * x_s{k}" for k in fixed)]),
@@ -220,15 +137,6 @@ def _signature(problem: Problem) -> Signature:
             signature.scalar(f"size{k}", size)
             signature.scalar(f"out{k}", axis.size)
     return signature
-
-
-def _schedule(tile: ResizeTile) -> dict[str, str]:
-    """Consecutive tasks go to one work-item of class "cpu", to neighbours of class "gpu"."""
-    if tile.piece == 1:
-        item = "(int)get_global_id(0)"
-        return {"first": item, "end": "tasks", "stride": "(int)get_global_size(0)"}
-    share = "(long)tasks * (get_global_id(0){}) / get_global_size(0)"
-    return {"first": share.format(""), "end": share.format(" + 1"), "stride": "1"}
 
 
 def _acc(spec: ResizeSpec) -> str:
