@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from functools import lru_cache
+import os
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clinfer import config
 from clinfer.device.opencl import INSTALL, cl
-from clinfer.device.pocl_cpu import name_a_known_processor
+from clinfer.device.pocl_cpu import name_a_known_processor, uses_avx512
+from clinfer.device.processor import float_lanes, instruction_set
 from clinfer.device.quirks import Quirks, quirks_of
 from clinfer.device.target import derive_target
 from clinfer.errors import DeviceError
@@ -22,7 +23,13 @@ _CPU_PREFERENCE = ("intel(r) opencl", "portable computing language")
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """A device as its driver describes it. Sizes in bytes; `processor` names the instruction set."""
+    """A device as its driver describes it. Sizes in bytes.
+
+    name: ours, 'CPU', 'GPU', 'GPU.0' ...; kind: 'cpu' | 'gpu' | 'accelerator', the driver's view.
+    vector_width: float32 lanes of the registers that its compiler really uses.
+    processor: of a CPU, what its machine code needs beyond what the other fields say.
+    is_simulated: it builds programs but executes nothing.
+    """
 
     name: str
     full_name: str
@@ -45,10 +52,11 @@ class DeviceInfo:
     subgroup_sizes: tuple[int, ...]
     fp64: bool
     processor: str = ""
+    is_simulated: bool = False
 
     def named(self, name: str) -> DeviceInfo:
         """The same device under another name of ours."""
-        return DeviceInfo(**{**vars(self), "name": name})
+        return replace(self, name=name)
 
 
 class Device:
@@ -57,7 +65,7 @@ class Device:
     def __init__(self, info: DeviceInfo, handle: Any) -> None:
         self.info = info
         self.cl = handle
-        self.quirks: Quirks = quirks_of(info.platform)
+        self.quirks: Quirks = quirks_of(info.platform, info.platform_version)
         self.target: Target = derive_target(info, self.quirks)
         self.context = cl().Context([handle])
 
@@ -97,16 +105,15 @@ def open_device(name: str = "AUTO") -> Device:
     raise DeviceError(f"there is no device {name!r}; devices here: {names}{hint}")
 
 
-def open_context(platform: str, device: str) -> Any:
-    """A context on the device of that full name, for a build worker.
+def open_context(platform: str, device: str) -> tuple[Any, Quirks]:
+    """A context on the device of that full name and the device's quirks, for a build worker.
 
     Raises `DeviceError` where it is not there.
     """
     for candidate in _platforms():
-        if candidate.name.strip() == platform:
-            for info, handle in _devices(candidate):
-                if info.full_name == device:
-                    return cl().Context([handle])
+        for info, handle in _devices(candidate):
+            if (info.platform, info.full_name) == (platform, device):
+                return cl().Context([handle]), quirks_of(platform, info.platform_version)
     raise DeviceError(f"no device {device!r} of OpenCL platform {platform!r}")
 
 
@@ -115,8 +122,8 @@ def _found() -> list[tuple[DeviceInfo, Any]]:
     cpus: list[tuple[DeviceInfo, Any]] = []
     as_gpu = config.GPU_PLATFORM.get()
     for platform in _platforms():
-        presented = as_gpu is not None and as_gpu.lower() in platform.name.lower()
         for info, handle in _devices(platform):
+            presented = as_gpu is not None and as_gpu.lower() in info.platform.lower()
             if presented or info.kind == "gpu":
                 gpus.append((info, handle))
             if info.kind == "cpu":
@@ -167,15 +174,25 @@ def _devices(platform: Any) -> list[tuple[DeviceInfo, Any]]:
     try:
         handles = platform.get_devices()
     except opencl.Error as error:
-        _LOG.warning("OpenCL platform %r gives no devices: %s", platform.name, error)
+        _LOG.warning("OpenCL platform %s gives no devices: %s", _name(platform), error)
         return []
-    found = []
-    for handle in handles:
-        try:
-            found.append((_describe(platform, handle), handle))
-        except opencl.Error as error:
-            _LOG.warning("a device of OpenCL platform %r fails: %s", platform.name, error)
-    return found
+    described = [(_try_to_describe(platform, handle), handle) for handle in handles]
+    return [(info, handle) for info, handle in described if info is not None]
+
+
+def _try_to_describe(platform: Any, handle: Any) -> DeviceInfo | None:
+    try:
+        return _describe(platform, handle)
+    except cl().Error as error:
+        _LOG.warning("a device of OpenCL platform %s fails: %s", _name(platform), error)
+    return None
+
+
+def _name(platform: Any) -> str:
+    try:
+        return repr(platform.name)
+    except cl().Error:
+        return "(that does not tell its name)"
 
 
 def _describe(platform: Any, handle: Any) -> DeviceInfo:
@@ -183,6 +200,7 @@ def _describe(platform: Any, handle: Any) -> DeviceInfo:
     kinds = {opencl.device_type.CPU: "cpu", opencl.device_type.GPU: "gpu"}
     kind = next((k for bit, k in kinds.items() if handle.type & bit), "accelerator")
     extensions = frozenset(handle.extensions.split())
+    processor, lanes = _processor(platform, handle)
     return DeviceInfo(
         name="",
         full_name=handle.name.strip(),
@@ -199,12 +217,13 @@ def _describe(platform: Any, handle: Any) -> DeviceInfo:
         local_mem=handle.local_mem_size,
         max_work_group=handle.max_work_group_size,
         mem_base_align=max(handle.mem_base_addr_align // 8, 1),
-        vector_width=handle.native_vector_width_float,
+        vector_width=lanes,
         extensions=extensions,
         features=_features(handle),
         subgroup_sizes=_subgroup_sizes(handle, extensions),
         fp64=bool(handle.double_fp_config),
-        processor=_processor(platform, handle),
+        processor=processor,
+        is_simulated=_is_simulated(platform),
     )
 
 
@@ -225,20 +244,21 @@ def _subgroup_sizes(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
         return ()
 
 
-def _processor(platform: Any, handle: Any) -> str:
-    """What the machine code of a CPU device depends on beyond the device's name."""
+def _processor(platform: Any, handle: Any) -> tuple[str, int]:
+    """What a CPU device's machine code needs, and the float32 lanes that are used of registers."""
     if not handle.type & cl().device_type.CPU:
-        return ""
-    if "portable computing language" in platform.name.lower():
-        name_a_known_processor(handle.int_ptr)
-    return _host_processor()
+        return "", handle.native_vector_width_float
+    if "portable computing language" not in platform.name.lower():
+        return instruction_set(), float_lanes()
+    name = name_a_known_processor(handle.int_ptr)
+    if name is None:
+        return instruction_set(), min(float_lanes(), 8)
+    # The library of built-in functions is chosen by the host's features, the rest by the name.
+    return f"{name}/{instruction_set()}", min(float_lanes(), 16 if uses_avx512(name) else 8)
 
 
-@lru_cache(maxsize=1)
-def _host_processor() -> str:
-    from hashlib import sha256
-
-    from clinfer.device.pocl_cpu import processor_flags
-
-    flags = sorted(processor_flags())
-    return sha256(" ".join(flags).encode()).hexdigest()[:16] if flags else ""
+def _is_simulated(platform: Any) -> bool:
+    """Whether Intel's GPU driver was told to present a device that is not there."""
+    switches = ("NEOReadDebugKeys", "SetCommandStreamReceiver")
+    told = all(os.environ.get(name, "0") not in ("", "0") for name in switches)
+    return told and quirks_of(platform.name).dialect == "intel"

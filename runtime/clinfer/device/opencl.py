@@ -3,30 +3,75 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
+from clinfer.device import scratch
 from clinfer.errors import DeviceError
 
 INSTALL = (
-    "install an OpenCL runtime: `pip install clinfer[pocl]` brings a CPU device along; a GPU's driver "
-    "brings its own (the packages nvidia-opencl-icd, intel-opencl-icd or rocm-opencl-icd)"
+    "install an OpenCL runtime: `pip install clinfer[pocl]` brings a CPU device along; a GPU's "
+    "driver brings its own (the packages nvidia-opencl-icd, intel-opencl-icd or rocm-opencl-icd)"
 )
+_POCL_FOLDER = "POCL_CACHE_DIR"
+_ENVIRONMENT = Lock()
 
 
 def cl() -> Any:
     """The module pyopencl. Raises `DeviceError` where it cannot be loaded."""
+    return _loaded()[0]
+
+
+def pocl_folder() -> Path | None:
+    """Where PoCL keeps its files in this process; None where the user has chosen the place."""
+    return _loaded()[1]
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """Sets a variable that drivers read, for the time of a block; one thread at a time."""
+    with _ENVIRONMENT:
+        before = os.environ.get(name)
+        os.environ[name] = value
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> tuple[Any, Path | None]:
     os.environ.setdefault("PYOPENCL_NO_CACHE", "1")
     try:
         import pyopencl
     except ImportError as error:
         raise DeviceError(f"pyopencl cannot be loaded ({error}); {INSTALL}") from error
     _share_generated_invokers()
-    return pyopencl
+    folder = None
+    if not os.environ.get(_POCL_FOLDER):
+        folder = scratch.new_folder()
+        # PoCL reads the variable once, when its devices are first asked for. Processes that the
+        # application starts must not see it: this folder goes with this process.
+        with environment(_POCL_FOLDER, str(folder)):
+            _ask_for_devices(pyopencl)
+    return pyopencl, folder
 
 
-@lru_cache(maxsize=1)
+def _ask_for_devices(pyopencl: Any) -> None:
+    """Whoever lists the devices meets the errors again, and says which platform they come from."""
+    with suppress(pyopencl.Error):
+        for platform in pyopencl.get_platforms():
+            with suppress(pyopencl.Error):
+                platform.get_devices()
+
+
 def _share_generated_invokers() -> None:
     """Lets kernel objects of one function share the Python code pyopencl generates for calling it.
 

@@ -1,9 +1,15 @@
-"""PoCL on processors newer than its LLVM.
+"""The processor PoCL compiles for, corrected where its LLVM does not know the machine's.
 
-PoCL asks LLVM for the host's name and gives it to clang as the target. For a processor that LLVM does
-not know the name is 'generic', which clang refuses on x86-64 ("unknown target CPU 'generic'"), so
-that nothing can be built. No setting of PoCL 3 changes the name. `name_a_known_processor` finds it in
-the device's structure and writes the name of an older processor with the same instructions over it.
+PoCL asks LLVM for the host's name and gives it to clang as the target, while it picks its library
+of built-in functions by the host's features. An LLVM older than the processor fails in two ways:
+
+- the name is 'generic', which clang refuses on x86-64: nothing can be built;
+- the name is that of an AVX2 processor ('znver3' on a Zen 4), the library is the one for AVX-512:
+  half of the registers' width is not used, and no built-in function is inlined, because its
+  features are not the caller's.
+
+No setting changes the name. `name_a_known_processor` finds it in the device's structure and writes
+the name of an older processor with the same instructions over it.
 """
 
 from __future__ import annotations
@@ -15,76 +21,130 @@ from collections.abc import Iterator
 from pathlib import Path
 from platform import machine
 
+from clinfer.device import processor
+
 _LOG = logging.getLogger("clinfer.device")
-_REFUSED = b"generic\0"
 _STRUCTURE_BYTES = 4096
-_given: list[str] = []  # names written; PoCL's devices share one text
-# By what the processor must have; the names are as long as 'generic' at most, and LLVM >= 12 knows
-# them. The first that fits is used. 'skx' is Skylake-X: its name goes with PoCL's library of built-in
-# functions for AVX-512, which PoCL chooses by the processor's features.
-_KNOWN = (
-    (frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}), b"skx\0"),
-    (frozenset({"avx2", "fma", "bmi2", "vaes", "sha_ni"}), b"znver3\0"),
-    (frozenset({"avx2", "fma", "bmi2"}), b"haswell\0"),
-    (frozenset({"sse4_2"}), b"nehalem\0"),
+_LONGEST_NAME = 64
+# The names that are corrected. All are as long as what may be written over them at least.
+_UNKNOWN = b"generic"
+_TAKEN_FOR_AVX2 = (b"znver1", b"znver2", b"znver3")
+# LLVM's short name of skylake-avx512.
+_AVX512 = b"skx"
+# By what the processor must have; LLVM 12 and later know the names.
+_REPLACEMENTS = (
+    (frozenset({"avx2", "fma", "bmi2", "vaes", "sha_ni"}), b"znver3"),
+    (frozenset({"avx2", "fma", "bmi2"}), b"haswell"),
+    (frozenset({"sse4_2"}), b"nehalem"),
+)
+_WITH_AVX512 = frozenset(
+    [
+        "skx",
+        "skylake-avx512",
+        "cascadelake",
+        "cooperlake",
+        "cannonlake",
+        "icelake-client",
+        "icelake-server",
+        "tigerlake",
+        "rocketlake",
+        "sapphirerapids",
+        "graniterapids",
+        "emeraldrapids",
+        "znver4",
+        "znver5",
+    ]
 )
 
 
 def name_a_known_processor(structure: int) -> str | None:
     """Corrects the processor's name in the device structure at that address.
 
-    Returns the name it now has, None where there was nothing to correct.
+    Returns the name PoCL compiles for from now on; None where that cannot be told.
     """
     if not sys.platform.startswith("linux") or machine() != "x86_64":
         return None
+    host = _llvm_host() or _UNKNOWN
+    place = _find(structure, (host, _AVX512, *(name for _, name in _REPLACEMENTS)))
+    if place is None:
+        return None
+    name = ctypes.string_at(place)
+    better = _replacement(name)
+    if better is None or len(better) > len(name):
+        return name.decode()
+    ctypes.memmove(place, better + b"\0", len(better) + 1)
+    _LOG.info("PoCL's LLVM takes this processor for %r; it compiles for %r", name, better)
+    return better.decode()
+
+
+def uses_avx512(name: str) -> bool:
+    """Whether LLVM uses 512-bit registers for a processor of that name."""
+    return name in _WITH_AVX512
+
+
+def _replacement(name: bytes) -> bytes | None:
+    if name == _UNKNOWN:
+        if processor.has_avx512():
+            return _AVX512
+        found = processor.flags()
+        return next((known for needed, known in _REPLACEMENTS if needed <= found), None)
+    if name in _TAKEN_FOR_AVX2 and processor.has_avx512() and _has_library_for_avx512():
+        return _AVX512
+    return None
+
+
+def _has_library_for_avx512() -> bool:
+    """Whether this PoCL has libraries by features, not one that is named after the processor."""
+    beside = ("../share/pocl", "../../pocl_binary_distribution/.libs/share/pocl")
+    folders = [path.parent / place for path in _libraries() for place in beside]
+    folders.append(Path("/usr/share/pocl"))
+    return any(True for folder in folders for _ in folder.glob("kernel-x86_64-*-avx512.bc"))
+
+
+def _llvm_host() -> bytes | None:
+    """What PoCL's LLVM calls this processor; None where the library cannot be asked."""
+    for path in _libraries():
+        try:
+            ask = ctypes.CDLL(str(path)).pocl_get_llvm_cpu_name
+        except (OSError, AttributeError):
+            continue
+        ask.restype = ctypes.c_char_p
+        name: bytes | None = ask()
+        return name
+    return None
+
+
+def _libraries() -> list[Path]:
+    """The PoCL libraries in this process."""
+    found = {line.rpartition(" ")[2].strip() for line in _lines() if "libpocl" in line}
+    return [Path(path) for path in sorted(found)]
+
+
+def _find(structure: int, names: tuple[bytes, ...]) -> int | None:
+    """The address of a string, pointed to from the structure, that is one of the names."""
     ranges = list(_memory())
     for address in range(structure, structure + _STRUCTURE_BYTES, 8):
         if not _inside(ranges, address, 8, "r"):
             break
         text = ctypes.c_uint64.from_address(address).value
-        if not _inside(ranges, text, len(_REFUSED), "rw"):
-            continue
-        if ctypes.string_at(text, len(_REFUSED)) == _REFUSED:
-            name = _known_name()
-            if name is None:
-                return None
-            ctypes.memmove(text, name, len(name))
-            _given.append(name[:-1].decode())
-            _LOG.info("PoCL's LLVM does not know this processor; it compiles for %s", _given[0])
-            return _given[0]
+        if _inside(ranges, text, _LONGEST_NAME, "rw"):
+            found = ctypes.string_at(text, _LONGEST_NAME).split(b"\0")[0]
+            if found in names:
+                return text
     return None
-
-
-def compiles_for_avx512() -> bool:
-    """Whether a processor's name was corrected to one with 512-bit vectors."""
-    return _given[:1] == ["skx"]
-
-
-def processor_flags() -> frozenset[str]:
-    """The processor's features, as Linux names them; none elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
-
-
-def _known_name() -> bytes | None:
-    flags = processor_flags()
-    return next((name for needed, name in _KNOWN if needed <= flags), None)
 
 
 def _memory() -> Iterator[tuple[int, int, str]]:
     """This process's mapped ranges: start, end, access."""
-    with Path("/proc/self/maps").open(encoding="ascii", errors="replace") as lines:
-        for line in lines:
-            span, access = line.split()[:2]
-            start, end = (int(x, 16) for x in span.split("-"))
-            yield start, end, access
+    for line in _lines():
+        span, access = line.split()[:2]
+        start, end = (int(x, 16) for x in span.split("-"))
+        yield start, end, access
+
+
+def _lines() -> list[str]:
+    text = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    return text.splitlines()
 
 
 def _inside(ranges: list[tuple[int, int, str]], start: int, size: int, access: str) -> bool:

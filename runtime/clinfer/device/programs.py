@@ -1,44 +1,35 @@
-"""OpenCL programs: built from source, in parallel where that helps, and loaded from binaries."""
+"""OpenCL programs: built from source, in parallel, and loaded from binaries."""
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from clinfer import config
+from clinfer.device import compiling, workers
 from clinfer.device.opencl import cl
+from clinfer.device.processor import usable_cores
+from clinfer.device.sources import SourceProgram
 from clinfer.errors import BuildError
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
 
-STANDARD = "-cl-std=CL1.2"
+__all__ = ["BuiltProgram", "Progress", "SourceProgram", "build", "build_each", "load", "prepare"]
+
+_LOG = logging.getLogger("clinfer.device")
 Progress = Callable[[str], None]
-_ENVIRONMENT = Lock()
-
-
-@dataclass(frozen=True)
-class SourceProgram:
-    """An OpenCL C text with one kernel, `entry`, always launched with groups of `local_size`."""
-
-    source: str
-    options: str
-    entry: str
-    local_size: tuple[int, ...] = (1,)
-
-    @property
-    def all_options(self) -> list[str]:
-        """The build options, with the language's version."""
-        return f"{STANDARD} {self.options}".split()
 
 
 class BuiltProgram:
     """A program ready on its device."""
 
-    def __init__(self, program: Any, source: SourceProgram, binary: bytes | None = None) -> None:
+    def __init__(
+        self, device: Device, program: Any, source: SourceProgram, binary: bytes | None = None
+    ) -> None:
+        self._device = device
         self._program = program
         self._source = source
         self._binary = binary
@@ -53,9 +44,11 @@ class BuiltProgram:
         return cl().Kernel(self._program, self.entry)
 
     def binary(self) -> bytes:
-        """The device's binary of the program; whoever loads it compiles nothing."""
+        """The device's binary, with the final code in it as far as the driver gives that."""
         if self._binary is None:
-            self._binary = final_binary(self._program, self._source.local_size)
+            if self._device.quirks.finishes_at == "kernel":
+                self.kernel()
+            self._binary = compiling.driver_binary(self._program, self._source.local_size)
         return self._binary
 
 
@@ -65,76 +58,111 @@ def build(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> list[BuiltProgram]:
-    """Builds programs: in `jobs` threads, or worker processes where the driver holds a lock.
+    """Builds programs, `jobs` at a time; None or 0: CLINFER_COMPILE_JOBS, else a job per core.
 
-    Raises `BuildError` with the kernel's name, the driver's log and the numbered source.
+    `progress` is called with a kernel's name as each is done, in some thread. Raises the
+    `BuildError` of the first program, in the order given, that does not build; it has the kernel's
+    name, the driver's log and the numbered source.
     """
-    count = min(jobs or 1, len(sources))
-    if count < 2:
-        return [_build(device, source, progress) for source in sources]
-    if device.quirks.threads_build:
-        with ThreadPoolExecutor(count, "clinfer-build") as pool:
-            return list(pool.map(lambda source: _build(device, source, progress), sources))
-    from clinfer.device.workers import build_binaries
+    built: list[BuiltProgram] = []
+    for result in build_each(device, sources, jobs, progress):
+        if isinstance(result, BuildError):
+            raise result
+        built.append(result)
+    return built
 
-    binaries = build_binaries(device, sources, count, progress)
-    return [load(device, s, binary) for s, binary in zip(sources, binaries, strict=True)]
+
+def build_each(
+    device: Device,
+    sources: Sequence[SourceProgram],
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    seconds: float = workers.SECONDS_PER_PROGRAM,
+) -> list[BuiltProgram | BuildError]:
+    """As `build`, but a program that does not build has its error in its place.
+
+    Where programs are built in worker processes, one may take that many seconds.
+    """
+    count = min(_jobs(jobs), len(sources))
+    builds = device.quirks.builds
+    if builds == "processes" and sources:
+        try:
+            return _in_processes(device, sources, count, progress, seconds)
+        except OSError as error:
+            _LOG.warning("no worker process can be started (%s); building one by one", error)
+    if builds == "threads" and count > 1:
+        with ThreadPoolExecutor(count, "clinfer-build") as pool:
+            return list(pool.map(lambda source: _attempt(device, source, progress), sources))
+    return [_attempt(device, source, progress) for source in sources]
+
+
+def prepare(device: Device, jobs: int | None = None) -> None:
+    """Says that programs are going to be built, so that what that needs is ready by then.
+
+    Starts worker processes where the device's programs are built in such, and returns at once.
+    """
+    if device.quirks.builds == "processes":
+        workers.pool_of(device).prepare(_jobs(jobs))
 
 
 def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
-    """A program from its binary. Raises `BuildError` where the driver refuses it."""
+    """A program from its binary; of `source` the entry and the group's size are used.
+
+    Raises `BuildError` where the driver refuses it, it is not a binary for this kernel, or the
+    driver has silently made another one from it.
+    """
     opencl = cl()
+    compiling.check_binary(device.quirks, source, binary)
     try:
         program = opencl.Program(device.context, [device.cl], [binary]).build()
-        found = program.get_info(opencl.program_info.KERNEL_NAMES)
+        found = program.get_info(opencl.program_info.KERNEL_NAMES).split(";")
+        if source.entry not in found:
+            raise BuildError(f"the binary has no kernel '{source.entry}', only {found}")
+        if device.quirks.compares_binary:
+            now = bytes(program.get_info(opencl.program_info.BINARIES)[0])
+            if now != binary:
+                raise BuildError(
+                    f"{source.entry}: the driver made another binary of it, so it is one of "
+                    f"another device or driver than {device.info.full_name}"
+                )
+        built = BuiltProgram(device, program, source, binary)
+        compiling.check_group_size(device.cl, built.kernel(), source)
     except (opencl.Error, RuntimeError) as error:
         raise BuildError(f"{source.entry}: the driver refused the binary: {error}") from error
-    if source.entry not in found.split(";"):
-        raise BuildError(f"the binary has no kernel '{source.entry}', only {found!r}")
-    return BuiltProgram(program, source, binary)
-
-
-def compile_source(context: Any, source: SourceProgram) -> Any:
-    """The pyopencl program of a source. Raises `BuildError`."""
-    opencl = cl()
-    program = opencl.Program(context, source.source)
-    try:
-        program.build(options=source.all_options)
-    except (opencl.Error, RuntimeError) as error:
-        raise BuildError(
-            f"kernel '{source.entry}' does not build:\n{error}\n{numbered(source.source)}"
-        ) from error
-    return program
-
-
-def final_binary(program: Any, local_size: Sequence[int]) -> bytes:
-    """The binary with the machine code for groups of that size in it.
-
-    PoCL compiles per group size at the first launch and stores only the code for any size, unless
-    POCL_BINARY_SPECIALIZE_WG names a size: 'x-y-z', no global offset, a grid below 65,536. It reads
-    the variable when the binary is asked for. Other drivers do not know it.
-    """
-    sizes = [*local_size, 1, 1][:3]
-    name = "POCL_BINARY_SPECIALIZE_WG"
-    with _ENVIRONMENT:
-        before = os.environ.get(name)
-        os.environ[name] = "-".join(map(str, sizes)) + "-goffs0-smallgrid"
-        try:
-            return bytes(program.get_info(cl().program_info.BINARIES)[0])
-        finally:
-            if before is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = before
-
-
-def numbered(source: str) -> str:
-    """The text with line numbers, as drivers' logs name them."""
-    return "\n".join(f"{i:4} {line}" for i, line in enumerate(source.splitlines(), start=1))
-
-
-def _build(device: Device, source: SourceProgram, progress: Progress | None) -> BuiltProgram:
-    built = BuiltProgram(compile_source(device.context, source), source)
-    if progress is not None:
-        progress(source.entry)
     return built
+
+
+def _in_processes(
+    device: Device,
+    sources: Sequence[SourceProgram],
+    jobs: int,
+    progress: Progress | None,
+    seconds: float,
+) -> list[BuiltProgram | BuildError]:
+    results: list[BuiltProgram | BuildError] = []
+    made = workers.pool_of(device).build(sources, jobs, progress, seconds)
+    for source, binary in zip(sources, made, strict=True):
+        if isinstance(binary, BuildError):
+            results.append(binary)
+        else:
+            results.append(load(device, source, binary))
+    return results
+
+
+def _attempt(
+    device: Device, source: SourceProgram, progress: Progress | None
+) -> BuiltProgram | BuildError:
+    try:
+        program = compiling.compile_source(device.context, source, device.quirks)
+        built = BuiltProgram(device, program, source)
+        compiling.check_group_size(device.cl, built.kernel(), source)
+    except BuildError as error:
+        return error
+    finally:
+        if progress is not None:
+            progress(source.entry)
+    return built
+
+
+def _jobs(jobs: int | None) -> int:
+    return jobs or config.COMPILE_JOBS.get() or usable_cores()

@@ -1,7 +1,8 @@
-"""What drivers do differently, each with its reason. The first row whose pattern fits is used."""
+"""What drivers do differently, each with its reason. The first row that fits is used."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -10,48 +11,112 @@ class Quirks:
     """How to treat a driver.
 
     dialect: the compiler family, as `Target.dialect` names it.
-    threads_build: whether builds in several threads of one process run in parallel.
+    builds: how programs build in parallel: "threads" of this process, "processes" where the
+        compiler holds a lock or may bring the process down, "serial" where nothing is known.
+    finishes_at: when a program's binary is complete: at its "build", or with its first "kernel".
+    one_code: PoCL's binary can be made with one code generation (`clinfer.device.pocl_binary`).
+    short_header: built-in functions may be declared by need (`clinfer.device.pocl_header`).
+    compares_binary: the driver rebuilds a binary of another device without a word; the bytes it
+        gives back tell.
     shares_host_memory: buffers made with USE_HOST_PTR are used in place.
     """
 
     dialect: str
-    threads_build: bool = True
+    builds: str = "threads"
+    finishes_at: str = "build"
+    one_code: bool = False
+    short_header: bool = False
+    compares_binary: bool = False
     shares_host_memory: bool = False
 
 
-# (part of the platform's name in lower case, quirks, the reason)
+_POCL = Quirks("pocl", "processes", shares_host_memory=True)
+_INTEL_GPU = Quirks("intel", compares_binary=True)
+
+# (platform's name, platform's version: regular expressions searched without regard to case,
+#  quirks, the reason)
 _TABLE = (
     (
         "portable computing language",
-        Quirks("pocl", threads_build=False, shares_host_memory=True),
-        "PoCL holds a lock per context while LLVM works; buffers of a CPU device are host memory",
+        r"pocl (1\.8|3\.0)",
+        Quirks("pocl", "processes", one_code=True, short_header=True, shares_host_memory=True),
+        "one lock in the whole process while LLVM works, and an internal error of it ends the "
+        "process; a kernel is compiled per work-group size at its first launch, and again for any "
+        "size when the binary is asked for; reads a 1 MB header twice per program; fma() is a call "
+        "of a library where its target has no FMA",
     ),
     (
-        "intel(r) opencl graphics",
-        Quirks("intel"),
-        "compiles in parallel; discrete GPUs copy",
+        "portable computing language",
+        "",
+        _POCL,
+        "other versions: as above, but the format of binaries and headers may differ",
     ),
     (
-        "intel(r) opencl hd graphics",
-        Quirks("intel"),
-        "the older name of the same driver",
+        r"intel\(r\) opencl( hd)? graphics",
+        "",
+        _INTEL_GPU,
+        "NEO, given a binary of another device with IR inside, rebuilds it from that",
     ),
     (
-        "intel(r) opencl",
+        r"intel\(r\) opencl",
+        "",
         Quirks("intel_cpu", shares_host_memory=True),
-        "the CPU runtime: buffers are host memory",
+        "the CPU runtime: compiles in parallel threads; buffers are host memory",
     ),
-    ("nvidia cuda", Quirks("nvidia"), "the program binary is PTX"),
-    ("amd accelerated parallel processing", Quirks("amd"), "refuses binaries of another release"),
-    ("oclgrind", Quirks("oclgrind", threads_build=False), "an interpreter; not thread-safe"),
-    ("rusticl", Quirks("mesa"), "compiles in parallel"),
+    (
+        "nvidia cuda",
+        "",
+        Quirks("nvidia"),
+        "the program's binary is PTX: loading it translates to machine code, which NVIDIA's own "
+        "cache keeps; fma is as fast as a multiplication",
+    ),
+    (
+        "amd accelerated parallel processing",
+        "",
+        Quirks("amd"),
+        "ROCm refuses binaries of another release",
+    ),
+    (
+        "arm platform",
+        "",
+        Quirks("mali", finishes_at="kernel"),
+        "Mali finishes compiling at clCreateKernel; a binary taken before is not complete",
+    ),
+    (
+        "qualcomm",
+        "",
+        Quirks("adreno", "serial", finishes_at="kernel"),
+        "not known to build in parallel",
+    ),
+    (
+        "oclgrind",
+        "",
+        Quirks("oclgrind", "serial"),
+        "an interpreter, not safe for threads; a device to find errors with",
+    ),
+    ("rusticl", "", Quirks("mesa"), "compiles in parallel threads"),
+    ("clover", "", Quirks("mesa", "serial"), "Mesa's older implementation"),
 )
 
 
-def quirks_of(platform: str) -> Quirks:
-    """The quirks of a platform by its name; cautious ones for an unknown driver."""
-    name = platform.lower()
-    for pattern, quirks, _reason in _TABLE:
-        if pattern in name:
-            return quirks
-    return Quirks("generic", threads_build=False)
+_UNKNOWN = Quirks("generic", "serial", finishes_at="kernel")
+
+
+def quirks_of(platform: str, version: str = "") -> Quirks:
+    """The quirks of a platform by name and version; cautious ones for an unknown driver."""
+    row = _row(platform, version)
+    return row[2] if row is not None else _UNKNOWN
+
+
+def reason_of(platform: str, version: str = "") -> str:
+    """Why a platform is treated as it is."""
+    row = _row(platform, version)
+    return row[3] if row is not None else "an unknown driver: nothing is built in parallel"
+
+
+def _row(platform: str, version: str) -> tuple[str, str, Quirks, str] | None:
+    for row in _TABLE:
+        fits_name = re.search(row[0], platform, re.IGNORECASE)
+        if fits_name and re.search(row[1], version, re.IGNORECASE):
+            return row
+    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinfer.device.pocl_cpu import compiles_for_avx512, processor_flags
 from clinfer.device.quirks import Quirks
 from clinfer_kernels.spec import Target
 
@@ -29,7 +28,7 @@ def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
         vendor=_vendor(info),
         architecture=info.full_name if is_gpu else info.processor,
         compute_units=info.compute_units,
-        vector_width=_vector_width(info, quirks),
+        vector_width=4 if is_gpu else info.vector_width,
         max_work_group=min(info.max_work_group, 1024) if is_gpu else _LEAST_GROUP,
         local_mem=info.local_mem if is_gpu else _LEAST_LOCAL,
         subgroup_sizes=subgroups,
@@ -50,13 +49,3 @@ def _vendor(info: DeviceInfo) -> str:
     names = {"nvidia": "nvidia", "intel": "intel", "advanced micro": "amd", "amd": "amd"}
     text = info.vendor.lower()
     return next((short for part, short in names.items() if part in text), "generic")
-
-
-def _vector_width(info: DeviceInfo, quirks: Quirks) -> int:
-    """float32 lanes of a register. PoCL reports the processor's, not what its LLVM compiles for."""
-    if info.name.startswith("GPU"):
-        return 4
-    if quirks.dialect == "pocl":
-        return 16 if compiles_for_avx512() else 8
-    flags = processor_flags()
-    return 16 if "avx512f" in flags else 8

@@ -1,15 +1,39 @@
-"""A build worker's process; `clinfer.device.workers` starts it and says what to build."""
+"""A build worker's process; `clinfer.device.workers` starts it and says what to build.
+
+It exchanges frames with its starter: a length of 8 bytes, then that many bytes. The first frame
+names the device. Then comes a frame per program, one JSON object, answered by a frame that begins
+with
+
+    B   the binary follows
+    E   the compiler's message follows
+
+An empty frame asks for no program: the compiler is loaded, and nothing is answered.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from typing import IO, Any
 
-from clinfer.device.discover import open_context
-from clinfer.device.programs import SourceProgram, compile_source, final_binary
-from clinfer.device.workers import read_frame, write_frame
-from clinfer.errors import ClinferError
+_LARGEST_FRAME = 1 << 30
+
+
+def write_frame(file: IO[bytes], content: bytes) -> None:
+    """Sends one frame."""
+    file.write(len(content).to_bytes(8, "little") + content)
+    file.flush()
+
+
+def read_frame(file: IO[bytes]) -> bytes | None:
+    """The next frame; None at the end of the stream, or where it makes no sense."""
+    head = file.read(8)
+    size = int.from_bytes(head, "little")
+    if len(head) < 8 or size > _LARGEST_FRAME:
+        return None
+    content = file.read(size)
+    return content if len(content) == size else None
 
 
 def main() -> None:
@@ -21,16 +45,34 @@ def main() -> None:
     first = read_frame(jobs)
     if first is None:
         return
-    place = json.loads(first)
-    context = open_context(place["platform"], place["device"])
+    from clinfer.device.discover import open_context
+
+    context, quirks = open_context(**json.loads(first))
     while (job := read_frame(jobs)) is not None:
-        fields = json.loads(job)
-        source = SourceProgram(**{**fields, "local_size": tuple(fields["local_size"])})
-        try:
-            program = compile_source(context, source)
-            write_frame(answers, b"B" + final_binary(program, source.local_size))
-        except ClinferError as error:
-            write_frame(answers, b"E" + str(error).encode())
+        if job:
+            write_frame(answers, _answer(context, quirks, json.loads(job)))
+        else:
+            _load_compiler(context, quirks)
+
+
+def _answer(context: Any, quirks: Any, fields: dict[str, Any]) -> bytes:
+    from clinfer.device.compiling import compile_to_binary
+    from clinfer.device.sources import SourceProgram
+    from clinfer.errors import ClinferError
+
+    source = SourceProgram(**{**fields, "local_size": tuple(fields["local_size"])})
+    try:
+        return b"B" + compile_to_binary(context, source, quirks)
+    except ClinferError as error:
+        return b"E" + str(error).encode()
+
+
+def _load_compiler(context: Any, quirks: Any) -> None:
+    """PoCL reads its library of built-in functions, 7 MB of LLVM IR, with its first program."""
+    nothing = "__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void nothing(void) {}"
+    _answer(
+        context, quirks, {"source": nothing, "options": "", "entry": "nothing", "local_size": [1]}
+    )
 
 
 if __name__ == "__main__":

@@ -1,120 +1,63 @@
 """Parallel builds in worker processes, for drivers whose compiler holds a lock (PoCL).
 
-Each worker is `python -m clinfer.device.worker`. Messages are frames: a length of 8 bytes, then that
-many bytes. The first frame names the device; then each job is one JSON frame, answered by a frame
-that starts with 'B' (a binary follows) or 'E' (the compiler's message). A worker that dies or takes
-too long costs only the program it was working on.
+A `Pool` keeps its processes for the next build, and ends them when none has come for a while. A
+worker that dies or takes too long costs only the program it was working on.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Timer
-from typing import IO, TYPE_CHECKING
+from threading import Lock, Timer
+from typing import TYPE_CHECKING
 
+from clinfer.device.worker import read_frame, write_frame
 from clinfer.errors import BuildError
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
-    from clinfer.device.programs import Progress, SourceProgram
+    from clinfer.device.sources import SourceProgram
 
 SECONDS_PER_PROGRAM = 300.0
-_LARGEST_FRAME = 1 << 30
+SECONDS_IDLE = 20.0
+_LONGEST_MESSAGE = 4000
+_START = "import sys; sys.path[:] = {path!r}; from clinfer.device.worker import main; main()"
 
 
-def write_frame(file: IO[bytes], content: bytes) -> None:
-    """Sends one frame."""
-    file.write(len(content).to_bytes(8, "little") + content)
-    file.flush()
+class Worker:
+    """One worker process and the pipes to it. Raises `OSError` where it cannot be started."""
 
-
-def read_frame(file: IO[bytes]) -> bytes | None:
-    """The next frame; None at the end of the stream."""
-    head = file.read(8)
-    size = int.from_bytes(head, "little")
-    if len(head) < 8 or size > _LARGEST_FRAME:
-        return None
-    content = file.read(size)
-    return content if len(content) == size else None
-
-
-def build_binaries(
-    device: Device,
-    sources: Sequence[SourceProgram],
-    jobs: int,
-    progress: Progress | None = None,
-    seconds: float = SECONDS_PER_PROGRAM,
-) -> list[bytes]:
-    """The binaries of the sources, built by `jobs` processes, at most `seconds` for each.
-
-    Raises `BuildError` for the first program, in the order given, that did not build.
-    """
-    waiting: SimpleQueue[int] = SimpleQueue()
-    for index in _long_ones_first(sources):
-        waiting.put(index)
-    results: dict[int, bytes | str] = {}
-
-    def work() -> None:
-        worker: _Worker | None = None
-        try:
-            while True:
-                index = waiting.get_nowait()
-                if worker is None:
-                    worker = _Worker(device)
-                results[index] = worker.build(sources[index], seconds)
-                if worker.is_dead:
-                    worker = None
-                if progress is not None:
-                    progress(sources[index].entry)
-        except Empty:
-            return
-        finally:
-            if worker is not None:
-                worker.close()
-
-    with ThreadPoolExecutor(jobs, "clinfer-build") as pool:
-        for done in [pool.submit(work) for _ in range(jobs)]:
-            done.result()
-    binaries: list[bytes] = []
-    for index in range(len(sources)):
-        result = results[index]
-        if isinstance(result, str):
-            raise BuildError(result)
-        binaries.append(result)
-    return binaries
-
-
-def _long_ones_first(sources: Sequence[SourceProgram]) -> list[int]:
-    """Long texts take long to build; started first, they do not end last."""
-    return sorted(range(len(sources)), key=lambda i: (-len(sources[i].source), i))
-
-
-class _Worker:
-    """One worker process and the pipe to it."""
-
-    def __init__(self, device: Device) -> None:
+    def __init__(self, place: dict[str, str]) -> None:
+        # Not through PYTHONPATH: `-I` keeps the current directory out of where modules come from.
+        path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100
+        command = [sys.executable, "-I", *_flags(), "-c", _START.format(path=path)]
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "clinfer.device.worker"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             env=_environment(),
         )
         self.is_dead = False
-        place = {"platform": device.info.platform, "device": device.info.full_name}
         self._send(json.dumps(place).encode())
 
-    def build(self, source: SourceProgram, seconds: float) -> bytes | str:
-        """The binary, or the message of what went wrong."""
+    def load_compiler(self) -> None:
+        """Lets it load the compiler while nothing is to be built; does not wait for that."""
+        self._send(b"")
+
+    def build(self, source: SourceProgram, seconds: float) -> bytes | BuildError:
+        """The binary, or what went wrong."""
         timer = Timer(seconds, self._process.kill)
+        timer.daemon = True
         timer.start()
         try:
             self._send(json.dumps(asdict(source)).encode())
@@ -124,56 +67,168 @@ class _Worker:
             expired = not timer.is_alive()
             timer.cancel()
         if answer is None:
-            self.is_dead = True
-            return self._epitaph(source, seconds if expired else None)
-        return answer[1:] if answer[:1] == b"B" else answer[1:].decode("utf-8", "replace")
+            return BuildError(self._epitaph(source, seconds if expired else None))
+        if answer[:1] == b"B":
+            return answer[1:]
+        return BuildError(answer[1:].decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except OSError:
-            pass
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._close_pipes()
+        """Closes the pipes; the process then ends by itself, and is not waited for."""
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # unsent bytes for a process that has gone
+                    continue
 
     def _send(self, content: bytes) -> None:
         assert self._process.stdin is not None
         try:
             write_frame(self._process.stdin, content)
         except OSError:  # it has died; reading its answer tells
-            pass
+            return
 
     def _epitaph(self, source: SourceProgram, limit: float | None) -> str:
         self._process.kill()
         code = self._process.wait()
-        assert self._process.stderr is not None
-        log = self._process.stderr.read().decode("utf-8", "replace").strip()
-        self._close_pipes()
-        why = f"was ended after {limit:.0f} s" if limit is not None else f"died with code {code}"
-        return f"kernel '{source.entry}': the compiler's process {why}; it said:\n{log[-4000:]}"
+        self._log.seek(0)
+        log = self._log.read().decode("utf-8", "replace").strip()[-_LONGEST_MESSAGE:]
+        self.is_dead = True
+        self.close()
+        why = f"was ended after {limit:g} s" if limit is not None else f"died with code {code}"
+        said = f"; it said:\n{log}" if log else ""
+        return f"kernel '{source.entry}': the compiler's process {why}{said}"
 
-    def _close_pipes(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
+
+class Pool:
+    """Worker processes for one device."""
+
+    def __init__(self, place: dict[str, str]) -> None:
+        self._place = place
+        self._idle: list[Worker] = []
+        self._lock = Lock()
+        self._timer: Timer | None = None
+
+    def prepare(self, jobs: int) -> None:
+        """Starts processes, so that as many wait with their compiler loaded."""
+        with self._lock:
+            while len(self._idle) < jobs:
                 try:
-                    pipe.close()
-                except OSError:
-                    pass
+                    worker = Worker(self._place)
+                except OSError:  # the build meets it again and says so
+                    return
+                worker.load_compiler()
+                self._idle.append(worker)
+        self._close_later()
+
+    def build(
+        self,
+        sources: Sequence[SourceProgram],
+        jobs: int,
+        progress: Callable[[str], None] | None,
+        seconds: float,
+    ) -> list[bytes | BuildError]:
+        """A binary or an error per source, built by `jobs` processes, each within the seconds.
+
+        Raises `OSError` where no process can be started.
+        """
+        waiting: SimpleQueue[int] = SimpleQueue()
+        for index in _long_ones_first(sources):
+            waiting.put(index)
+        results: dict[int, bytes | BuildError] = {}
+
+        def work() -> None:
+            worker = None
+            try:
+                while True:
+                    index = waiting.get_nowait()
+                    if worker is None or worker.is_dead:
+                        worker = self._take()
+                    results[index] = worker.build(sources[index], seconds)
+                    if progress is not None:
+                        progress(sources[index].entry)
+            except Empty:
+                return
+            finally:
+                if worker is not None and not worker.is_dead:
+                    self._give_back(worker)
+
+        with ThreadPoolExecutor(jobs, "clinfer-build") as threads:
+            for done in [threads.submit(work) for _ in range(jobs)]:
+                done.result()
+        return [results[index] for index in range(len(sources))]
+
+    def close(self) -> None:
+        """Ends the processes that wait."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            if self._timer is not None:
+                self._timer.cancel()
+        for worker in idle:
+            worker.close()
+
+    def forget(self) -> None:
+        """In a forked child: the processes are the parent's, and so are the locks."""
+        self._lock = Lock()
+        self._timer = None
+        self.close()
+
+    def _take(self) -> Worker:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return Worker(self._place)
+
+    def _give_back(self, worker: Worker) -> None:
+        with self._lock:
+            self._idle.append(worker)
+        self._close_later()
+
+    def _close_later(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = Timer(SECONDS_IDLE, self.close)
+            self._timer.daemon = True
+            self._timer.start()
+
+
+_pools: dict[tuple[str, str], Pool] = {}
+
+
+def pool_of(device: Device) -> Pool:
+    """The pool for a device; one per process."""
+    key = (device.info.platform, device.info.full_name)
+    if key not in _pools:
+        if not _pools:
+            atexit.register(_close_all)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=_forget_all)
+        place = {"platform": key[0], "device": key[1]}
+        _pools.setdefault(key, Pool(place))
+    return _pools[key]
+
+
+def _close_all() -> None:
+    for pool in _pools.values():
+        pool.close()
+
+
+def _forget_all() -> None:
+    for pool in _pools.values():
+        pool.forget()
+
+
+def _long_ones_first(sources: Sequence[SourceProgram]) -> list[int]:
+    """Long texts take long to build; started first, they do not end last."""
+    return sorted(range(len(sources)), key=lambda i: (-len(sources[i].source), i))
+
+
+def _flags() -> list[str]:
+    return ["-B"] if sys.dont_write_bytecode else []
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, with the places that clinfer was imported from."""
-    import clinfer_kernels
-
-    runtime = Path(__file__).resolve().parent.parent.parent
-    kernels = Path(str(clinfer_kernels.__file__)).resolve().parent.parent
-    places = [str(runtime), str(kernels)]
-    known = os.environ.get("PYTHONPATH")
-    paths = [*dict.fromkeys(places), *([known] if known else [])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    """This process's variables, but PoCL's files go to a folder of the worker's own."""
+    ours = {name: value for name, value in os.environ.items() if name != "POCL_CACHE_DIR"}
+    return {**ours, "POCL_MAX_PTHREAD_COUNT": "1"}

@@ -1,0 +1,107 @@
+"""From a source to a program and its binary in this process, with what drivers need for it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from clinfer.device import pocl_binary, pocl_header
+from clinfer.device.opencl import cl, environment, pocl_folder
+from clinfer.device.quirks import Quirks
+from clinfer.device.sources import STANDARD, SourceProgram
+from clinfer.errors import BuildError
+
+_LOG = logging.getLogger("clinfer.device")
+
+
+def compile_source(
+    context: Any, source: SourceProgram, quirks: Quirks, options: tuple[str, ...] = ()
+) -> Any:
+    """The pyopencl program of a source. Raises `BuildError`."""
+    opencl = cl()
+    flags = [*source.all_options, *options]
+    if quirks.short_header and STANDARD in flags:
+        head = pocl_header.declarations(source.source)
+        text = f'{head}\n#line 1 "{source.entry}"\n{source.source}'
+        try:
+            return _build(context, text, [*flags, pocl_header.WITHOUT_HEADER])
+        except (opencl.Error, RuntimeError) as error:
+            _LOG.debug("%s is compiled with the whole header: %s", source.entry, error)
+    try:
+        return _build(context, source.source, flags)
+    except (opencl.Error, RuntimeError) as error:
+        raise BuildError(
+            f"kernel '{source.entry}' does not build:\n{error}\n{source.numbered()}"
+        ) from error
+
+
+def compile_to_binary(context: Any, source: SourceProgram, quirks: Quirks) -> bytes:
+    """The binary of a source, with the final code in it. For build workers: empties PoCL's folder.
+
+    Raises `BuildError`.
+    """
+    folder = pocl_folder()
+    if not quirks.one_code or folder is None:
+        return driver_binary(compile_source(context, source, quirks), source.local_size)
+    _empty(folder)
+    try:
+        program = compile_source(context, source, quirks)
+        return pocl_binary.final_binary(program, source.group, folder)
+    except pocl_binary.LayoutError as error:
+        _LOG.debug("%s is compiled for groups of any size too: %s", source.entry, error)
+    _empty(folder)
+    # The option makes it another program for PoCL, which has taken the stub for this one's code.
+    program = compile_source(context, source, quirks, ("-DCLINFER_ANY_GROUP",))
+    return driver_binary(program, source.local_size)
+
+
+def driver_binary(program: Any, local_size: tuple[int, ...]) -> bytes:
+    """The driver's binary; of PoCL with the code for groups of that size in it.
+
+    PoCL reads the variable when the binary is asked for. Other drivers do not know it.
+    """
+    sizes = "-".join(map(str, [*local_size, 1, 1][:3]))
+    with environment(pocl_binary.SPECIALISE, f"{sizes}-goffs0-smallgrid"):
+        return bytes(program.get_info(cl().program_info.BINARIES)[0])
+
+
+def check_binary(quirks: Quirks, source: SourceProgram, binary: bytes) -> None:
+    """What can be seen of a binary before a driver touches it. Raises `BuildError`.
+
+    PoCL unpacks files to the paths in it, and follows lengths in it beyond its end.
+    """
+    if quirks.dialect != "pocl" or not quirks.one_code:
+        return
+    try:
+        pocl_binary.check(binary)
+    except pocl_binary.LayoutError as error:
+        raise BuildError(f"{source.entry}: not a binary of PoCL: {error}") from error
+
+
+def check_group_size(device: Any, kernel: Any, source: SourceProgram) -> None:
+    """Raises `BuildError` where the device cannot run the kernel's work-groups."""
+    info = cl().kernel_work_group_info
+    limit = kernel.get_work_group_info(info.WORK_GROUP_SIZE, device)
+    if prod(source.local_size) > limit:
+        raise BuildError(
+            f"kernel '{source.entry}' has work-groups of {prod(source.local_size)} work-items; "
+            f"this device takes {limit} of it"
+        )
+    required = tuple(kernel.get_work_group_info(info.COMPILE_WORK_GROUP_SIZE, device))
+    if any(required) and required != source.group:
+        raise BuildError(
+            f"kernel '{source.entry}' requires work-groups of {required}, not {source.group}"
+        )
+
+
+def _build(context: Any, text: str, options: list[str]) -> Any:
+    return cl().Program(context, text).build(options=options)
+
+
+def _empty(folder: Path) -> None:
+    for place in folder.iterdir():
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)

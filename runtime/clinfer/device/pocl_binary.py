@@ -1,0 +1,199 @@
+"""PoCL's program binaries: read, rewritten, and made with one code generation instead of two.
+
+PoCL compiles a kernel for each work-group size it is launched with. Asked for a binary, it compiles
+every kernel once more for work-groups of any size, for launches that the specialised code does not
+fit. Our kernels have a required work-group size and are launched without a global offset, so code
+for that size ('1-1-1-goffs0'; without 'smallgrid' it is for any number of groups) fits each launch.
+`final_binary` lets PoCL make only that code, and puts it where the code for any size belongs:
+
+1.  a stub lies where PoCL would write the code for any size, so that it takes it for made;
+2.  the binary is asked for with POCL_BINARY_SPECIALIZE_WG naming the one size;
+3.  in the binary the stub is replaced by the code for that size.
+
+The layout is version 8, PoCL 1.8 to 3.1 (its lib/CL/pocl_binary.c):
+
+    header   8s 'poclbin', u64 device, u32 version, u32 kernels, u64 flags, 41s program's hash
+    file     'program.bc'
+    kernel   u64 bytes of it all, u64 bytes of files, u32 bytes of arguments, string name,
+             u32 arguments, u32 locals, 3 u64 work-group size, ..., file, file ...
+    file     string name, string content
+    string   u32 length, bytes
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clinfer.device.elf_stub import shared_object
+from clinfer.device.opencl import cl, environment
+
+# Code for which groups PoCL adds to a binary; read when it is asked for.
+SPECIALISE = "POCL_BINARY_SPECIALIZE_WG"
+_MAGIC = b"poclbin\0"
+_VERSION = 8
+_HEADER = struct.Struct("<8sQIIQ41s")
+_SIZES = struct.Struct("<QQ")
+_ANY_SIZE = "0-0-0"
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_SIZE = re.compile(r"\d+-\d+-\d+(-goffs0)?(-smallgrid)?", re.ASCII)
+
+
+class LayoutError(ValueError):
+    """The bytes are not a PoCL binary of the version this module knows."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of PoCL's cache; `path` is relative to the program's folder and starts with '/'."""
+
+    path: bytes
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: its description as it is, and its files of machine code."""
+
+    name: str
+    local_size: tuple[int, int, int]
+    description: bytes
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A program's binary."""
+
+    header: bytes
+    program: File
+    kernels: tuple[Kernel, ...]
+
+
+def parse(content: bytes) -> Binary:
+    """Takes a binary apart. Raises `LayoutError`."""
+    reader = _Reader(content)
+    header = reader.take(_HEADER.size)
+    magic, _device, version, kernels, _flags, _hash = _HEADER.unpack(header)
+    if magic != _MAGIC or version != _VERSION:
+        raise LayoutError(f"expected {_MAGIC!r} of version {_VERSION}, found {magic!r} {version}")
+    program = reader.file()
+    found = tuple(_kernel(reader) for _ in range(kernels))
+    if reader.position != len(content):
+        raise LayoutError(f"{len(content) - reader.position} bytes too many")
+    return Binary(header, program, found)
+
+
+def dump(binary: Binary) -> bytes:
+    """Puts a binary together again."""
+    parts = [binary.header, _file_bytes(binary.program)]
+    for kernel in binary.kernels:
+        files = b"".join(map(_file_bytes, kernel.files))
+        size = _SIZES.size + len(kernel.description) + len(files)
+        parts += [_SIZES.pack(size, len(files)), kernel.description, files]
+    return b"".join(parts)
+
+
+def check(content: bytes) -> None:
+    """Raises `LayoutError` where PoCL would read beyond the end, or write outside its folder."""
+    binary = parse(content)
+    if binary.program.path != b"/program.bc":
+        raise LayoutError(f"its program is in {binary.program.path!r}")
+    for kernel in binary.kernels:
+        if not _NAME.fullmatch(kernel.name):
+            raise LayoutError(f"a kernel is called {kernel.name!r}")
+        for file in kernel.files:
+            _, name, size, code = [*file.path.decode("ascii", "replace").split("/"), "", "", ""][:4]
+            if file.path != f"/{name}/{size}/{code}".encode() or not _SIZE.fullmatch(size):
+                raise LayoutError(f"it holds a file {file.path!r}")
+            if (name, code) != (kernel.name, f"{kernel.name}.so"):
+                raise LayoutError(f"kernel '{kernel.name}' holds a file {file.path!r}")
+
+
+def final_binary(program: Any, local_size: tuple[int, int, int], folder: Path) -> bytes:
+    """The binary of a program just built, with the one machine code it needs.
+
+    `folder` is PoCL's cache folder and holds this program alone. Raises `LayoutError` where this
+    PoCL does not behave as described above; nothing is lost then.
+    """
+    size = "-".join(map(str, local_size)) + "-goffs0"
+    places = list(folder.glob("*/*/program.bc"))
+    if len(places) != 1:
+        raise LayoutError(f"expected one program in {folder}, found {len(places)}")
+    names = program.get_info(cl().program_info.KERNEL_NAMES).split(";")
+    for name in names:
+        stub = places[0].parent / name / _ANY_SIZE / f"{name}.so"
+        stub.parent.mkdir(parents=True)
+        stub.write_bytes(shared_object(f"_pocl_kernel_{name}_workgroup"))
+    with environment(SPECIALISE, size):
+        binary = parse(bytes(program.get_info(cl().program_info.BINARIES)[0]))
+    kernels = tuple(_with_one_code(kernel, local_size, size) for kernel in binary.kernels)
+    return dump(replace(binary, kernels=kernels))
+
+
+def _with_one_code(kernel: Kernel, local_size: tuple[int, int, int], size: str) -> Kernel:
+    if kernel.local_size != local_size:
+        raise LayoutError(
+            f"kernel '{kernel.name}' requires groups of {kernel.local_size}, not {local_size}"
+        )
+    special = f"/{kernel.name}/{size}/{kernel.name}.so".encode()
+    general = f"/{kernel.name}/{_ANY_SIZE}/{kernel.name}.so".encode()
+    files = {file.path: file.content for file in kernel.files}
+    if set(files) != {special, general}:
+        raise LayoutError(f"kernel '{kernel.name}' has unexpected files {sorted(files)}")
+    return replace(kernel, files=(File(general, files[special]),))
+
+
+def _kernel(reader: _Reader) -> Kernel:
+    start = reader.position
+    total, of_files = _SIZES.unpack(reader.take(_SIZES.size))
+    description_start = reader.position
+    reader.take(4)  # bytes of arguments
+    name = reader.text().decode("utf-8", "replace")
+    reader.take(8)  # arguments, locals
+    x, y, z = struct.unpack("<3Q", reader.take(24))
+    files_start = start + total - of_files
+    description = reader.between(description_start, files_start)
+    reader.position = files_start
+    files = []
+    while reader.position < start + total:
+        files.append(reader.file())
+    if reader.position != start + total:
+        raise LayoutError(f"the files of kernel '{name}' do not end where they should")
+    return Kernel(name, (x, y, z), description, tuple(files))
+
+
+def _file_bytes(file: File) -> bytes:
+    lengths = [struct.pack("<I", len(part)) for part in (file.path, file.content)]
+    return lengths[0] + file.path + lengths[1] + file.content
+
+
+class _Reader:
+    """Takes bytes from the front; never beyond the end."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.position = 0
+
+    def take(self, count: int) -> bytes:
+        taken = self._content[self.position : self.position + count]
+        if len(taken) != count:
+            raise LayoutError("it ends too early")
+        self.position += count
+        return taken
+
+    def between(self, start: int, end: int) -> bytes:
+        if not self.position <= end <= len(self._content):
+            raise LayoutError("a length does not fit")
+        return self._content[start:end]
+
+    def text(self) -> bytes:
+        (length,) = struct.unpack("<I", self.take(4))
+        return self.take(length)
+
+    def file(self) -> File:
+        path = self.text()
+        return File(path, self.text())
