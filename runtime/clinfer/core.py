@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from clinfer.cache.content import FileState
+    from clinfer.cache.coverage import Source as PackSource
     from clinfer.cache.layers import Layers
     from clinfer.device.discover import Device
+    from clinfer.device.lock import LockedDevice
     from clinfer.graph.model import Model
     from clinfer.plugins.base import Plugin, Request, Source
+    from clinfer.plugins.coverage import Coverage
 
 ModelLike = Union["Model", str, "os.PathLike[str]", bytes, "ModelProto"]
 
@@ -82,7 +85,7 @@ class Core:
         }
         if name in readable:
             return readable[name]()
-        settings = self._effective(opened, None)
+        settings = self._effective(opened.info.name, None)
         if name in settings:
             return settings[name]
         raise properties.unknown_to_read(name)
@@ -144,7 +147,7 @@ class Core:
         """
         request = self._request(device, config)
         plugin = self._plugin(request.device)
-        source = self._source(model, request.cache, plugin)
+        source = self._source(model, request.cache if plugin.export_import else None)
         loaded = plugin.compile(source, request)
         return CompiledModel(loaded, plugin, request.device, request.properties)
 
@@ -163,6 +166,31 @@ class Core:
         content = blob if isinstance(blob, (bytes, bytearray, memoryview)) else blob.read()
         loaded = plugin.load_blob(content, request)
         return CompiledModel(loaded, plugin, request.device, request.properties)
+
+    def coverage(
+        self,
+        model: ModelLike,
+        device: str | LockedDevice = "AUTO",
+        config: Mapping[str, Any] | None = None,
+        packs: Sequence[PackSource] = (),
+    ) -> Coverage:
+        """Which of the entries that `compile_model` looks up are in the caches, or in the packs.
+
+        Nothing is opened, built, run or written. The device may come from a lock file. Raises
+        `ModelError`, `DeviceError`, `PropertyError` (also where there is no cache to look into).
+        """
+        from clinfer.plugins import plugin_for
+        from clinfer.plugins.coverage import prove
+
+        described = self._device(device) if isinstance(device, str) else device
+        settings = self._effective(described.info.name, config)
+        cache = self._cache(settings)
+        stores = [*packs, *(cache.observers if cache is not None else ())]
+        if not stores:
+            raise PropertyError("there is no cache to look into: set CACHE_DIR or name a pack")
+        plugin = plugin_for(described)
+        source = self._digested(model) if plugin.export_import else self._source(model, None)
+        return prove(plugin, source, described, settings, stores)
 
     def query_model(self, model: ModelLike, device: str = "AUTO") -> dict[str, str]:
         """For each of the model's nodes the device that computes it; 'HOST' for host steps."""
@@ -190,11 +218,11 @@ class Core:
 
         return plugin_for(device)
 
-    def _effective(self, device: Device, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _effective(self, device: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
         """Properties in force: the call's, else the device's, else the Core's, else defaults."""
         values = {name: entry.default() for name, entry in properties.SETTABLE.items()}
         values.update(self._settings)
-        values.update(self._device_settings.get(device.info.name, {}))
+        values.update(self._device_settings.get(device, {}))
         values.update(properties.parse(config or {}))
         return values
 
@@ -202,7 +230,7 @@ class Core:
         from clinfer.plugins.base import Request
 
         opened = self._device(device)
-        settings = self._effective(opened, config)
+        settings = self._effective(opened.info.name, config)
         return Request(opened, settings, self._cache(settings))
 
     def _cache(self, settings: Mapping[str, Any]) -> Layers | None:
@@ -221,12 +249,13 @@ class Core:
             self._caches[key] = Layers.open(directory, store=store, mode=mode)
         return self._caches[key]
 
-    def _source(self, model: ModelLike, cache: Layers | None, plugin: Plugin) -> Source:
+    def _source(self, model: ModelLike, cache: Layers | None) -> Source:
+        """What is compiled, with its digest where there is a cache of compiled models."""
         from clinfer.plugins.base import Source
 
         if not isinstance(model, (str, os.PathLike)):
             read = self._as_model(model)
-            return Source(lambda: read, self._model_digest(read, cache, plugin), read.shape_changes)
+            return Source(lambda: read, self._model_digest(read, cache), read.shape_changes)
         path = Path(model)
         held: list[Model] = []
 
@@ -235,16 +264,28 @@ class Core:
                 held.append(self.read_model(path))
             return held[0]
 
-        if cache is None or not plugin.export_import or not path.is_file():
+        if cache is None or not path.is_file():
             return Source(read_once, None)
         from clinfer.cache.content import content_digest
 
         content = content_digest(path, lambda _: external_names(read_once()), cache.writable)
         return Source(read_once, content.digest, unchanged=content.unchanged)
 
-    def _model_digest(self, model: Model, cache: Layers | None, plugin: Plugin) -> str | None:
+    def _digested(self, model: ModelLike) -> Source:
+        """What would be compiled, with the digest of its content as it is now."""
+        from clinfer.cache.content import bytes_digest, content_digest
+        from clinfer.plugins.base import Source
+
+        read = self._as_model(model)
+        if isinstance(read.source, bytes):
+            return Source(lambda: read, bytes_digest(read.source), read.shape_changes)
+        names = external_names(read)
+        digest = content_digest(read.source, lambda _: names, None).digest
+        return Source(lambda: read, digest, read.shape_changes)
+
+    def _model_digest(self, model: Model, cache: Layers | None) -> str | None:
         """The digest of a model read before; None where its files have changed since."""
-        if cache is None or not plugin.export_import:
+        if cache is None:
             return None
         from clinfer.cache.content import bytes_digest, content_digest
 

@@ -6,7 +6,7 @@ another release of clinfer or for another driver is renewed, not lost and gained
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,9 +15,6 @@ from clinfer.cache.index import Index, IndexEntry
 from clinfer.cache.inventory import Nearest
 from clinfer.cache.record import FieldDifference, FieldValue, KeyRecord
 from clinfer.cache.stats import Miss, Reason
-
-DEVICE_FIELDS = ("device", "device_version", "driver", "platform", "platform_version", "target")
-"""The fields of a key that name a device and its driver."""
 
 Subject = tuple[tuple[str, FieldValue], ...]
 
@@ -70,13 +67,14 @@ class Gap:
 
     @property
     def verdict(self) -> str:
-        """'untrusted', 'incompatible' (there, but for another device or driver) or 'incomplete'."""
+        """'untrusted', 'incompatible' (there, but for or by something else) or 'incomplete'."""
         if self.miss.reason in (Reason.UNTRUSTED, Reason.REFUSED):
             return "untrusted"
-        if self.nearest is not None and self.miss.reason is Reason.ABSENT:
-            differing = {difference.name for difference in self.nearest.differences}
-            if differing and differing <= set(DEVICE_FIELDS):
-                return "incompatible"
+        if self.miss.reason is Reason.VERSION:
+            return "incompatible"
+        absent = self.miss.reason is Reason.ABSENT
+        if absent and self.nearest is not None and self.nearest.is_same_thing:
+            return "incompatible"
         return "incomplete"
 
 
@@ -108,18 +106,28 @@ def difference(before: Index, after: Index) -> Difference:
     )
 
 
-def gaps(needed: Iterable[tuple[str, KeyRecord]], sources: Sequence[Source]) -> list[Gap]:
+def no_flaw(entry: Entry) -> str:
+    """Takes every intact entry."""
+    return ""
+
+
+def gaps(
+    needed: Iterable[tuple[str, KeyRecord]],
+    sources: Sequence[Source],
+    flaw: Callable[[Entry], str] = no_flaw,
+) -> list[Gap]:
     """Of the needed keys, each with a word for people, those that no source has an entry for.
 
-    Every entry is read and checked whole; nothing is built or run.
+    Every entry is read and checked whole, and `flaw` says what is wrong with one that is intact
+    ('': nothing); nothing is built or run.
     """
     found = []
     for what, record in needed:
-        miss = _miss(record, sources)
+        miss = _miss(record, sources, flaw)
         if miss is not None:
             near = [source.nearest(record) for source in sources]
             known = [item for item in near if item is not None]
-            nearest = min(known, key=lambda item: len(item.differences), default=None)
+            nearest = min(known, key=lambda item: item.distance, default=None)
             found.append(Gap(what, record, miss, nearest))
     return found
 
@@ -140,13 +148,18 @@ def _subject(record: KeyRecord) -> Subject:
     return tuple(field for field in record.fields if field[0] not in _VERSIONS)
 
 
-def _miss(record: KeyRecord, sources: Sequence[Source]) -> Miss | None:
+def _miss(
+    record: KeyRecord, sources: Sequence[Source], flaw: Callable[[Entry], str]
+) -> Miss | None:
     """Why no source has the entry, the first reason other than 'absent'; None where one has."""
     worst = Miss(Reason.ABSENT, f"no entry {record.digest[:12]}")
     for source in sources:
         found = source.peek(record)
         if isinstance(found, Entry):
-            return None
+            wrong = flaw(found)
+            if not wrong:
+                return None
+            found = Miss(Reason.DAMAGED, wrong)
         if worst.reason is Reason.ABSENT:
             worst = found
     return worst

@@ -34,13 +34,40 @@ class EntryInfo:
     build_seconds: float
 
 
+ENVIRONMENT_FIELDS = frozenset(
+    (
+        "format",
+        "generator",
+        "target",
+        "device",
+        "device_version",
+        "driver",
+        "platform",
+        "platform_version",
+    )
+)
+"""The fields of a key that say for what and by what was compiled, not what."""
+
+
 @dataclass(frozen=True)
 class Nearest:
-    """The entry of the same kind whose key differs in the fewest fields."""
+    """The entry of the same kind whose key is nearest: if possible one of the same thing, compiled
+    for or by something else, and then the one that differs in the fewest fields.
+    """
 
     record: KeyRecord
     differences: tuple[FieldDifference, ...]
     directory: Path
+
+    @property
+    def is_same_thing(self) -> bool:
+        """Whether it is what is wanted, but for another device, driver or release."""
+        return ENVIRONMENT_FIELDS.issuperset(item.name for item in self.differences)
+
+    @property
+    def distance(self) -> tuple[bool, int]:
+        """What is compared: lower is nearer."""
+        return not self.is_same_thing, len(self.differences)
 
 
 @dataclass(frozen=True)
@@ -105,9 +132,9 @@ def nearest_of(records: Iterable[KeyRecord], record: KeyRecord, directory: Path)
     for candidate in records:
         if candidate.kind != record.kind or candidate == record:
             continue
-        differences = record.diff(candidate)
-        if best is None or len(differences) < len(best.differences):
-            best = Nearest(candidate, differences, directory)
+        found = Nearest(candidate, record.diff(candidate), directory)
+        if best is None or found.distance < best.distance:
+            best = found
     return best
 
 

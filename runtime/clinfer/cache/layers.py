@@ -137,6 +137,14 @@ class Layers:
         return self.readonly if self.writable is None else (self.writable, *self.readonly)
 
     @property
+    def observers(self) -> tuple[Layer, ...]:
+        """The same stores, opened so that looking changes nothing, not even a damaged entry."""
+        if self.writable is None:
+            return self.readonly
+        shared = self.writable.allow_shared
+        return Store(self.writable.directory, readonly=True, allow_shared=shared), *self.readonly
+
+    @property
     def stats(self) -> Stats:
         """What happened in this process so far, each look-up counted once."""
         own = self._counters.snapshot()
@@ -224,7 +232,7 @@ class Layers:
         """The key nearest to `record` in any store."""
         found = [store.nearest(record) for store in self.stores]
         known = [item for item in found if item is not None]
-        return min(known, key=lambda item: len(item.differences), default=None)
+        return min(known, key=lambda item: item.distance, default=None)
 
     def explain(self, record: KeyRecord, what: str, miss: Miss | None = None) -> str:
         """Why `what` is missing, for people: the reason, and how the nearest key differs.

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clinfer.errors import InputError
+from clinfer.errors import InputError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.cache.policy import Trust
     from clinfer.core import Core
+    from clinfer.device.lock import LockedDevice
     from clinfer.graph.model import Model, Port
 
 
@@ -28,6 +29,36 @@ def device_argument(parser: argparse.ArgumentParser) -> None:
     """--device, --cache-dir."""
     parser.add_argument("--device", default="AUTO", help="CPU, GPU, GPU.1 or AUTO (default)")
     parser.add_argument("--cache-dir", default=None, metavar="DIR", help="CACHE_DIR to use")
+
+
+def locked_device_argument(parser: argparse.ArgumentParser) -> None:
+    """--device, also @FILE; --device-lock, --cache-dir."""
+    parser.add_argument(
+        "--device",
+        default="AUTO",
+        metavar="DEVICE",
+        help="CPU, GPU, GPU.1, AUTO (default), or @FILE: the device of a lock file",
+    )
+    parser.add_argument(
+        "--device-lock",
+        type=Path,
+        metavar="FILE",
+        help="the file of 'clinfer devices --lock' in which --device is looked up",
+    )
+    parser.add_argument("--cache-dir", default=None, metavar="DIR", help="CACHE_DIR to use")
+
+
+def locked_device(arguments: argparse.Namespace) -> LockedDevice | None:
+    """The device of the lock file that the arguments name; None where they name none."""
+    from clinfer.device.lock import PREFIX, locked_device
+
+    name: str = arguments.device
+    file: Path | None = arguments.device_lock
+    if name.startswith(PREFIX):
+        if file is not None:
+            raise PropertyError(f"--device {name} and --device-lock {file}: give one of them")
+        return locked_device(Path(name[len(PREFIX) :]))
+    return None if file is None else locked_device(file, name)
 
 
 def store_argument(parser: argparse.ArgumentParser) -> None:

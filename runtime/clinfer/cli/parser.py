@@ -7,7 +7,18 @@ from importlib import import_module
 
 from clinfer import __version__
 
-COMMANDS = ("devices", "run", "compile", "warm", "bench", "explain", "cache", "pack", "unpack")
+COMMANDS = (
+    "devices",
+    "run",
+    "compile",
+    "warm",
+    "verify",
+    "pack",
+    "unpack",
+    "cache",
+    "bench",
+    "explain",
+)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -17,8 +17,10 @@ from clinfer.cache.record import KeyRecord
 from clinfer.errors import DeviceError
 
 if TYPE_CHECKING:
+    from clinfer.cache.entry import Entry
     from clinfer.device.discover import Device
     from clinfer.device.executor import LoadedPlan
+    from clinfer.device.lock import Described
     from clinfer.graph.model import Model
     from clinfer.lowering.plan import Plan
 
@@ -29,7 +31,7 @@ class Source:
 
     `digest` is None where no cache is in use, or the content cannot be known for sure. `shapes`
     names a reshape of the inputs ('' for none), which is part of what is compiled. `unchanged` asks
-    again whether the files are those that were digested, before anything is stored under the digest.
+    again whether the files are those that were digested, before they are stored under the digest.
     """
 
     read: Callable[[], Model]
@@ -79,6 +81,16 @@ class Plugin(ABC):
     @abstractmethod
     def compile(self, source: Source, request: Request) -> Loaded:
         """The model on the device, from the cache where it is there."""
+
+    @abstractmethod
+    def needs(
+        self, source: Source, device: Described, properties: Mapping[str, Any]
+    ) -> list[tuple[str, KeyRecord]]:
+        """The entries that `compile` looks up, each with a word for people; opens no device."""
+
+    @abstractmethod
+    def flaw(self, entry: Entry) -> str:
+        """What is wrong with an intact entry, as far as that shows without its driver, or ''."""
 
     def export(self, loaded: Loaded, device: Device) -> bytes:
         """The compiled model as a blob."""

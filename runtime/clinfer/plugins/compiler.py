@@ -12,14 +12,14 @@ from clinfer.cache.record import FieldValue
 from clinfer.properties import SETTABLE
 
 if TYPE_CHECKING:
-    from clinfer.device.discover import Device
+    from clinfer.device.lock import Described
     from clinfer.graph.model import Model
     from clinfer.lowering.plan import Plan
 
 _GENERATING = ("graph", "passes", "lowering")
 
 
-def plan_model(model: Model, device: Device) -> Plan:
+def plan_model(model: Model, device: Described) -> Plan:
     """The plan of a model for a device; nothing is built yet."""
     from clinfer.lowering.choose import choose
     from clinfer.lowering.lower import lower
@@ -30,7 +30,7 @@ def plan_model(model: Model, device: Device) -> Plan:
     return lower(graph, device.target, choose)
 
 
-def device_fields(device: Device) -> dict[str, FieldValue]:
+def device_fields(device: Described) -> dict[str, FieldValue]:
     """The fields of a key that name a device and its driver."""
     info = device.info
     return {
@@ -42,7 +42,7 @@ def device_fields(device: Device) -> dict[str, FieldValue]:
     }
 
 
-def compile_fields(device: Device, properties: Mapping[str, Any]) -> dict[str, FieldValue]:
+def compile_fields(device: Described, properties: Mapping[str, Any]) -> dict[str, FieldValue]:
     """The fields of a key that name how a graph becomes sources."""
     chosen = {name: str(properties[name]) for name, p in SETTABLE.items() if p.compiles}
     return {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from clinfer.plugins.gpu import build_and_store
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
+    from clinfer.device.lock import Described
     from clinfer.lowering.plan import Plan
 
 BLOB_FORMAT = 1
@@ -39,7 +41,7 @@ class CpuPlugin(Plugin):
         """From the cache; on a miss one of several waiting processes builds, the rest import."""
         from clinfer.cache.stats import Miss
 
-        record = model_record(source, request)
+        record = model_record(source, request.device, request.properties)
         cache = request.cache
         if cache is None or source.digest is None:
             return _build(source, request, record)
@@ -62,6 +64,20 @@ class CpuPlugin(Plugin):
                 cache.put(record, _sections(loaded), seconds=seconds)
         return loaded
 
+    def needs(
+        self, source: Source, device: Described, properties: Mapping[str, Any]
+    ) -> list[tuple[str, KeyRecord]]:
+        return [("the compiled model", model_record(source, device, properties))]
+
+    def flaw(self, entry: Entry) -> str:
+        from clinfer.lowering.plan_io import load as load_plan
+
+        try:
+            _split(entry, load_plan(entry.section("plan"), entry.section("weights")))
+        except BlobError as error:
+            return str(error)
+        return ""
+
     def export(self, loaded: Loaded, device: Device) -> bytes:
         assert loaded.record is not None
         return to_bytes(loaded.record, _sections(loaded))
@@ -77,14 +93,14 @@ class CpuPlugin(Plugin):
             raise BlobError(f"the driver refused a program of the blob: {error}") from error
 
 
-def model_record(source: Source, request: Request) -> KeyRecord:
+def model_record(source: Source, device: Described, properties: Mapping[str, Any]) -> KeyRecord:
     """The key of a compiled model: content, shapes, properties, generator, device, driver."""
     fields: dict[str, FieldValue] = {
         "format": BLOB_FORMAT,
         "model": source.digest or "",
         "shapes": source.shapes,
-        **compile_fields(request.device, request.properties),
-        **device_fields(request.device),
+        **compile_fields(device, properties),
+        **device_fields(device),
     }
     return KeyRecord.make("model", list(fields.items()))
 
@@ -137,7 +153,10 @@ def _from_entry(entry: Entry, request: Request) -> Loaded:
 
 
 def _split(entry: Entry, plan: Plan) -> list[bytes]:
-    lengths = json.loads(bytes(entry.section("index")))
+    try:
+        lengths = json.loads(bytes(entry.section("index")))
+    except (ValueError, RecursionError) as error:
+        raise BlobError(f"the index of binaries is not JSON: {error}") from error
     data = entry.section("binaries")
     if not isinstance(lengths, list) or any(type(n) is not int or n < 0 for n in lengths):
         raise BlobError("the index of binaries is not a list of lengths")

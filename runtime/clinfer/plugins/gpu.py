@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from clinfer.cache.record import FieldValue, KeyRecord
-from clinfer.errors import BuildError, CompileRequiredError
+from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
 from clinfer.plugins.compiler import device_fields, plan_model
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
+    from clinfer.cache.entry import Entry
     from clinfer.cache.layers import Layers
     from clinfer.device.discover import Device
+    from clinfer.device.lock import Described
     from clinfer.device.programs import BuiltProgram
     from clinfer.lowering.plan import Program
 
@@ -35,8 +37,20 @@ class GpuPlugin(Plugin):
         executable = LoadedPlan(request.device, plan, programs)
         return Loaded(plan, executable, loaded_from_cache=False, builds=built)
 
+    def needs(
+        self, source: Source, device: Described, properties: Mapping[str, Any]
+    ) -> list[tuple[str, KeyRecord]]:
+        programs = plan_model(source.read(), device).programs
+        return [(f"program '{p.entry}'", program_record(p, device)) for p in programs]
 
-def program_record(program: Program, device: Device) -> KeyRecord:
+    def flaw(self, entry: Entry) -> str:
+        try:
+            return "" if len(entry.section("binary")) else "the binary is empty"
+        except BlobError as error:
+            return str(error)
+
+
+def program_record(program: Program, device: Described) -> KeyRecord:
     """The key of one program's binary."""
     fields: dict[str, FieldValue] = {
         "format": PROGRAM_FORMAT,

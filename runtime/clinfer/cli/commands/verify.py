@@ -1,0 +1,101 @@
+"""`clinfer verify`: proves that a cache or pack covers models on a device; runs nothing."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinfer.cli import common
+from clinfer.cli.output import emit_json, table
+from clinfer.errors import ClinferError, UntrustedError
+
+if TYPE_CHECKING:
+    from clinfer.cache.pack import Pack
+    from clinfer.core import Core
+    from clinfer.device.lock import LockedDevice
+
+HELP = "prove that a cache or pack holds all that models need on a device"
+EXIT_CODES = {"complete": 0, "failed": 1, "incomplete": 3, "incompatible": 4, "untrusted": 5}
+_SEVERITY = ("complete", "incomplete", "incompatible", "untrusted", "failed")
+_SHOWN_FIELDS = 3
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL... --device --device-lock --cache-dir --pack --trust ... --shape."""
+    parser.epilog = (
+        "exit codes: 0 complete; 1 a model cannot be checked; 3 entries are missing or damaged; "
+        "4 they are there, but for another device, driver or release; 5 not trusted"
+    )
+    common.model_argument(parser, many=True)
+    common.locked_device_argument(parser)
+    parser.add_argument(
+        "--pack",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PACK",
+        help="a pack, OCI layout or signed directory to look into, repeatable",
+    )
+    common.trust_arguments(parser)
+    common.shape_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints each gap with its reason. The exit code is that of the worst model."""
+    core = common.core(options)
+    device = common.locked_device(options) or str(options.device)
+    with ExitStack() as opened:
+        packs = [opened.enter_context(pack) for pack in _packs(options)]
+        rows = [_check(core, path, device, packs, options.shape) for path in options.model]
+    verdict = max((row["verdict"] for row in rows), key=_SEVERITY.index)
+    if options.json:
+        emit_json({"verdict": verdict, "models": rows})
+    else:
+        _print(rows)
+    return EXIT_CODES[verdict]
+
+
+def _packs(options: argparse.Namespace) -> list[Pack]:
+    """Raises `UntrustedError` for a pack that no trusted key has signed."""
+    if not options.pack:
+        return []
+    from clinfer.cache.pack import Pack
+
+    trust = common.trust(options)
+    return [Pack.open(path, trust) for path in options.pack]
+
+
+def _check(
+    core: Core,
+    path: Path,
+    device: str | LockedDevice,
+    packs: list[Pack],
+    shapes: list[tuple[str, Any]],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"model": str(path)}
+    try:
+        found = core.coverage(common.reshaped(core, path, shapes), device, packs=packs)
+    except UntrustedError:
+        raise
+    except ClinferError as error:
+        return {**row, "verdict": "failed", "error": str(error), "gaps": []}
+    return {**row, **found.to_json()}
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    table(rows, ["model", "verdict", "needed", "missing"])
+    for row in rows:
+        if row["verdict"] == "failed":
+            print(f"{row['model']}: {row['error']}")
+        for gap in row["gaps"]:
+            print(f"{row['model']}: {gap['what']}: {gap['reason']}: {gap['detail']}")
+            if gap["verdict"] == "incompatible":
+                print("  it is there with other fields:")
+                for name, (here, there) in gap["differs"].items():
+                    print(f"    {name}: needed {here!r}, there is {there!r}")
+            elif gap["differs"]:
+                names = [*gap["differs"]][:_SHOWN_FIELDS]
+                more = ", ..." if len(gap["differs"]) > len(names) else ""
+                print(f"  the nearest entry differs in {', '.join(names)}{more}")
