@@ -140,7 +140,9 @@ class SigningKey:
         private = Path(path)
         public = private.with_name(f"{private.name}.pub")
         if public.exists():
-            raise CacheError(f"'{public}' exists and is not replaced: choose another name")
+            raise CacheError(
+                f"the key '{public}' exists, and none is replaced: choose another name"
+            )
         _write_new(private, pem, 0o600)
         _write_new(public, self.public.pem(), 0o644)
         return public
@@ -224,11 +226,12 @@ def _read(path: Path) -> tuple[bytes, int]:
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
         with os.fdopen(os.open(path, flags, mode), "wb") as file:
             file.write(data)
-    except FileExistsError:
-        raise CacheError(f"'{path}' exists and is not replaced: choose another name") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CacheError(f"the key '{path}' cannot be written: {reason}") from None
+        raise CacheError(
+            f"the key '{path}' cannot be written, and none is replaced: {reason}"
+        ) from None
