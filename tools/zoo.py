@@ -116,7 +116,7 @@ def _strip(path: Path) -> None:
 
 
 def _spread_parameters(module: nn.Module, generator: torch.Generator) -> None:
-    """Gives every parameter the size it has in a trained model, so that no layer's error is hidden.
+    """Gives every parameter the size it has in a trained model: no layer's error stays hidden.
 
     Matrices and kernels: standard deviation sqrt(2 / fan in) (He et al., Delving Deep into
     Rectifiers, 2015), so that attention scores spread and every branch weighs in a residual sum.

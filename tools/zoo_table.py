@@ -202,7 +202,7 @@ def _tokens(tiny: bool, generator: torch.Generator) -> Inputs:
 
 
 def _gpt2(tiny: bool) -> torch.nn.Module:
-    """The tiny vocabulary is past the exporter's folding limit: the tied head keeps its Transpose."""
+    """A tiny vocabulary still too large for the exporter to fold the tied head's Transpose."""
     config = hf.GPT2Config(use_cache=False)
     if tiny:
         config = hf.GPT2Config(
