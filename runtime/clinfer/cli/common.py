@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clinfer.errors import InputError, PropertyError
+from clinfer.errors import ClinferError, InputError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.cache.policy import Trust
@@ -149,10 +151,39 @@ def reshaped(made: Core, path: Path, shapes: Sequence[tuple[str, Any]]) -> Model
     return model
 
 
-def read_inputs(files: Sequence[str], ports: Sequence[Port]) -> dict[str, Any]:
-    """Arrays from NAME=FILE.npy and FILE.npz arguments; raises `InputError` naming the argument.
+@contextmanager
+def writing(argument: str, path: Path) -> Iterator[None]:
+    """Around code that writes `path`; raises `ClinferError` naming the argument where it fails."""
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise ClinferError(f"{argument} {path}: cannot be written: {said}") from error
 
-    Arrays of an .npz file that are no inputs of the model ('label', say) are returned too.
+
+def positive_count(text: str) -> int:
+    """A whole number from 1; raises argparse's error for anything else."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
+
+
+def positive_seconds(text: str) -> float:
+    """A finite number above 0; raises argparse's error for anything else."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, found {text!r}")
+    return seconds
+
+
+def read_inputs(files: Sequence[str], ports: Sequence[Port]) -> dict[str, Any]:
+    """Arrays from NAME=FILE.npy, NAME=FILE.npz and FILE.npz arguments, by the names in the files.
+
+    Of an .npz file with a NAME the array of that name is taken, or the only one. Arrays that are
+    no inputs of the model ('label', say) are returned too. Raises `InputError` naming the argument.
     """
     arrays: dict[str, Any] = {}
     names = [port.name for port in ports]
@@ -160,12 +191,11 @@ def read_inputs(files: Sequence[str], ports: Sequence[Port]) -> dict[str, Any]:
         name, equals, file = text.partition("=")
         if equals and name not in names:
             raise InputError(f"--input {text}: the model has no input '{name}'; it has {names}")
-        path = Path(file if equals else text)
-        content = _load(path, text)
-        if isinstance(content, Mapping):
+        content = _load(Path(file if equals else text), text)
+        if equals:
+            arrays[name] = _one_of(content, name, text)
+        elif isinstance(content, Mapping):
             arrays.update(content)
-        elif equals:
-            arrays[name] = content
         elif len(names) == 1:
             arrays[names[0]] = content
         else:
@@ -173,21 +203,40 @@ def read_inputs(files: Sequence[str], ports: Sequence[Port]) -> dict[str, Any]:
     return arrays
 
 
+def _one_of(content: Any, name: str, argument: str) -> Any:
+    """The array of that name, or the only one there is."""
+    if not isinstance(content, Mapping):
+        return content
+    if name in content:
+        return content[name]
+    if len(content) == 1:
+        return next(iter(content.values()))
+    raise InputError(f"--input {argument}: no array '{name}' among {sorted(content)}")
+
+
 def _load(path: Path, argument: str) -> Any:
     try:
         content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            return {_input_name(key): content[key] for key in content.files}
     except FileNotFoundError:
         raise InputError(f"--input {argument}: '{path}' does not exist") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"--input {argument}: '{path}' is not .npy or .npz: {error}") from error
-    if isinstance(content, np.ndarray):
-        return content
-    with content:
-        return {_input_name(key): content[key] for key in content.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"--input {argument}: '{path}' is not .npy or .npz: {said}") from error
 
 
 def _input_name(key: str) -> str:
     return key[3:] if key.startswith("in:") else key
+
+
+def named_sizes(ports: Sequence[Port], arrays: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes that named dimensions have in these arrays."""
+    given = [port for port in ports if port.name in arrays]
+    pairs = (zip(p.shape or (), np.shape(arrays[p.name]), strict=False) for p in given)
+    return {dim: size for shape in pairs for dim, size in shape if isinstance(dim, str)}
 
 
 def random_inputs(ports: Sequence[Port], sizes: Mapping[str, int]) -> dict[str, Any]:

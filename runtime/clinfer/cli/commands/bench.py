@@ -24,11 +24,15 @@ HELP = "measure a model's latency, throughput and load time"
 _LOAD = """
 import json, sys, time
 import clinfer
+model, device, folder, shapes = sys.argv[1:]
 core = clinfer.Core()
-core.set_property({"CACHE_DIR": sys.argv[3]})
-core.get_property(sys.argv[2], "FULL_DEVICE_NAME")
+core.set_property({"CACHE_DIR": folder})
+core.get_property(device, "FULL_DEVICE_NAME")
 start = time.perf_counter()
-compiled = core.compile_model(sys.argv[1], sys.argv[2])
+if shapes != "{}":
+    model = core.read_model(model)
+    model.reshape(json.loads(shapes))
+compiled = core.compile_model(model, device)
 print(json.dumps([time.perf_counter() - start, compiled.programs_built]))
 """
 
@@ -39,14 +43,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common.device_argument(parser)
     common.shape_argument(parser)
     parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time per measurement")
+    parser.add_argument(
+        "--seconds", type=common.positive_seconds, default=3.0, help="time per measurement"
+    )
     parser.add_argument(
         "--profile",
         type=Path,
         metavar="TRACE.json",
         help="time per kernel; writes a trace that Perfetto opens",
     )
-    parser.add_argument("--requests", type=int, default=2, help="requests side by side")
+    parser.add_argument(
+        "--requests", type=common.positive_count, default=2, help="requests side by side"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         latency = _latency(compiled, inputs, options.seconds)
         throughput = _throughput(compiled, inputs, options.seconds, options.requests)
         done.step("ran")
-        loads = _loads(options.model, options.device)
+        loads = _loads(options.model, options.device, dict(options.shape))
         done.step("loaded cold and warm")
     report = {
         "model": str(options.model),
@@ -74,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
         "load_seconds": loads,
     }
     if profiled is not None:
-        report["kernels"] = profile(profiled, inputs, options.model.name, options.profile)
+        with common.writing("--profile", options.profile):
+            report["kernels"] = profile(profiled, inputs, options.model.name, options.profile)
     if options.json:
         emit_json(report)
         return 0
@@ -90,9 +99,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _inputs(options: argparse.Namespace, compiled: Any) -> dict[str, Any]:
     given = common.read_inputs(options.input, compiled.inputs)
-    names = {port.name for port in compiled.inputs}
-    made = {} if names <= given.keys() else common.random_inputs(compiled.inputs, {})
-    return {name: given.get(name, made.get(name)) for name in names}
+    missing = [port for port in compiled.inputs if port.name not in given]
+    sizes = common.named_sizes(compiled.inputs, given)
+    arrays = {**given, **common.random_inputs(missing, sizes)}
+    return {port.name: arrays[port.name] for port in compiled.inputs}
 
 
 def _latency(compiled: Any, inputs: dict[str, Any], seconds: float) -> dict[str, float]:
@@ -127,15 +137,15 @@ def _throughput(compiled: Any, inputs: dict[str, Any], seconds: float, count: in
     return total / (time.perf_counter() - start)
 
 
-def _loads(model: Path, device: str) -> dict[str, Any]:
+def _loads(model: Path, device: str, shapes: dict[str, Any]) -> dict[str, Any]:
     """compile_model in a new process, twice: every cache empty, then warm."""
     with tempfile.TemporaryDirectory(prefix="clinfer-bench-") as folder:
-        cold, built = _load(model, device, folder)
-        warm, _ = _load(model, device, folder)
+        cold, built = _load(model, device, shapes, folder)
+        warm, _ = _load(model, device, shapes, folder)
     return {"cold": cold, "warm": warm, "built": built}
 
 
-def _load(model: Path, device: str, folder: str) -> tuple[float, int]:
+def _load(model: Path, device: str, shapes: dict[str, Any], folder: str) -> tuple[float, int]:
     drivers = Path(folder) / "driver"
     drivers.mkdir(exist_ok=True)
     environment = {
@@ -145,9 +155,11 @@ def _load(model: Path, device: str, folder: str) -> tuple[float, int]:
         "CUDA_CACHE_DISABLE": "1",
         "PYOPENCL_NO_CACHE": "1",
     }
-    command = [sys.executable, "-c", _LOAD, str(model), device, str(Path(folder) / "cache")]
+    cache = str(Path(folder) / "cache")
+    command = [sys.executable, "-c", _LOAD, str(model), device, cache, json.dumps(shapes)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClinferError(f"loading {model} failed in a new process:\n{done.stderr.strip()}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ClinferError(f"loading {model} failed in a new process: {said[-1]}")
     seconds, built = json.loads(done.stdout.splitlines()[-1])
     return float(seconds), int(built)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinfer.cli import common
 from clinfer.cli.output import emit_json, size_text, table
+from clinfer.errors import PropertyError
+
+if TYPE_CHECKING:
+    from clinfer.graph.ir import Graph
+    from clinfer.graph.model import Model
+    from clinfer.lowering.plan import Plan, Program
 
 HELP = "list a model's kernels, fused groups and host steps on a device"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL --device --shape --source --phases."""
+    """MODEL --device --shape --source --phase."""
     common.model_argument(parser)
     common.device_argument(parser)
     common.shape_argument(parser)
@@ -22,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the plan."""
+    """Prints the plan, a kernel's source, or the graph after a phase."""
     from clinfer.device.discover import open_device
     from clinfer.plugins.compiler import plan_model
 
@@ -31,42 +37,35 @@ def run(options: argparse.Namespace) -> int:
     if options.shape:
         model.reshape(dict(options.shape))
     if options.phase:
-        return _print_phase(model, options.phase)
+        _show_phase(model, options)
+        return 0
     plan = plan_model(model, open_device(options.device))
     if options.source:
-        return _print_source(plan, options.source)
-    document = describe(plan)
+        _show_source(plan, options)
+        return 0
+    document = describe(plan, _optimised(model))
     if options.json:
         emit_json(document)
-        return 0
-    table(document["steps"], ["step", "kind", "kernel", "computes"])
-    print()
-    for step in document["host_steps"]:
-        print(f"host step: {step['computes']}: {step['reason']}")
-    totals = document["totals"]
-    print(
-        f"{totals['launches']} launches of {totals['programs']} programs, "
-        f"{totals['host_steps']} host steps, {totals['fused']} fused groups, "
-        f"weights {size_text(totals['weight_bytes'])}, arena {totals['arena']}"
-    )
+    else:
+        _print(document)
     return 0
 
 
-def describe(plan: Any) -> dict[str, Any]:
-    """The plan as plain data."""
+def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
+    """The plan as plain data; `graph` is the one it was made of, after all passes."""
+    from clinfer.cli.graph_text import fused_operations
     from clinfer.lowering.binding import Sizes, bind_arena
     from clinfer.lowering.plan import LaunchStep
 
-    steps = []
+    fused = {node.describe(): fused_operations(node) for node in graph.nodes}
+    steps: list[dict[str, Any]] = []
     for number, step in enumerate(plan.steps):
-        launch = isinstance(step, LaunchStep)
-        kernel = plan.programs[step.program].entry if launch else step.op.get("op", "")
-        row = {"step": number, "kind": "launch" if launch else "host", "kernel": kernel}
-        row["computes"] = step.label
-        if launch:
-            row["flops"] = str(step.flops)
+        row: dict[str, Any] = {"step": number}
+        if isinstance(step, LaunchStep):
+            row.update(kind="launch", kernel=plan.programs[step.program].entry)
+            row.update(computes=step.label, fused=fused.get(step.label, ""), flops=str(step.flops))
         else:
-            row["reason"] = step.reason
+            row.update(kind="host", kernel="", computes=step.label, reason=step.reason)
         steps.append(row)
     try:
         arena = size_text(bind_arena(plan, Sizes({}), 128).nbytes)
@@ -81,30 +80,69 @@ def describe(plan: Any) -> dict[str, Any]:
             "launches": sum(uses.values()),
             "programs": len(plan.programs),
             "host_steps": len(list(plan.host_steps)),
-            "fused": sum(1 for s in plan.launches if "+" in s.label or "Pointwise" in s.label),
+            "fused": len({s["computes"] for s in steps if s.get("fused")}),
             "weight_bytes": sum(int(c.nbytes) for c in plan.constants),
             "arena": arena,
         },
     }
 
 
-def _print_source(plan: Any, name: str) -> int:
+def _print(document: dict[str, Any]) -> None:
+    table(document["steps"], ["step", "kind", "kernel", "computes", "fused"])
+    print()
+    for step in document["host_steps"]:
+        print(f"host step: {step['computes']}: {step['reason']}")
+    totals = document["totals"]
+    print(
+        f"{totals['launches']} launches of {totals['programs']} programs, "
+        f"{totals['host_steps']} host steps, {totals['fused']} fused groups, "
+        f"weights {size_text(totals['weight_bytes'])}, arena {totals['arena']}"
+    )
+
+
+def _optimised(model: Model) -> Graph:
+    from clinfer.passes.pipeline import optimise
+
+    graph = model.graph()
+    optimise(graph)
+    return graph
+
+
+def _show_source(plan: Plan, options: argparse.Namespace) -> None:
+    name = options.source
     found = [p for p in plan.programs if p.entry == name or p.digest.startswith(name)]
-    for program in found:
-        print(f"// {program.entry}  {program.digest}  {program.options}")
-        print(program.source)
     if not found:
-        print(f"no kernel '{name}'; there are: {', '.join(p.entry for p in plan.programs)}")
-    return 0 if found else 1
+        known = ", ".join(sorted({p.entry for p in plan.programs})) or "none"
+        raise PropertyError(f"--source {name}: no such kernel; there are: {known}")
+    if options.json:
+        emit_json([_program(p) for p in found])
+        return
+    for program in found:
+        print(f"// {program.entry}  {program.digest}  {program.options}".rstrip())
+        print(program.source)
 
 
-def _print_phase(model: Any, name: str) -> int:
+def _program(program: Program) -> dict[str, Any]:
+    return {
+        "kernel": program.entry,
+        "digest": program.digest,
+        "options": program.options,
+        "source": program.source,
+    }
+
+
+def _show_phase(model: Model, options: argparse.Namespace) -> None:
+    from clinfer.cli.graph_text import graph_text
     from clinfer.passes.pipeline import PHASES, optimise
 
-    if name not in PHASES:
-        print(f"no phase '{name}'; there are: {', '.join(PHASES)}")
-        return 1
+    if options.phase not in ("read", *PHASES):
+        known = ", ".join(("read", *PHASES))
+        raise PropertyError(f"--phase {options.phase}: no such phase; there are: {known}")
     graph = model.graph()
-    optimise(graph, stop_after=name)
-    print(graph)
-    return 0
+    if options.phase != "read":
+        optimise(graph, stop_after=options.phase)
+    text = graph_text(graph)
+    if options.json:
+        emit_json({"phase": options.phase, "graph": text.splitlines()})
+    else:
+        print(text)

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     labels = compiled.plan.metadata.get("clinfer.labels", "")
     if _is_classes(scores):
         report["predictions"] = _predictions(scores, labels)
-        if "label" in arrays:
+        if "label" in arrays and np.shape(arrays["label"]) == scores.shape[:1]:
             right = np.argmax(scores, axis=1) == arrays["label"]
             report["accuracy"] = float(np.mean(right))
             report["right"] = int(np.sum(right))
@@ -102,25 +102,53 @@ def _predictions(scores: Any, labels: str) -> list[str]:
 
 def _summary(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or value.size == 0:
-        return {"output": name, "type": str(getattr(value, "dtype", type(value).__name__))}
+        return {"output": name, "type": _type(value)}
     return {
         "output": name,
         "type": f"{value.dtype}{list(value.shape)}",
         "min": float(value.min()),
-        "mean": float(value.mean()),
+        "mean": float(value.mean(dtype=np.float64)),
         "max": float(value.max()),
     }
 
 
+def _type(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        kind = "string" if value.dtype.kind in "OU" else value.dtype
+        return f"{kind}{list(value.shape)}"
+    return f"sequence of {len(value)}" if isinstance(value, list) else type(value).__name__
+
+
 def _write(folder: Path, results: Mapping[str, Any]) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for index, value in enumerate(results.values()):
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in list(results)[index])
-        path = folder / f"{name.lstrip('.') or index}.npy"
-        np.save(path, value, allow_pickle=False)
-        files.append(str(path))
+    """One file per output: .npy, or .npz with '0', '1' ... for the elements of a sequence."""
+    files: list[str] = []
+    with common.writing("--output", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, (name, value) in enumerate(results.items()):
+            base = folder / _file_name(name, index, files)
+            if isinstance(value, list):
+                path = base.with_name(f"{base.name}.npz")
+                np.savez(path, **{str(n): _storable(item) for n, item in enumerate(value)})
+            else:
+                path = base.with_name(f"{base.name}.npy")
+                np.save(path, _storable(value), allow_pickle=False)
+            files.append(str(path))
     return files
+
+
+def _file_name(name: str, index: int, taken: list[str]) -> str:
+    """The output's name without what a file's name cannot have; another for each output."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")
+    used = {Path(file).stem for file in taken}
+    return plain if plain and plain not in used else f"{plain}_{index}".lstrip("_")
+
+
+def _storable(value: Any) -> Any:
+    """An array whose file NumPy reads back: strings as its own strings, bfloat16 as float32."""
+    array = np.asarray(value)
+    if array.dtype.kind == "O":
+        return array.astype(str)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -131,7 +159,7 @@ def _print(report: dict[str, Any]) -> None:
         f"run in {report['run_seconds'] * 1e3:.1f} ms"
     )
     print(f"inputs: {report['inputs']}")
-    table(report["outputs"], list(report["outputs"][0]))
+    table(report["outputs"], ["output", "type", "min", "mean", "max"])
     if "predictions" in report:
         shown = " ".join(report["predictions"][:_SHOWN])
         more = len(report["predictions"]) - _SHOWN
