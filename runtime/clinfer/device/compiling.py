@@ -28,11 +28,11 @@ def compile_source(
         text = f'{head}\n#line 1 "{source.entry}"\n{source.source}'
         try:
             return _build(context, text, [*flags, pocl_header.WITHOUT_HEADER])
-        except (opencl.Error, RuntimeError) as error:
+        except opencl.Error as error:
             _LOG.debug("%s is compiled with the whole header: %s", source.entry, error)
     try:
         return _build(context, source.source, flags)
-    except (opencl.Error, RuntimeError) as error:
+    except opencl.Error as error:
         raise BuildError(
             f"kernel '{source.entry}' does not build:\n{error}\n{source.numbered()}"
         ) from error
@@ -45,7 +45,10 @@ def compile_to_binary(context: Any, source: SourceProgram, quirks: Quirks) -> by
     """
     folder = pocl_folder()
     if not quirks.one_code or folder is None:
-        return driver_binary(compile_source(context, source, quirks), source.local_size)
+        program = compile_source(context, source, quirks)
+        # Some drivers finish the code with the first kernel object.
+        check_group_size(context.devices[0], cl().Kernel(program, source.entry), source)
+        return driver_binary(program, source.local_size)
     _empty(folder)
     try:
         program = compile_source(context, source, quirks)
@@ -97,8 +100,27 @@ def check_group_size(device: Any, kernel: Any, source: SourceProgram) -> None:
         )
 
 
+def build_binary(context: Any, device: Any, binary: bytes) -> Any:
+    """The pyopencl program of a binary. Raises pyopencl's errors."""
+    return _finish(cl()._cl._Program(context, [device], [binary]), [])
+
+
 def _build(context: Any, text: str, options: list[str]) -> Any:
-    return cl().Program(context, text).build(options=options)
+    return _finish(cl()._cl._Program(context, text), options)
+
+
+def _finish(program: Any, options: list[str]) -> Any:
+    """Builds without what `pyopencl.Program.build` adds: the path of pyopencl's folder to the
+    options, which some drivers keep in the binary, options from PYOPENCL_BUILD_OPTIONS, its cache,
+    and a warning for every remark of a compiler. The error has the driver's log.
+    """
+    opencl = cl()
+    try:
+        program._build(options=" ".join(options).encode(), devices=None)
+    except opencl.Error as error:
+        logs = [log for _, log in program._get_build_logs() if log]
+        raise opencl.RuntimeError("\n".join([str(error), *logs])) from error
+    return opencl.Program(program)
 
 
 def _empty(folder: Path) -> None:

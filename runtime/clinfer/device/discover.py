@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clinfer import config
+from clinfer.device.driver import subgroup_sizes
 from clinfer.device.opencl import INSTALL, cl
 from clinfer.device.pocl_cpu import name_a_known_processor, uses_avx512
 from clinfer.device.processor import float_lanes, instruction_set
@@ -238,10 +239,7 @@ def _features(handle: Any) -> frozenset[str]:
 def _subgroup_sizes(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
     if "cl_intel_required_subgroup_size" not in extensions:
         return ()
-    try:
-        return tuple(handle.get_info(cl().device_info.SUB_GROUP_SIZES_INTEL))
-    except (cl().Error, AttributeError):
-        return ()
+    return subgroup_sizes(handle)
 
 
 def _processor(platform: Any, handle: Any) -> tuple[str, int]:

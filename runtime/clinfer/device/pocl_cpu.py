@@ -22,6 +22,7 @@ from pathlib import Path
 from platform import machine
 
 from clinfer.device import processor
+from clinfer.device.driver import loaded_libraries, memory_map
 
 _LOG = logging.getLogger("clinfer.device")
 _STRUCTURE_BYTES = 4096
@@ -96,14 +97,14 @@ def _replacement(name: bytes) -> bytes | None:
 def _has_library_for_avx512() -> bool:
     """Whether this PoCL has libraries by features, not one that is named after the processor."""
     beside = ("../share/pocl", "../../pocl_binary_distribution/.libs/share/pocl")
-    folders = [path.parent / place for path in _libraries() for place in beside]
+    folders = [path.parent / place for path in loaded_libraries("libpocl") for place in beside]
     folders.append(Path("/usr/share/pocl"))
     return any(True for folder in folders for _ in folder.glob("kernel-x86_64-*-avx512.bc"))
 
 
 def _llvm_host() -> bytes | None:
     """What PoCL's LLVM calls this processor; None where the library cannot be asked."""
-    for path in _libraries():
+    for path in loaded_libraries("libpocl"):
         try:
             ask = ctypes.CDLL(str(path)).pocl_get_llvm_cpu_name
         except (OSError, AttributeError):
@@ -112,12 +113,6 @@ def _llvm_host() -> bytes | None:
         name: bytes | None = ask()
         return name
     return None
-
-
-def _libraries() -> list[Path]:
-    """The PoCL libraries in this process."""
-    found = {line.rpartition(" ")[2].strip() for line in _lines() if "libpocl" in line}
-    return [Path(path) for path in sorted(found)]
 
 
 def _find(structure: int, names: tuple[bytes, ...]) -> int | None:
@@ -136,15 +131,10 @@ def _find(structure: int, names: tuple[bytes, ...]) -> int | None:
 
 def _memory() -> Iterator[tuple[int, int, str]]:
     """This process's mapped ranges: start, end, access."""
-    for line in _lines():
+    for line in memory_map():
         span, access = line.split()[:2]
         start, end = (int(x, 16) for x in span.split("-"))
         yield start, end, access
-
-
-def _lines() -> list[str]:
-    text = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    return text.splitlines()
 
 
 def _inside(ranges: list[tuple[int, int, str]], start: int, size: int, access: str) -> bool:

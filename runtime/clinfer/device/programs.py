@@ -12,12 +12,12 @@ from clinfer.device import compiling, workers
 from clinfer.device.opencl import cl
 from clinfer.device.processor import usable_cores
 from clinfer.device.sources import SourceProgram
-from clinfer.errors import BuildError
+from clinfer.errors import BuildError, DeviceError
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
 
-__all__ = ["BuiltProgram", "Progress", "SourceProgram", "build", "build_each", "load", "prepare"]
+__all__ = ["BuiltProgram", "Progress", "SourceProgram", "build", "build_binaries", "build_each", "load", "prepare"]
 
 _LOG = logging.getLogger("clinfer.device")
 Progress = Callable[[str], None]
@@ -96,6 +96,28 @@ def build_each(
     return [_attempt(device, source, progress) for source in sources]
 
 
+def build_binaries(
+    device: Device,
+    sources: Sequence[SourceProgram],
+    done: workers.Done,
+    jobs: int | None = None,
+    seconds: float = workers.SECONDS_PER_PROGRAM,
+) -> None:
+    """Builds programs in worker processes, whatever the driver; none is loaded here.
+
+    A compiler that crashes, or takes longer than those seconds, costs the program at hand only.
+    `done` is told of each as it is finished, in some thread. Raises `DeviceError` where no process
+    can be started.
+    """
+    if not sources:
+        return
+    count = min(_jobs(jobs), len(sources))
+    try:
+        workers.pool_of(device).build(sources, count, None, seconds, done)
+    except OSError as error:
+        raise DeviceError(f"no worker process can be started: {error}") from error
+
+
 def prepare(device: Device, jobs: int | None = None) -> None:
     """Says that programs are going to be built, so that what that needs is ready by then.
 
@@ -114,7 +136,7 @@ def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
     opencl = cl()
     compiling.check_binary(device.quirks, source, binary)
     try:
-        program = opencl.Program(device.context, [device.cl], [binary]).build()
+        program = compiling.build_binary(device.context, device.cl, binary)
         found = program.get_info(opencl.program_info.KERNEL_NAMES).split(";")
         if source.entry not in found:
             raise BuildError(f"the binary has no kernel '{source.entry}', only {found}")
@@ -127,7 +149,7 @@ def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
                 )
         built = BuiltProgram(device, program, source, binary)
         compiling.check_group_size(device.cl, built.kernel(), source)
-    except (opencl.Error, RuntimeError) as error:
+    except opencl.Error as error:
         raise BuildError(f"{source.entry}: the driver refused the binary: {error}") from error
     return built
 

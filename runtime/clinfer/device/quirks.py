@@ -31,7 +31,6 @@ class Quirks:
 
 
 _POCL = Quirks("pocl", "processes", shares_host_memory=True)
-_INTEL_GPU = Quirks("intel", compares_binary=True)
 
 # (platform's name, platform's version: regular expressions searched without regard to case,
 #  quirks, the reason)
@@ -54,14 +53,15 @@ _TABLE = (
     (
         r"intel\(r\) opencl( hd)? graphics",
         "",
-        _INTEL_GPU,
-        "NEO, given a binary of another device with IR inside, rebuilds it from that",
+        Quirks("intel", "processes", compares_binary=True),
+        "NEO compiles in parallel threads, but then not always to the same code; given a binary of "
+        "another device with IR inside, it rebuilds it from that",
     ),
     (
         r"intel\(r\) opencl",
         "",
-        Quirks("intel_cpu", shares_host_memory=True),
-        "the CPU runtime: compiles in parallel threads; buffers are host memory",
+        Quirks("intel_cpu", "processes", shares_host_memory=True),
+        "the CPU runtime: one lock while it compiles; buffers are host memory",
     ),
     (
         "nvidia cuda",
@@ -74,7 +74,7 @@ _TABLE = (
         "amd accelerated parallel processing",
         "",
         Quirks("amd"),
-        "ROCm refuses binaries of another release",
+        "ROCm refuses binaries of another release; its compiler is made for several threads",
     ),
     (
         "arm platform",
