@@ -1,0 +1,300 @@
+"""The remote store in trouble: counted misses, signatures, nothing that arrives is believed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cache_helpers import in_child, noise, posix_only, program_record
+from pack_helpers import KEY, OTHER_KEY
+
+pytest.importorskip("fsspec")
+
+import fsspec
+from remote_helpers import (
+    BINARY,
+    ENTRY,
+    TRUSTING,
+    Faulty,
+    failing,
+    far,
+    layers,
+    missed,
+    remote,
+    reset,
+)
+
+from clinfer.cache import Miss, Reason, to_bytes
+from clinfer.cache.entry import Container
+from clinfer.cache.index import Limits
+from clinfer.cache.policy import Trust
+from clinfer.cache.remote import RemoteStore
+from clinfer.errors import CacheError
+
+
+@pytest.fixture(autouse=True)
+def clean_stores() -> None:
+    reset()
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+FAULTS = [
+    (FileNotFoundError("gone"), "absent"),
+    (PermissionError("forbidden"), "unreadable"),
+    (ConnectionResetError("reset"), "unreadable"),
+    (OSError(errno.EIO, "broken"), "unreadable"),
+    (RuntimeError("strange"), "unreadable"),
+    (ValueError("stranger"), "unreadable"),
+    (MemoryError(), "unreadable"),
+    (NotImplementedError("not here"), "unreadable"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), FAULTS, ids=[type(e).__name__ for e, _ in FAULTS])
+def test_every_failure_is_a_counted_miss(error: Exception, reason: str, tmp_path: Path) -> None:
+    store = far()
+    store.push(program_record(), ENTRY)
+    failing(error)
+    opened = layers(tmp_path / "cache", store)
+    assert opened.get(program_record()) is None
+    assert store.stats.misses == opened.stats.misses == {reason: 1}
+    assert opened.put(program_record(), BINARY)  # never worse than none: it is stored here
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError("forbidden"), "read-only"),
+        (NotImplementedError("read only"), "read-only"),
+        (OSError(errno.ENOSPC, "full"), "no-space"),
+        (ConnectionResetError("reset"), "unwritable"),
+    ],
+)
+def test_a_push_that_fails_is_counted(error: Exception, reason: str, tmp_path: Path) -> None:
+    store = far()
+    asked = []
+
+    def fault(what: str) -> None:
+        asked.append(what)
+        raise error
+
+    Faulty.fault = staticmethod(fault)
+    opened = layers(tmp_path / "cache", store)
+    for number in range(2):
+        assert opened.put(program_record(number), BINARY)
+    assert store.stats.unstored == {reason: 2}
+    # Where nothing can be written, that is not tried again.
+    assert len(asked) == (1 if reason == "read-only" else 2)
+
+
+def test_a_store_that_does_not_answer_is_given_up_soon() -> None:
+    release = threading.Event()
+    Faulty.fault = staticmethod(lambda what: release.wait(20.0) and None)
+    now = [0.0]
+    store = far(timeout=0.05, clock=lambda: now[0])
+    start = time.perf_counter()
+    for _ in range(3):
+        assert "no answer within 0.05 s" in missed(store).detail
+    for _ in range(100):
+        assert "is not asked" in missed(store).detail
+    assert store.push(program_record(), ENTRY) is not None
+    assert time.perf_counter() - start < 5.0
+    assert store.stats.misses == {"unreadable": 103}
+    release.set()
+    Faulty.fault = staticmethod(lambda what: None)
+    now[0] = 61.0
+    assert missed(store).reason is Reason.ABSENT
+
+
+def test_slow_is_not_silent() -> None:
+    """Pieces that keep coming are waited for, however long all of them take."""
+    store = far(timeout=0.5)
+    store.push(program_record(), ENTRY)
+
+    class Dripping:
+        size = len(ENTRY)
+
+        def __init__(self) -> None:
+            self.at = 0
+
+        def __enter__(self) -> Dripping:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self, count: int) -> bytes:
+            time.sleep(0.1)
+            self.at += 200
+            return ENTRY[self.at - 200 : self.at]
+
+    class System:
+        protocol = "faulty"
+
+        def open(self, *_: object, **__: object) -> Dripping:
+            return Dripping()
+
+    store._objects._opened = (os.getpid(), System(), "")
+    start = time.perf_counter()
+    assert isinstance(store.fetch(program_record()), Container)
+    assert time.perf_counter() - start > 0.5
+
+
+def spoil(change: Callable[[bytes], bytes]) -> RemoteStore:
+    store = far()
+    store.push(program_record(), ENTRY)
+    name = next(path for path in Faulty.store if program_record().digest in path)
+    fsspec.filesystem("faulty").pipe_file(name, change(ENTRY))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data[:-1], Reason.DAMAGED),
+        (lambda data: data + b"x", Reason.DAMAGED),
+        (lambda data: b"", Reason.DAMAGED),
+        (lambda data: data[:700] + bytes([data[700] ^ 1]) + data[701:], Reason.DAMAGED),
+        (lambda data: data[:8] + b"\x09" + data[9:], Reason.VERSION),
+        (lambda data: to_bytes(program_record(1), BINARY), Reason.FOREIGN),
+        (lambda data: b"<html>not here</html>", Reason.DAMAGED),
+    ],
+)
+def test_what_arrives_is_checked(
+    change: Callable[[bytes], bytes], reason: Reason, tmp_path: Path
+) -> None:
+    store = spoil(change)
+    opened = layers(tmp_path / "cache", store)
+    assert opened.get(program_record()) is None
+    assert opened.stats.misses == {reason.value: 1}
+    assert not (tmp_path / "cache").exists()
+    opened.put(program_record(), BINARY)  # which mends it
+    assert isinstance(far().fetch(program_record()), Container)
+
+
+def test_bits_flipped_on_the_way(tmp_path: Path) -> None:
+    for offset in range(0, len(ENTRY), 23):
+        flipped = bytearray(ENTRY)
+        flipped[offset] ^= 1 << (offset % 8)
+        assert isinstance(spoil(lambda _, f=flipped: bytes(f)).fetch(program_record()), Miss)
+
+
+def test_an_object_without_end() -> None:
+    class Endless:
+        size = None
+
+        def __enter__(self) -> Endless:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self, count: int) -> bytes:
+            return bytes(count)
+
+    class System:
+        protocol = "faulty"
+
+        def open(self, *_: object, **__: object) -> Endless:
+            return Endless()
+
+    store = far(limits=Limits(entry=10**6))
+    store._objects._opened = (os.getpid(), System(), "")
+    assert "at most 1000000 are read" in missed(store).detail
+    short = far(limits=Limits(entry=100))
+    short.push(program_record(), ENTRY)
+    assert "at most 100 are read" in missed(short).detail
+
+
+@posix_only
+def test_a_forked_process_opens_anew() -> None:
+    store = far()
+    store.push(program_record(), ENTRY)
+    assert in_child(lambda: isinstance(store.fetch(program_record()), Container))
+
+
+# -- trust -----------------------------------------------------------------------------------------
+
+
+def test_entries_from_far_away_must_be_signed(tmp_path: Path) -> None:
+    far().push(program_record(), ENTRY)
+    nobody = remote("faulty://store", trust=Trust())
+    assert missed(nobody).reason is Reason.UNTRUSTED
+    assert "CLINFER_TRUST" in missed(nobody).detail
+    unsigned = remote("faulty://store", trust=TRUSTING)
+    assert missed(unsigned).reason is Reason.UNTRUSTED
+    assert "is not signed" in missed(unsigned).detail
+    assert remote("faulty://store", trust=TRUSTING, key=KEY).push(program_record(), ENTRY) is None
+    assert isinstance(unsigned.fetch(program_record()), Container)
+    stranger = remote("faulty://store", trust=Trust((OTHER_KEY.public,)))
+    assert missed(stranger).reason is Reason.UNTRUSTED
+    assert KEY.public.id in missed(stranger).detail
+
+
+def test_nothing_is_pushed_that_readers_would_refuse(tmp_path: Path) -> None:
+    for trust in (Trust(), TRUSTING):
+        store = remote("faulty://store", trust=trust)
+        fault = store.push(program_record(), ENTRY)
+        assert fault is not None
+        assert "CLINFER_SIGN_KEY" in fault.detail
+        assert Faulty.store == {}
+
+
+def test_entry_and_hashes_rewritten_together() -> None:
+    store = remote("faulty://store", trust=TRUSTING, key=KEY)
+    store.push(program_record(), ENTRY)
+    evil = to_bytes(program_record(), {"binary": b"evil" * 250})
+    far().push(program_record(), evil)
+    assert missed(store).reason is Reason.UNTRUSTED
+    # Nor does a signature that was made of something else help.
+    files = dict(Faulty.store)
+    signature = next(f.getvalue() for name, f in files.items() if "/signatures/" in name)
+    from clinfer.cache.header import parse_header
+
+    content = parse_header(evil, len(evil)).digest.hex()
+    system = fsspec.filesystem("faulty")
+    system.pipe_file(f"/store/signatures/{content[:2]}/{content}", signature)
+    assert "does not fit" in missed(store).detail
+    for junk in (b"", b"x", signature[:-1], signature * 100, noise(96)):
+        system.pipe_file(f"/store/signatures/{content[:2]}/{content}", junk)
+        assert isinstance(store.fetch(program_record()), Miss)
+
+
+@posix_only
+def test_a_folder_is_trusted_as_a_cache_directory_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    folder = tmp_path / "remote"
+    assert remote(f"file://{folder}").push(program_record(), ENTRY) is None
+    assert isinstance(remote(f"file://{folder}").fetch(program_record()), Container)
+    folder.chmod(0o777)
+    open_to_all = remote(f"file://{folder}")
+    assert missed(open_to_all).reason is Reason.UNTRUSTED
+    assert "can be written by every user" in missed(open_to_all).detail
+    waived = remote(f"file://{folder}", trust=Trust(allow_unsigned=True))
+    assert isinstance(waived.fetch(program_record()), Container)
+
+
+def test_keys_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    KEY.save(tmp_path / "key")
+    monkeypatch.setenv("CLINFER_TRUST_FILE", str(tmp_path / "serials.json"))
+    monkeypatch.setenv("CLINFER_TRUST", str(tmp_path / "key.pub"))
+    monkeypatch.setenv("CLINFER_SIGN_KEY", str(tmp_path / "key"))
+    assert remote("faulty://store").push(program_record(), ENTRY) is None
+    assert isinstance(remote("faulty://store").fetch(program_record()), Container)
+    monkeypatch.setenv("CLINFER_TRUST", str(tmp_path / "absent"))
+    broken = remote("faulty://store")
+    assert "absent" in missed(broken).detail
+    with pytest.raises(CacheError, match="absent"):
+        broken.connect()
+
+
+def test_what_is_missing_is_said_before_work_begins() -> None:
+    with pytest.raises(CacheError, match="not known"):
+        remote("nonsense://store").connect()
+    remote().connect()
