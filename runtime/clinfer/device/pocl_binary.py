@@ -8,7 +8,8 @@ for that size ('1-1-1-goffs0'; without 'smallgrid' it is for any number of group
 
 1.  a stub lies where PoCL would write the code for any size, so that it takes it for made;
 2.  the binary is asked for with POCL_BINARY_SPECIALIZE_WG naming the one size;
-3.  in the binary the stub is replaced by the code for that size.
+3.  in the binary the stub goes, and the code stands where PoCL looks at a launch: under its size
+    for grids of any extent ('1-1-1-goffs0') and for small ones ('1-1-1-goffs0-smallgrid').
 
 The layout is version 8, PoCL 1.8 to 3.1 (its lib/CL/pocl_binary.c):
 
@@ -144,7 +145,8 @@ def _with_one_code(kernel: Kernel, local_size: tuple[int, int, int], size: str) 
     files = {file.path: file.content for file in kernel.files}
     if set(files) != {special, general}:
         raise LayoutError(f"kernel '{kernel.name}' has unexpected files {sorted(files)}")
-    return replace(kernel, files=(File(general, files[special]),))
+    small = f"/{kernel.name}/{size}-smallgrid/{kernel.name}.so".encode()
+    return replace(kernel, files=(File(small, files[special]), File(special, files[special])))
 
 
 def _kernel(reader: _Reader) -> Kernel:
