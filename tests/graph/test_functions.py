@@ -109,3 +109,13 @@ def test_what_is_kept_stays() -> None:
     assert "HardSwish" not in {n.op for n in graph.nodes}
     x = np.float32([[-4, -1, 0], [1, 2, 5]])
     np.testing.assert_allclose(run(graph, [x])[0], x * np.clip(x / 6 + 0.5, 0, 1), rtol=1e-6)
+
+
+def test_a_norm_whose_statistics_are_read_is_written_out() -> None:
+    text = """m (float[2, 3] x, float[3] a) => (float[2, 3] y {more}) {{
+        y, m, d = LayerNormalization(x, a) }}"""
+    alone, full = (model(text.format(more=more)).graph() for more in ("", ", float[2, 1] m"))
+    assert expand_definitions(alone) == []
+    assert expand_definitions(full) == ['LayerNormalization "y"']
+    x = np.float32([[1, 2, 6], [0, 0, 3]])
+    assert run(full, [x, np.ones(3, np.float32)])[1].tolist() == [[3], [1]]

@@ -25,15 +25,20 @@ BY_DEFINITION = frozenset(
         "ai.onnx.preview.FlexAttention",
     ]
 )
+# Operators whose kernels give the first output only.
+WITH_STATISTICS = frozenset({"LayerNormalization"})
 
 
 def expand_definitions(graph: Graph) -> list[str]:
     """Writes out the operators listed; returns the nodes that were, as `Node.describe` has them."""
-    done = expand(graph, _stays)
+    done = expand(graph, lambda node: not _is_written_out(graph, node))
     if done:
         fold(graph)
     return done
 
 
-def _stays(node: Node) -> bool:
-    return node.kind not in BY_DEFINITION
+def _is_written_out(graph: Graph, node: Node) -> bool:
+    if node.kind in BY_DEFINITION:
+        return True
+    more = (v for v in node.outputs[1:] if v is not None)
+    return node.kind in WITH_STATISTICS and any(v.users or graph.is_output(v) for v in more)
