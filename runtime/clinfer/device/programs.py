@@ -17,7 +17,16 @@ from clinfer.errors import BuildError, DeviceError
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
 
-__all__ = ["BuiltProgram", "Progress", "SourceProgram", "build", "build_binaries", "build_each", "load", "prepare"]
+__all__ = [
+    "BuiltProgram",
+    "Progress",
+    "SourceProgram",
+    "build",
+    "build_binaries",
+    "build_each",
+    "load",
+    "prepare",
+]
 
 _LOG = logging.getLogger("clinfer.device")
 Progress = Callable[[str], None]

@@ -14,9 +14,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from threading import Lock, Timer
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from clinfer.device.worker import read_frame, write_frame
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 SECONDS_PER_PROGRAM = 300.0
 SECONDS_IDLE = 20.0
 _LONGEST_MESSAGE = 4000
+Done = Callable[[int, "bytes | BuildError", float], None]
+"""Told of each program as it is done: its index, the binary or what went wrong, seconds taken."""
 _START = "import sys; sys.path[:] = {path!r}; from clinfer.device.worker import main; main()"
 
 
@@ -48,14 +52,23 @@ class Worker:
             env=_environment(),
         )
         self.is_dead = False
+        self.group: tuple[int, int, int] | None = None
         self._send(json.dumps(place).encode())
 
     def load_compiler(self) -> None:
         """Lets it load the compiler while nothing is to be built; does not wait for that."""
         self._send(b"")
 
+    def fits(self, source: SourceProgram) -> bool:
+        """Whether the process may build the source: all its programs have groups of one size.
+
+        PoCL reads the size that it specialises binaries for once in a process.
+        """
+        return self.group is None or self.group == source.group
+
     def build(self, source: SourceProgram, seconds: float) -> bytes | BuildError:
         """The binary, or what went wrong."""
+        self.group = source.group
         timer = Timer(seconds, self._process.kill)
         timer.daemon = True
         timer.start()
@@ -127,10 +140,12 @@ class Pool:
         jobs: int,
         progress: Callable[[str], None] | None,
         seconds: float,
+        done: Done | None = None,
     ) -> list[bytes | BuildError]:
         """A binary or an error per source, built by `jobs` processes, each within the seconds.
 
-        Raises `OSError` where no process can be started.
+        `done` is called in some thread. When interrupted, what is being built is finished, and no
+        other program is started. Raises `OSError` where no process can be started.
         """
         waiting: SimpleQueue[int] = SimpleQueue()
         for index in _long_ones_first(sources):
@@ -142,9 +157,11 @@ class Pool:
             try:
                 while True:
                     index = waiting.get_nowait()
-                    if worker is None or worker.is_dead:
-                        worker = self._take()
+                    worker = self._fitting(worker, sources[index])
+                    start = perf_counter()
                     results[index] = worker.build(sources[index], seconds)
+                    if done is not None:
+                        done(index, results[index], perf_counter() - start)
                     if progress is not None:
                         progress(sources[index].entry)
             except Empty:
@@ -154,8 +171,13 @@ class Pool:
                     self._give_back(worker)
 
         with ThreadPoolExecutor(jobs, "clinfer-build") as threads:
-            for done in [threads.submit(work) for _ in range(jobs)]:
-                done.result()
+            pending = [threads.submit(work) for _ in range(jobs)]
+            try:
+                for future in pending:
+                    future.result()
+            except BaseException:
+                _empty(waiting)
+                raise
         return [results[index] for index in range(len(sources))]
 
     def close(self) -> None:
@@ -173,10 +195,20 @@ class Pool:
         self._timer = None
         self.close()
 
-    def _take(self) -> Worker:
+    def _fitting(self, worker: Worker | None, source: SourceProgram) -> Worker:
+        """The worker where it may build the source, else another one in its place."""
+        if worker is not None and not worker.is_dead:
+            if worker.fits(source):
+                return worker
+            self._give_back(worker)
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            for idle in sorted(self._idle, key=lambda w: w.group is None):
+                if idle.fits(source):
+                    self._idle.remove(idle)
+                    return idle
+            surplus = self._idle.pop(0) if self._idle else None
+        if surplus is not None:
+            surplus.close()
         return Worker(self._place)
 
     def _give_back(self, worker: Worker) -> None:
@@ -219,9 +251,19 @@ def _forget_all() -> None:
         pool.forget()
 
 
+def _empty(waiting: SimpleQueue[int]) -> None:
+    with suppress(Empty):
+        while True:
+            waiting.get_nowait()
+
+
 def _long_ones_first(sources: Sequence[SourceProgram]) -> list[int]:
-    """Long texts take long to build; started first, they do not end last."""
-    return sorted(range(len(sources)), key=lambda i: (-len(sources[i].source), i))
+    """Long texts take long to build; started first, they do not end last. Those of one size of
+    groups come together, so that few workers change.
+    """
+    return sorted(
+        range(len(sources)), key=lambda i: (sources[i].group, -len(sources[i].source), i)
+    )
 
 
 def _flags() -> list[str]:
