@@ -13,13 +13,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from clinfer_kernels.spec import Target
-
 from clinfer.graph.reader import read
 from clinfer.lowering.choose import choose
 from clinfer.lowering.lower import lower
 from clinfer.lowering.plan import LaunchStep
 from clinfer.passes.pipeline import optimise
+from clinfer_kernels.spec import Target
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples" / "digits.onnx"

@@ -45,7 +45,7 @@ class Opaque:
         return f"~{self.op}({self.left},{self.right})"
 
 
-Atom = Union[Sym, Opaque]
+Atom = Sym | Opaque
 
 _OPS: dict[str, Callable[[int, int], int]] = {
     "floordiv": lambda a, b: a // b,

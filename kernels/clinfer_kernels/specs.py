@@ -2,8 +2,9 @@
 
 Inputs are `Tensor` views, so transposes, slices and broadcasts need no copy where the family reads
 strides. An `epilogue` is applied to each result in registers before it is stored: its operand 0 is
-the result, the others are `operands`, views broadcast (stride 0) to the output's shape. A `prologue`
-is applied to the input elements as they are read, its operands views of the input's shape.
+the result, the others are `operands`, views broadcast (stride 0) to the output's shape. A
+`prologue` is applied to the input elements as they are read; its operands are views of the input's
+shape.
 
 The order of a launch's buffers: "in" indexes `spec.ins`, "out" indexes `spec.outs`.
 """
@@ -38,7 +39,8 @@ class IotaSpec:
 class ReduceSpec:
     """Reduces `prologue(ins[:n])` over `axes`, then applies `epilogue(result, ins[n:])`.
 
-    op: sum, mean, max, min, prod, sum_square, l1, l2, log_sum, log_sum_exp, argmax, argmin, any, all.
+    op: sum, mean, max, min, prod, sum_square, l1, l2, log_sum, log_sum_exp, argmax, argmin, any,
+    all.
     ins[:n] have the input's full shape; ins[n:] and outs[0] have that shape with `axes` set to 1
     (keepdims form; lowering drops the dimensions as a view). n = len(prologue.inputs).
     argmax / argmin: out is int64, `select_last` as in ONNX.
@@ -73,9 +75,9 @@ class NormSpec:
     """(x - mean) / sqrt(var + eps) over the last `axes` dims (rms: x / sqrt(mean(x^2) + eps)).
 
     x = prologue(ins[:n]); epilogue operand 0 is the normalised value (scale and bias are epilogue
-    operands, broadcast views), the rest ins[n:]. outs[0]: epilogue's output. A second epilogue
-    output... is not supported; a second entry in `outs` stores x itself (the prologue's value), which
-    is how a residual sum is kept. Statistics are taken in float32 (float64 for float64), two-pass.
+    operands, broadcast views), the rest ins[n:]. outs[0]: epilogue's output. A second entry in
+    `outs` stores x itself (the prologue's value), which is how a residual sum is kept. Statistics
+    are taken in float32 (float64 for float64), two-pass.
     """
 
     rms: bool
@@ -108,9 +110,10 @@ class MatmulSpec:
 class AttentionSpec:
     """outs[0] = softmax(ins[0] @ ins[1]^T * scale + mask) @ ins[2].
 
-    ins: q [B, H, Sq, D], k [B, Hkv, Sk, D], v [B, Hkv, Sk, Dv], and with `has_mask` an additive mask
-    view broadcast to [B, H, Sq, Sk] (bool: True keeps; False adds -inf). outs[0]: [B, H, Sq, Dv], any strides. H is a
-    multiple of Hkv (query head h uses key head h // (H / Hkv)).
+    ins: q [B, H, Sq, D], k [B, Hkv, Sk, D], v [B, Hkv, Sk, Dv], and with `has_mask` an additive
+    mask view broadcast to [B, H, Sq, Sk] (bool: True keeps; False adds -inf). outs[0]:
+    [B, H, Sq, Dv], any strides. H is a multiple of Hkv (query head h uses key head
+    h // (H / Hkv)).
     `causal`: key j is seen by query i when j <= i + (Sk - Sq).
     A query that sees no key gives NaN, as the softmax of a row of -inf does.
     """
@@ -247,7 +250,10 @@ class ScanSpec:
 
 @dataclass(frozen=True)
 class TopKSpec:
-    """The k = outs[0].shape[axis] largest (or smallest) along `axis`, sorted; outs[1]: int64 indices."""
+    """The k = outs[0].shape[axis] largest (or smallest) along `axis`, sorted.
+
+    outs[1]: their int64 indices.
+    """
 
     axis: int
     largest: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, BinaryIO, Union
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from clinfer.plugins.base import Loaded, Plugin
 
 Array = np.ndarray[Any, Any]
-Key = Union[str, int, Port]
-Inputs = Union[Mapping[Any, Any], Sequence[Any], Array, None]
+Key = str | int | Port
+Inputs = Mapping[Any, Any] | Sequence[Any] | Array | None
 
 
 class Results(Mapping[Key, Any]):

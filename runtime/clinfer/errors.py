@@ -1,4 +1,4 @@
-"""Every error a user can meet. Each message names what was expected, what was found and what to do."""
+"""Every error a user can meet. Its message names what was expected and found, and what to do."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ import pytest
 
 from clinfer.device.discover import open_device
 from clinfer.device.opencl import cl
-from clinfer.device.programs import SourceProgram, build, load
-from clinfer.device.programs import build_each
+from clinfer.device.programs import SourceProgram, build, build_each, load
 from clinfer.errors import BuildError
 
 TEXT = """

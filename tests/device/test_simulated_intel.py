@@ -1,7 +1,7 @@
 """The GPU plugin against Intel's real GPU driver, with a GPU that is not there.
 
-Kernels do not execute, so results are not looked at: devices, limits, builds, binaries and the cache
-are. Skipped where the driver package is not installed.
+Kernels do not execute, so results are not looked at: devices, limits, builds, binaries and the
+cache are. Skipped where the driver package is not installed.
 """
 
 from __future__ import annotations

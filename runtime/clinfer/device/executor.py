@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from struct import Struct
-from struct import error as _StructError
+import struct
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,12 @@ if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.programs import BuiltProgram
 
-_SCALARS = {"int": Struct("=i"), "long": Struct("=q"), "float": Struct("=f"), "uint": Struct("=I")}
+_SCALARS = {
+    "int": struct.Struct("=i"),
+    "long": struct.Struct("=q"),
+    "float": struct.Struct("=f"),
+    "uint": struct.Struct("=I"),
+}
 _INSTANCES_PER_SESSION = 8
 
 
@@ -337,7 +341,7 @@ def _set_scalar(kernel: Any, index: int, kind: str, value: int) -> None:
     """Sets a scalar argument from its bytes, which costs pyopencl a twentieth of a NumPy scalar."""
     try:
         packed = _SCALARS[kind].pack(value)
-    except _StructError:
+    except struct.error:
         raise DeviceError(
             f"a size of {value} does not fit the kernels' '{kind}'; use smaller input sizes"
         ) from None

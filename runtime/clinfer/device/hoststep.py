@@ -37,7 +37,7 @@ def binds(step: HostStep, tensor: Tensor, shape: Sequence[int], sizes: Sizes) ->
     """
     if len(shape) != len(tensor.shape):
         raise ShapeError(
-            f"{step.label} gave a result of rank {len(shape)}; rank {len(tensor.shape)} was inferred"
+            f"{step.label} gave a result of rank {len(shape)}, not {len(tensor.shape)} as inferred"
         )
     for dim, found in zip(tensor.shape, shape, strict=True):
         name = symbol_name(dim)

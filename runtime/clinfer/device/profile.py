@@ -70,20 +70,22 @@ def trace(steps: tuple[StepTime, ...], name: str) -> dict[str, Any]:
     events: list[dict[str, Any]] = [
         {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": name}}
     ]
-    for step in steps:
-        events.append(
-            {
-                "ph": "X",
-                "pid": 1,
-                "tid": 1 if step.kernel else 2,
-                "name": step.kernel or step.label,
-                "ts": step.start * 1e6,
-                "dur": step.seconds * 1e6,
-                "args": {
-                    "computes": step.label,
-                    "GFLOP/s": round(step.gflops, 1),
-                    "GB/s": round(step.gigabytes, 1),
-                },
-            }
-        )
+    events += [_event(step) for step in steps]
     return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _event(step: StepTime) -> dict[str, Any]:
+    """A complete event; times in microseconds, launches and host steps on a track each."""
+    return {
+        "ph": "X",
+        "pid": 1,
+        "tid": 1 if step.kernel else 2,
+        "name": step.kernel or step.label,
+        "ts": step.start * 1e6,
+        "dur": step.seconds * 1e6,
+        "args": {
+            "computes": step.label,
+            "GFLOP/s": round(step.gflops, 1),
+            "GB/s": round(step.gigabytes, 1),
+        },
+    }

@@ -14,7 +14,10 @@ from clinfer_kernels.dims import Dim, Expr
 
 @dataclass(frozen=True)
 class BoundLaunch:
-    """A launch with every size known. `args` are ('buffer', index), (C type, value), ('local', n)."""
+    """A launch with every size known.
+
+    `args` are ('buffer', index), (C type, value) or ('local', bytes).
+    """
 
     program: int
     args: tuple[tuple[str, int], ...]
@@ -81,8 +84,8 @@ def check_constraints(plan: Plan, sizes: Sizes) -> None:
             continue
         if left != right:
             raise ShapeError(
-                f"{constraint.message}: {constraint.left} = {left} and {constraint.right} = {right} "
-                "must be equal for these input shapes"
+                f"{constraint.message}: {constraint.left} = {left} and "
+                f"{constraint.right} = {right} must be equal for these input shapes"
             )
 
 

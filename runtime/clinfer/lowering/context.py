@@ -24,7 +24,7 @@ Chooser = Callable[[Any, Target], Kernel | None]
 
 
 class Unlowerable(Exception):  # noqa: N818 - a decision, not an error a user sees
-    """Raised by an operator's lowering: no kernel fits; the reason is reported with the host step."""
+    """Raised by an operator's lowering: no kernel fits. The host step reports the reason."""
 
 
 @dataclass(eq=False)
@@ -212,7 +212,7 @@ class Lowering:
         return parts
 
     def bind(self, value: Value, view: View) -> None:
-        """States that `value` is `view` (reshaped to the value's shape where it differs in form)."""
+        """States that `value` is `view`, reshaped to the value's shape where it differs in form."""
         if view.shape != value.known_shape:
             shaped = view.reshape(value.known_shape)
             if shaped is None:

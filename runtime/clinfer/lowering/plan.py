@@ -45,8 +45,8 @@ class Buffer:
 
     kind: 'input' | 'output' | 'temp' (in the arena) | 'const' (`constant` indexes the plan's
     constants) | 'sizes' (`content` holds sizes, written when shapes are bound) | 'host' (a Python
-    object, never on the device). `size` counts elements; `first` and `last` are the steps that write
-    and last read it.
+    object, never on the device). `size` counts elements; `first` and `last` are the steps that
+    write and last read it.
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """The plan as JSON and one block of constants: what a blob stores, and reads back unexecuted.
 
-Nothing in it is code: sizes are numbers, names and nested lists; sources are OpenCL C text that only
-an OpenCL compiler ever sees. A reader raises `BlobError` for anything of another form.
+Nothing in it is code: sizes are numbers, names and nested lists; sources are OpenCL C text that
+only an OpenCL compiler ever sees. A reader raises `BlobError` for anything of another form.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ from clinfer_kernels.spec import Tensor
 
 PLAN_FORMAT = 1
 ALIGNMENT = 512
+# What JSON of another form than `dump` makes can raise; OverflowError is an infinity for a number.
+_UNREADABLE = (
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
 Json = Any
 T = TypeVar("T")
 
@@ -83,7 +94,7 @@ def load(text: bytes | memoryview, weights: memoryview) -> Plan:
         plan = _plan(document, weights)
     except BlobError:
         raise
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise BlobError(f"the plan is not readable: {error!r}") from error
     _check(plan)
     return plan
