@@ -3,9 +3,9 @@
     python tools/bench_startup.py zoo/resnet50.onnx zoo/bert_base.onnx [--rounds 5]
 
 Per model and runtime: load cold (every cache empty, the driver's too), load warm through
-read_model, load warm through the path, and the whole process from its start to the first result. The
-runtimes take turns in each round; medians are reported. Writes docs/startup.json and two pictures,
-docs/images/load_time.png and docs/images/model_or_path.png. Needs the extra `bench`.
+read_model, load warm through the path, and the whole process from its start to the first result.
+The runtimes take turns in each round; medians are reported. Writes docs/startup.json and two
+pictures, docs/images/load_time.png and docs/images/model_or_path.png. Needs the extra `bench`.
 """
 
 from __future__ import annotations

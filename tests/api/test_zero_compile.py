@@ -1,7 +1,8 @@
 """A warm start compiles nothing, the driver included.
 
-PoCL writes every piece of machine code it makes into its cache folder. In a new process with
-an empty folder, loading unpacks the code that the cache entry holds; the first inference must add none.
+PoCL writes every piece of machine code it makes into its cache folder. In a new process with an
+empty folder, loading unpacks the code that the cache entry holds; the first inference must add
+none.
 """
 
 from __future__ import annotations

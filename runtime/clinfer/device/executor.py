@@ -7,9 +7,9 @@ Instance     buffers, kernels with their arguments set, ready to replay
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-import struct
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any

@@ -1,9 +1,9 @@
 """Intel GPUs that are not in the machine, through Intel's own driver (NEO).
 
 The driver can present a simulated GPU: its compiler, linker, limits and binaries are the real ones
-of that product, but kernels do not execute. So a cache can be filled for a GPU of a machine elsewhere.
-The result fits the same driver version there. The settings are read when the driver is loaded, so
-they are given to a new process. Needs the driver package (Debian: intel-opencl-icd).
+of that product, but kernels do not execute. So a cache can be filled for a GPU of a machine
+elsewhere. The result fits the same driver version there. The settings are read when the driver is
+loaded, so they are given to a new process. Needs the driver package (Debian: intel-opencl-icd).
 """
 
 from __future__ import annotations
