@@ -203,6 +203,21 @@ COMPILE_JOBS = Variable[int](
     "How many programs are built at the same time. 0: as many as there are processor cores.",
 )
 
+JOB_COMPLETION_INDEX = Variable[int | None](
+    "JOB_COMPLETION_INDEX",
+    "a number of 0 or more",
+    _parse_count,
+    None,
+    "Which part of an indexed Job this process is, from 0; Kubernetes sets it.",
+)
+JOB_COMPLETIONS = Variable[int | None](
+    "JOB_COMPLETIONS",
+    "a number of 0 or more",
+    _parse_count,
+    None,
+    "How many parts an indexed Job has; its template sets it.",
+)
+
 VARIABLES: tuple[Variable[Any], ...] = (
     GPU_PLATFORM,
     CPU_PLATFORM,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clinfer.graph.model import Model
     from clinfer.plugins.base import Plugin, Request, Source
     from clinfer.plugins.coverage import Coverage
+    from clinfer.plugins.warm import Warmed, Watch
 
 ModelLike = Union["Model", str, "os.PathLike[str]", bytes, "ModelProto"]
 
@@ -191,6 +192,28 @@ class Core:
         plugin = plugin_for(described)
         source = self._digested(model) if plugin.export_import else self._source(model, None)
         return prove(plugin, source, described, settings, stores)
+
+    def warm(
+        self,
+        models: Mapping[str, Callable[[], ModelLike]],
+        device: str,
+        watch: Watch,
+        seconds: float,
+        config: Mapping[str, Any] | None = None,
+    ) -> list[Warmed]:
+        """Compiles models, each given by name when its turn comes, into the cache in force.
+
+        See `clinfer.plugins.warm`. Raises `CacheError` where nothing can be stored.
+        """
+        from clinfer.plugins.warm import warm
+
+        request = self._request(device, config)
+        plugin = self._plugin(request.device)
+        cache = request.cache if plugin.export_import else None
+        sources = {
+            name: lambda give=give: self._source(give(), cache) for name, give in models.items()
+        }
+        return warm(plugin, sources, request, watch, seconds)
 
     def query_model(self, model: ModelLike, device: str = "AUTO") -> dict[str, str]:
         """For each of the model's nodes the device that computes it; 'HOST' for host steps."""

@@ -148,6 +148,10 @@ class Store:
 
         return not isinstance(self._write(self.folder.memo(record.digest), parts), Miss)
 
+    def forget(self, record: KeyRecord) -> bool:
+        """Removes a memo; returns whether there was one that could be removed."""
+        return self.remove_file(self.folder.memo(record.digest))
+
     def entries(self) -> Iterator[EntryInfo]:
         """What is stored, most recently used first; entries with a damaged header are left out.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -22,10 +23,23 @@ class _Lines:
         self._title = title
         self._total = total
         self._done = 0
+        self._start = time.monotonic()
 
     def step(self, label: str) -> None:
         self._done += 1
-        print(f"{self._title} {self._done}/{self._total}: {label}", file=sys.stderr, flush=True)
+        pace = pace_text(self._done, self._total, time.monotonic() - self._start)
+        line = f"{self._title} {self._done}/{self._total}: {label}{pace}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def pace_text(done: int, total: int, seconds: float) -> str:
+    """' (2.5/s, 12 s left)'; nothing where all is done or nothing can be said yet."""
+    if done >= total or seconds <= 0 or done == 0:
+        return ""
+    rate = done / seconds
+    left = (total - done) / rate
+    shown = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+    return f" ({rate:.2g}/s, {shown} left)"
 
 
 class _Rich:
@@ -47,12 +61,33 @@ def progress(title: str, total: int, quiet: bool = False) -> Iterator[Progress]:
         if not sys.stderr.isatty():
             raise ImportError
         from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
     except ImportError:
         yield _Lines(title, total)
         return
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _rate_column(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         yield _Rich(bar, bar.add_task(title, total=total))
+
+
+def _rate_column() -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """How many a second."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.2g}/s")
+
+    return Rate()
 
 
 class _Silent:

@@ -7,7 +7,7 @@ its own: the GPU plugin keeps program binaries, the CPU plugin whole compiled mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,10 @@ class Plugin(ABC):
     @abstractmethod
     def flaw(self, entry: Entry) -> str:
         """What is wrong with an intact entry, as far as that shows without its driver, or ''."""
+
+    def whole(self, plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
+        """The sections of a compiled model's entry, for a plugin with `export_import`."""
+        raise NotImplementedError(self.name)
 
     def export(self, loaded: Loaded, device: Device) -> bytes:
         """The compiled model as a blob."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,8 @@ class CpuPlugin(Plugin):
             loaded = _build(source, request, record)
             if source.unchanged():
                 seconds = time.perf_counter() - start
-                cache.put(record, _sections(loaded), seconds=seconds)
+                sections = _sections(loaded.plan, _binaries(loaded))
+                cache.put(record, sections, seconds=seconds)
         return loaded
 
     def needs(
@@ -78,9 +79,12 @@ class CpuPlugin(Plugin):
             return str(error)
         return ""
 
+    def whole(self, plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
+        return _sections(plan, binaries)
+
     def export(self, loaded: Loaded, device: Device) -> bytes:
         assert loaded.record is not None
-        return to_bytes(loaded.record, _sections(loaded))
+        return to_bytes(loaded.record, _sections(loaded.plan, _binaries(loaded)))
 
     def load_blob(self, blob: bytes | memoryview | Path, request: Request) -> Loaded:
         """Raises `BlobError` for a damaged blob or one of another device, driver or format."""
@@ -125,11 +129,14 @@ def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
     return Loaded(plan, executable, False, record, builds=len(programs))
 
 
-def _sections(loaded: Loaded) -> dict[str, Any]:
+def _binaries(loaded: Loaded) -> list[bytes]:
+    return [program.binary() for program in loaded.executable.programs]
+
+
+def _sections(plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
     from clinfer.lowering.plan_io import dump
 
-    text, weights = dump(loaded.plan)
-    binaries = [program.binary() for program in loaded.executable.programs]
+    text, weights = dump(plan)
     return {
         "plan": text,
         "index": json.dumps([len(b) for b in binaries]).encode(),

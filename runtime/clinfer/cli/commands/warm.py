@@ -3,31 +3,81 @@
 from __future__ import annotations
 
 import argparse
-import time
+import os
+import sys
 from collections import Counter
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clinfer import config
 from clinfer.cli import common
 from clinfer.cli.output import emit_json, progress, table
-from clinfer.errors import ClinferError, PropertyError
+from clinfer.errors import DeviceError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.core import Core
+    from clinfer.plugins.warm import Warmed
 
 HELP = "compile models into a cache directory, so that their first start compiles nothing"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL... --device --cache-dir --store --shape."""
+    """MODEL... --device --device-lock --cache-dir --store --shape --jobs --shard --timeout."""
+    from clinfer.device.workers import SECONDS_PER_PROGRAM
+
     common.model_argument(parser, many=True)
-    common.device_argument(parser)
+    common.locked_device_argument(parser)
     common.store_argument(parser)
     common.shape_argument(parser)
+    parser.add_argument(
+        "--jobs",
+        type=common.positive_count,
+        metavar="N",
+        help="programs built at a time; default: CLINFER_COMPILE_JOBS, else a job per core",
+    )
+    parser.add_argument(
+        "--shard",
+        type=parse_shard,
+        metavar="I/N",
+        help="only part I, from 0, of N of the models; default: JOB_COMPLETION_INDEX and "
+        "JOB_COMPLETIONS where they are set",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=common.positive_seconds,
+        default=SECONDS_PER_PROGRAM,
+        metavar="SECONDS",
+        help=f"how long one program may take to build; default: {SECONDS_PER_PROGRAM:g}",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Compiles each model; one that fails is reported and does not stop the others."""
     core = common.core(options)
+    _check_cache(core)
+    names = _part(options)
+    device = _device(options)
+    models = {name: partial(common.reshaped, core, Path(name), options.shape) for name in names}
+    settings = {} if options.jobs is None else {"COMPILATION_NUM_THREADS": options.jobs}
+    watch = partial(progress, quiet=options.json)
+    try:
+        warmed = core.warm(models, device, watch, options.timeout, settings)
+    except KeyboardInterrupt:
+        print("clinfer: what was built is stored; the same command goes on there", file=sys.stderr)
+        raise
+    return _report(options, warmed, _unpushed(core))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """'2/5' -> (2, 5), the third of five parts; raises argparse's error for another form."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N - 1, found {text!r}")
+    return int(index), int(count)
+
+
+def _check_cache(core: Core) -> None:
     url = core.get_property("CACHE_STORE")
     if not core.get_property("CACHE_DIR") and not url:
         raise PropertyError(
@@ -37,22 +87,82 @@ def run(options: argparse.Namespace) -> int:
         from clinfer.cache.remote import RemoteStore
 
         RemoteStore(url).connect()
-    rows = []
-    with progress("warm", len(options.model), quiet=options.json) as done:
-        for path in options.model:
-            rows.append(_warm(core, path, options))
-            done.step(f"{path}: {rows[-1]['result']}")
-    failed = [row for row in rows if row["error"]]
-    unpushed = _unpushed(core)
+
+
+def _part(options: argparse.Namespace) -> list[str]:
+    """The models of this shard; all where there are no shards."""
+    from clinfer.plugins.warm import shard
+
+    index, count = options.shard or _job()
+    if count == 1:
+        return list(dict.fromkeys(str(path) for path in options.model))
+    return shard([(str(path), _size(path)) for path in options.model], index, count)
+
+
+def _job() -> tuple[int, int]:
+    """The shard an indexed Job of Kubernetes gives to this process."""
+    index = config.JOB_COMPLETION_INDEX.get()
+    count = config.JOB_COMPLETIONS.get()
+    if index is None:
+        return 0, 1
+    if count is None or index >= count:
+        raise PropertyError(
+            f"JOB_COMPLETION_INDEX is {index}: JOB_COMPLETIONS must be the number of parts, found "
+            f"{count}; or give --shard"
+        )
+    return index, count
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 for a model that is not there, which is told when its turn comes."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError:
+        return 0
+
+
+def _device(options: argparse.Namespace) -> str:
+    """The name of the device; with a lock file that of the one here that is the locked one."""
+    locked = common.locked_device(options)
+    if locked is None:
+        return str(options.device)
+    from clinfer.device.discover import list_devices
+    from clinfer.device.lock import differences
+
+    found = [(differences(locked.info, info), info.name) for info in list_devices()]
+    nearest, name = min(found, key=lambda pair: len(pair[0]))
+    if nearest:
+        facts = "; ".join(f"{k}: locked {a!r}, here {b!r}" for k, (a, b) in nearest.items())
+        raise DeviceError(f"the locked device is not here; the nearest, {name}, differs in {facts}")
+    return name
+
+
+def _report(options: argparse.Namespace, warmed: list[Warmed], unpushed: dict[str, int]) -> int:
+    rows = [_row(item) for item in warmed]
+    failed = [item for item in warmed if item.errors]
     if options.json:
         emit_json({"models": rows, "failed": len(failed), "unpushed": unpushed})
+    elif not rows:
+        print("no model falls to this part")
     else:
         table(rows, ["model", "result", "programs", "built", "seconds"])
-        for row in failed:
-            print(f"{row['model']}: {row['error']}")
+        for item in failed:
+            for error in item.errors:
+                print(f"{item.name}: {error}")
         for reason, count in unpushed.items():
             print(f"{count} entries were not pushed to the remote store: {reason}")
     return 1 if failed or unpushed else 0
+
+
+def _row(item: Warmed) -> dict[str, Any]:
+    return {
+        "model": item.name,
+        "result": item.result,
+        "programs": item.programs,
+        "built": item.built,
+        "error": "\n".join(item.errors),
+        "seconds": round(item.seconds, 3),
+    }
 
 
 def _unpushed(core: Core) -> dict[str, int]:
@@ -61,19 +171,3 @@ def _unpushed(core: Core) -> dict[str, int]:
     for statistics in core.cache_statistics():
         found.update((statistics["remote"] or {}).get("unstored", {}))
     return dict(found)
-
-
-def _warm(core: Any, path: Any, options: argparse.Namespace) -> dict[str, Any]:
-    start = time.perf_counter()
-    row = {"model": str(path), "result": "failed", "programs": 0, "built": 0, "error": ""}
-    try:
-        model = common.reshaped(core, path, options.shape)
-        compiled = core.compile_model(model, options.device)
-    except ClinferError as error:
-        row["error"] = str(error)
-    else:
-        cached = compiled.get_property("LOADED_FROM_CACHE") or compiled.programs_built == 0
-        row["result"] = "was warm" if cached else "warmed"
-        row["programs"] = len(compiled.plan.programs)
-        row["built"] = compiled.programs_built
-    return {**row, "seconds": round(time.perf_counter() - start, 3)}
