@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clinfer.errors import DeviceError
 
-_ALLOWED = ("warm", "verify", "explain", "devices")
+_ALLOWED = ("warm", "verify", "pack", "explain", "devices")
 
 
 def run_simulated(arguments: Sequence[str], device: str) -> int:

@@ -52,7 +52,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the pack's number, higher than the last one's; default: seconds since 1970",
     )
-    parser.add_argument("--device", help="with MODEL: also the programs it needs on this device")
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="with MODEL: also the programs it needs on this device, also @FILE of a lock file",
+    )
+    parser.add_argument(
+        "--device-lock",
+        type=Path,
+        metavar="FILE",
+        help="the file of 'clinfer devices --lock' in which --device is looked up",
+    )
     common.shape_argument(parser)
     parser.add_argument("--sources", action="store_true", help="add the programs' OpenCL C")
     parser.add_argument("--compress", action="store_true", help="compress where that pays")
@@ -140,14 +150,15 @@ def _selection(
 ) -> tuple[list[Program], Callable[[KeyRecord], bool]]:
     """The programs the models need on the devices named, and which entries are wanted."""
     if not options.model:
-        if options.device or options.shape:
-            raise PropertyError("--device and --shape go with MODEL")
+        if options.device or options.device_lock or options.shape:
+            raise PropertyError("--device, --device-lock and --shape go with MODEL")
         return [], lambda record: True
     from clinfer.core import Core
 
     core = Core()
     digests = {_content(core, path) for path in options.model}
-    programs, records = _programs(core, options) if options.device else ([], [])
+    named = options.device or options.device_lock
+    programs, records = _programs(core, options) if named else ([], [])
     names = {record.digest for record in records}
     return programs, lambda record: record.get("model") in digests or record.digest in names
 
@@ -165,14 +176,15 @@ def _programs(core: Any, options: argparse.Namespace) -> tuple[list[Program], li
     from clinfer.plugins.compiler import plan_model
     from clinfer.plugins.gpu import program_record
 
-    opened = open_device(options.device)
+    options.device = options.device or "AUTO"
+    described = common.locked_device(options) or open_device(options.device)
     found: list[Program] = []
     for path in options.model:
         model = core.read_model(path)
         if options.shape:
             model.reshape(dict(options.shape))
-        found += plan_model(model, opened).programs
-    return found, [program_record(program, opened) for program in found]
+        found += plan_model(model, described).programs
+    return found, [program_record(program, described) for program in found]
 
 
 def _known_programs(loaders: Loaders, planned: list[Program]) -> list[Program]:
