@@ -4,6 +4,7 @@
 Schedules, each with a text file of its own, where its index formulas are:
 
     conv_cpu         class "cpu": register tiles over packed panels of weights
+    conv_winograd    class "cpu": 3 x 3 windows with fewer multiplications
     depthwise_cpu    class "cpu": vectors of channels, several pixels at a time
     conv_gpu         class "gpu": tiles in local memory
     conv_direct      either class: one result a work-item
@@ -17,14 +18,16 @@ from typing import Any
 from clinfer_kernels.conv_cpu import CpuTile, cpu_tiles, emit_cpu
 from clinfer_kernels.conv_direct import DirectTile, direct_tiles, emit_direct
 from clinfer_kernels.conv_gpu import GpuTile, emit_gpu, gpu_tiles
+from clinfer_kernels.conv_winograd import WinogradTile, emit_winograd, winograd_tiles
 from clinfer_kernels.depthwise_cpu import DepthwiseTile, depthwise_tiles, emit_depthwise
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import ConvSpec
 
-Tile = CpuTile | DepthwiseTile | GpuTile | DirectTile
+Tile = CpuTile | WinogradTile | DepthwiseTile | GpuTile | DirectTile
 
 _EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
     CpuTile: emit_cpu,
+    WinogradTile: emit_winograd,
     DepthwiseTile: emit_depthwise,
     GpuTile: emit_gpu,
     DirectTile: emit_direct,
@@ -37,7 +40,12 @@ def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     if target.cls == "gpu":
         products = gpu_tiles(spec, target)
         return (*direct, *products, direct[-1]) if len(direct) > 1 else (*products, *direct)
-    return (*depthwise_tiles(spec, target), *cpu_tiles(spec, target), *direct)
+    return (
+        *depthwise_tiles(spec, target),
+        *winograd_tiles(spec, target),
+        *cpu_tiles(spec, target),
+        *direct,
+    )
 
 
 def emit(spec: ConvSpec, tile: Tile, target: Target) -> Kernel:

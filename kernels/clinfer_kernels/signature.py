@@ -31,6 +31,11 @@ class Signature:
         self._parameters.append(f"const {ctype} {name}")
         self._args.append(Arg("scalar", value=value, ctype=ctype))
 
+    def local(self, ctype: str, name: str, nbytes: Dim) -> None:
+        """Local memory of `nbytes` bytes, as elements of a C type."""
+        self._parameters.append(f"__local {ctype}* restrict {name}")
+        self._args.append(Arg("local", value=nbytes))
+
     @property
     def text(self) -> str:
         """The parameters, one a line, indented."""

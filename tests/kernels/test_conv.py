@@ -13,6 +13,7 @@ from harness import TARGETS, numpy_dtype, run_kernel, view_of
 from windows import channels_first, channels_last, run_node
 
 from clinfer_kernels import conv
+from clinfer_kernels.conv_winograd import WinogradTile
 from clinfer_kernels.dims import Dim, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.spec import Target, Tensor, dense
@@ -176,6 +177,31 @@ def test_wide_registers(name: str) -> None:
     if not processor.exists() or "avx512f" not in processor.read_text():
         pytest.skip("the processor has no 512-bit registers")
     check(PLAIN[name], Target(vector_width=16))
+
+
+WINOGRAD = {
+    "4 x 4": (Window(32, 40, (17, 22), (3, 3), pads=(1, 1, 1, 1)), 4),
+    "2 x 2": (Window(48, 32, (9, 7), (3, 3), pads=(0, 1, 2, 0), n=2), 2),
+}
+
+
+@pytest.mark.parametrize(("window", "out"), WINOGRAD.values(), ids=WINOGRAD)
+def test_winograd(window: Window, out: int) -> None:
+    """Tiles over the ends of the output, missing tiles, filters that fill no panel."""
+    check(window, TARGETS["cpu"], 1e-4, WinogradTile(out, 6, 2, 8))
+
+
+@pytest.mark.parametrize(
+    ("size", "out"), [((56, 56), (4, 2)), ((14, 14), (2, 4)), ((5, 5), ())], ids=str
+)
+def test_winograd_where_it_pays(size: tuple[int, int], out: tuple[int, ...]) -> None:
+    """For images that are large enough, on devices with enough local memory."""
+    window = Window(64, 64, size, (3, 3), pads=(1, 1, 1, 1)).full
+    x = dense("float32", (1, *size, 64))
+    spec = window.spec(x, x, identity("float32"), ())
+    for local_mem, expected in ((1 << 20, out), (4096, ())):
+        tiles = conv.candidates(spec, Target(local_mem=local_mem))
+        assert tuple(t.out for t in tiles if isinstance(t, WinogradTile)) == expected
 
 
 def test_limits_of_the_device() -> None:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 # What every GPU offers; more only where the device reports it.
 _LEAST_GROUP = 256
-_LEAST_LOCAL = 32768
 _SUBGROUPS = ("cl_khr_subgroups", "cl_intel_subgroups")
 _USED_EXTENSIONS = frozenset(
     {"cl_khr_fp16", "cl_khr_subgroups", "cl_intel_subgroups", "cl_khr_integer_dot_product"}
@@ -30,7 +29,7 @@ def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
         compute_units=info.compute_units,
         vector_width=4 if is_gpu else info.vector_width,
         max_work_group=min(info.max_work_group, 1024) if is_gpu else _LEAST_GROUP,
-        local_mem=info.local_mem if is_gpu else _LEAST_LOCAL,
+        local_mem=info.local_mem,
         subgroup_sizes=subgroups,
         fp16="cl_khr_fp16" in info.extensions,
         fp64=info.fp64,

@@ -1,0 +1,243 @@
+"""Convolution by Winograd's minimal filtering for class "cpu": 3 x 3 windows at stride 1.
+
+F(4 x 4, 3 x 3) multiplies 36 times for what takes 144 multiplications directly, but has weights
+four times as large; F(2 x 2, 3 x 3) multiplies 16 times for 36, with weights not twice as large.
+So the first is for large images, the second for smaller ones, and the smallest are done directly.
+The transforms of F(4 x 4) cost about one decimal digit of float32. An infinity among the inputs of
+a tile makes the whole tile NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clinfer_kernels import memory
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
+from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum
+from clinfer_kernels.pixels import declare_pixels, finish, locate
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Kernel, Launch, Pack, Target
+from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.tasks import MAX_GROUPS
+from clinfer_kernels.template import block, fill
+from clinfer_kernels.types import register
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Matrix = tuple[tuple[float, ...], ...]
+
+# B', G and A' of F(n x n, 3 x 3) by n, for the points 0, 1, -1 (, 2, -2) and infinity.
+_INPUT: dict[int, Matrix] = {
+    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    4: (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+}
+_WEIGHTS: dict[int, Matrix] = {
+    2: ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
+_OUTPUT: dict[int, Matrix] = {
+    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
+    4: (
+        (1, 1, 1, 1, 1, 0),
+        (0, 1, -1, 2, -2, 0),
+        (0, 1, 1, 4, 4, 0),
+        (0, 1, -1, 8, -8, 1),
+    ),
+}
+# What the transforms add to the products' time, and how many pixels a weight can be used for in the
+# time that reading it from memory takes; measured on ResNet-50's layers, weights out of the caches.
+_TRANSFORMS = {2: 1.15, 4: 1.25}
+_READING = 27
+
+
+@dataclass(frozen=True)
+class WinogradTile:
+    """Tiles of `out` x `out` outputs, and register tiles.
+
+    A register tile has `tiles` of them x (`vecs` x `lanes`) filters. A task is as many tiles by
+    panels of filters: all, or fewer where there would be less than `tasks` tasks per compute unit.
+    """
+
+    out: int = 4
+    tiles: int = 7
+    vecs: int = 2
+    lanes: int = 16
+    tasks: int = 4
+
+    @property
+    def points(self) -> int:
+        """Points of a tile."""
+        return (self.out + 2) ** 2
+
+    @property
+    def cols(self) -> int:
+        """Filters of a register tile."""
+        return self.vecs * self.lanes
+
+    def local_bytes(self, channels: int) -> int:
+        """Local memory for that many channels."""
+        return self.points * self.tiles * (channels + self.cols) * 4
+
+
+def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
+    """The tiles that beat a direct convolution, the best first; none where it does not apply.
+
+    Sizes must be known, to tell whether it pays, and the channels must fill vectors.
+    """
+    window = (spec.kernel, spec.strides, spec.dilations, spec.groups, spec.transposed)
+    if window != ((3, 3), (1, 1), (1, 1), 1, False) or not spec.constant_w:
+        return ()
+    problem = problems_of(spec)[0]
+    x = spec.ins[0]
+    lanes = vector_lanes(target, problem.acc)
+    channels, filters, pixels = problem.channels, problem.filters, problem.positions
+    if not (isinstance(channels, int) and isinstance(filters, int) and isinstance(pixels, int)):
+        return ()
+    in_place = x.dtype == problem.acc == "float32" and x.strides[-1] == 1
+    if not in_place or channels % lanes or min(channels, filters) < 32:
+        return ()
+    rows = 7 if target.vector_width >= 16 else 6
+    tiles = (WinogradTile(out, rows, 2, lanes) for out in (4, 2))
+    direct = 9 * (pixels + _READING)
+    costs = {
+        tile: _cost(problem, tile)
+        for tile in tiles
+        if tile.local_bytes(channels) <= target.local_mem
+    }
+    return tuple(sorted((t for t in costs if costs[t] < direct), key=lambda t: costs[t]))
+
+
+def _cost(problem: Problem, tile: WinogradTile) -> float:
+    """Time by channel and filter, in multiplications."""
+    batch, rows, columns = (axis.out for axis in problem.axes)
+    tiles = batch * ceildiv(rows, tile.out) * ceildiv(columns, tile.out)
+    padded = ceildiv(tiles, tile.tiles) * tile.tiles
+    assert isinstance(padded, int)
+    return tile.points * (_TRANSFORMS[tile.out] * padded + _READING)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Packed weights: G w G' as [panels][points][C][cols], filters beyond M zero; then zeros."""
+
+    out: int
+    cols: int
+
+    @property
+    def pack(self) -> Pack:
+        """The weights packed when the model is compiled."""
+        return Pack(1, f"conv-winograd-{self.out}-{self.cols}", self._apply)
+
+    def elements(self, problem: Problem) -> Dim:
+        """How many elements the panels take; the zeros are behind them."""
+        panels = ceildiv(problem.filters, self.cols)
+        return panels * (self.out + 2) ** 2 * problem.channels * self.cols
+
+    def _apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        filters, channels = array.shape[:2]
+        g = np.array(_WEIGHTS[self.out])
+        points = np.einsum("pi,mcij,qj->pqcm", g, array.astype(np.float64), g, optimize=True)
+        panels = -(-filters // self.cols)
+        packed = np.zeros((len(g) ** 2, channels, panels * self.cols), np.float32)
+        packed[:, :, :filters] = points.reshape(-1, channels, filters)
+        panelled = packed.reshape(len(g) ** 2, channels, panels, self.cols).transpose(2, 0, 1, 3)
+        return np.concatenate([panelled.ravel(), np.zeros(channels, np.float32)])
+
+
+def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
+    """The one launch."""
+    problem = problems_of(spec)[0]
+    weights = Points(tile.out, tile.cols)
+    axes = problem.axes
+    tiles1, tiles2 = (ceildiv(axis.out, tile.out) for axis in axes[1:])
+    tiles = axes[0].out * tiles1 * tiles2
+    tile_tasks = ceildiv(tiles, tile.tiles)
+    panels = ceildiv(problem.filters, tile.cols)
+    wanted = ceildiv(tile.tasks * target.compute_units, maximum(tile_tasks, 1))
+    panel_block = ceildiv(panels, minimum(wanted, panels))
+    tasks = tile_tasks * ceildiv(panels, panel_block)
+    signature = Signature()
+    signature.read("in", 0, "float32", "x")
+    signature.read("in", 1, "float32", "w")
+    declare_pixels(signature, problem.pixels)
+    signature.scalar("x_o", problem.x.offset)
+    for number, axis in enumerate(axes):
+        signature.scalar(f"x_s{number}", axis.stride)
+        if number > 0:
+            signature.scalar(f"out{number}", axis.out)
+            signature.scalar(f"size{number}", axis.size)
+            signature.scalar(f"origin{number}", axis.origin)
+    for name, value in (
+        ("C", problem.channels),
+        ("M", problem.filters),
+        ("zeros_at", weights.elements(problem)),
+        ("tiles1", tiles1),
+        ("tiles2", tiles2),
+        ("tiles", tiles),
+        ("tile_block", ceildiv(tiles, maximum(tile_tasks, 1))),
+        ("tile_tasks", tile_tasks),
+        ("panels", panels),
+        ("panel_block", panel_block),
+        ("tasks", tasks),
+    ):
+        signature.scalar(name, value)
+    area = tile.points * tile.tiles * 4
+    signature.local("float", "v", area * problem.channels)
+    signature.local(register("float32", tile.lanes), "m", area * tile.cols)
+    entry = f"conv_winograd{tile.out}_{tile.tiles}x{tile.cols}"
+    text = fill(
+        "conv_winograd",
+        target,
+        head=kernel_head(entry),
+        parameters=signature.text,
+        out=tile.out,
+        tiles=tile.tiles,
+        vecs=tile.vecs,
+        lanes=tile.lanes,
+        vec=register("float32", tile.lanes),
+        transform_input=block(_transform(_INPUT[tile.out], "x"), 1),
+        transform_output=block(_transform(_OUTPUT[tile.out], "m"), 1),
+        load_x=memory.load("float32", "from", "c", tile.lanes),
+        load_w=memory.load("float32", "next_w", "s * LANES", tile.lanes),
+        locate=block(locate(problem.pixels, "flat"), 6),
+        epilogue=block(
+            finish(problem.pixels, problem.epilogue, "sum", "channel", tile.lanes, "lanes"), 6
+        ),
+    )
+    launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
+    return Kernel((launch,), packs=(weights.pack,), flops=problem.flops)
+
+
+def _transform(matrix: Matrix, name: str) -> list[str]:
+    """'to[0] = 4.0f * x[0] - 5.0f * x[2] + x[4];' for each row."""
+    lines = []
+    for number, row in enumerate(matrix):
+        text = ""
+        for column, factor in enumerate(row):
+            if factor == 0:
+                continue
+            sign = "-" if factor < 0 else "+"
+            size = "" if abs(factor) == 1 else f"{abs(factor):.1f}f * "
+            lead = sign if sign == "-" else ""
+            text += f" {sign} {size}{name}[{column}]" if text else f"{lead}{size}{name}[{column}]"
+        lines.append(f"to[{number}] = {text};")
+    return lines
