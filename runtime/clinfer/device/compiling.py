@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from clinfer.device import pocl_binary, pocl_header
@@ -39,7 +37,7 @@ def compile_source(
 
 
 def compile_to_binary(context: Any, source: SourceProgram, quirks: Quirks) -> bytes:
-    """The binary of a source, with the final code in it. For build workers: empties PoCL's folder.
+    """The binary of a source, with the final code in it; one at a time in a process.
 
     Raises `BuildError`.
     """
@@ -49,13 +47,13 @@ def compile_to_binary(context: Any, source: SourceProgram, quirks: Quirks) -> by
         # Some drivers finish the code with the first kernel object.
         check_group_size(context.devices[0], cl().Kernel(program, source.entry), source)
         return driver_binary(program, source.local_size)
-    _empty(folder)
+    before = pocl_binary.program_folders(folder)
     try:
         program = compile_source(context, source, quirks)
-        return pocl_binary.final_binary(program, source.group, folder)
+        made = pocl_binary.program_folders(folder) - before
+        return pocl_binary.final_binary(program, source.group, made)
     except pocl_binary.LayoutError as error:
         _LOG.debug("%s is compiled for groups of any size too: %s", source.entry, error)
-    _empty(folder)
     # The option makes it another program for PoCL, which has taken the stub for this one's code.
     program = compile_source(context, source, quirks, ("-DCLINFER_ANY_GROUP",))
     return driver_binary(program, source.local_size)
@@ -121,9 +119,3 @@ def _finish(program: Any, options: list[str]) -> Any:
         logs = [log for _, log in program._get_build_logs() if log]
         raise opencl.RuntimeError("\n".join([str(error), *logs])) from error
     return opencl.Program(program)
-
-
-def _empty(folder: Path) -> None:
-    for place in folder.iterdir():
-        if place.is_dir():
-            shutil.rmtree(place, ignore_errors=True)

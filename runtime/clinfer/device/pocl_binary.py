@@ -114,21 +114,27 @@ def check(content: bytes) -> None:
                 raise LayoutError(f"kernel '{kernel.name}' holds a file {file.path!r}")
 
 
-def final_binary(program: Any, local_size: tuple[int, int, int], folder: Path) -> bytes:
+def program_folders(folder: Path) -> frozenset[Path]:
+    """The folders of programs in PoCL's cache folder."""
+    return frozenset(found.parent for found in folder.glob("*/*/program.bc"))
+
+
+def final_binary(program: Any, local_size: tuple[int, int, int], made: frozenset[Path]) -> bytes:
     """The binary of a program just built, with the one machine code it needs.
 
-    `folder` is PoCL's cache folder and holds this program alone. Raises `LayoutError` where this
-    PoCL does not behave as described above; nothing is lost then.
+    `made` are the folders that building it has made: one, or none where this process has built the
+    same program before. Raises `LayoutError` where this PoCL does not behave as described above;
+    the program and others of the same text are of no use then.
     """
     size = "-".join(map(str, local_size)) + "-goffs0"
-    places = list(folder.glob("*/*/program.bc"))
-    if len(places) != 1:
-        raise LayoutError(f"expected one program in {folder}, found {len(places)}")
+    if len(made) > 1:
+        raise LayoutError(f"building one program has made {len(made)}")
     names = program.get_info(cl().program_info.KERNEL_NAMES).split(";")
-    for name in names:
-        stub = places[0].parent / name / _ANY_SIZE / f"{name}.so"
-        stub.parent.mkdir(parents=True)
-        stub.write_bytes(shared_object(f"_pocl_kernel_{name}_workgroup"))
+    for place in made:
+        for name in names:
+            stub = place / name / _ANY_SIZE / f"{name}.so"
+            stub.parent.mkdir(parents=True)
+            stub.write_bytes(shared_object(f"_pocl_kernel_{name}_workgroup"))
     with environment(SPECIALISE, size):
         binary = parse(bytes(program.get_info(cl().program_info.BINARIES)[0]))
     kernels = tuple(_with_one_code(kernel, local_size, size) for kernel in binary.kernels)

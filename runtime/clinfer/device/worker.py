@@ -68,11 +68,14 @@ def _answer(context: Any, quirks: Any, fields: dict[str, Any]) -> bytes:
 
 
 def _load_compiler(context: Any, quirks: Any) -> None:
-    """PoCL reads its library of built-in functions, 7 MB of LLVM IR, with its first program."""
-    nothing = "__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void nothing(void) {}"
-    _answer(
-        context, quirks, {"source": nothing, "options": "", "entry": "nothing", "local_size": [1]}
-    )
+    """PoCL reads its library of built-in functions, 7 MB of LLVM IR, with its first program.
+
+    No binary is asked for: that would settle the size of groups that this process is for.
+    """
+    from clinfer.device.compiling import compile_source
+    from clinfer.device.sources import SourceProgram
+
+    compile_source(context, SourceProgram("__kernel void nothing(void) {}", "", "nothing"), quirks)
 
 
 if __name__ == "__main__":
