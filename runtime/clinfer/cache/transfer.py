@@ -54,7 +54,7 @@ class Objects:
             )
         if url.lower().startswith("http") and re.search(r"[?#]", url):
             raise PropertyError("the URL of a remote store over HTTP takes no '?' and no '#'")
-        self.place = _shown(url)
+        self.place = without_credentials(url)
         self._url = url
         self._timeout = timeout
         self._opened: tuple[int, Any, str] | None = None
@@ -64,7 +64,9 @@ class Objects:
         try:
             in_time(self._timeout, lambda _: self._open())
         except Exception as error:
-            raise CacheError(f"the remote store {self.place}: {_shown(str(error))}") from None
+            raise CacheError(
+                f"the remote store {self.place}: {without_credentials(str(error))}"
+            ) from None
 
     def local_folder(self) -> Path | None:
         """The folder of a store on this machine, None for any other. Raises TransferError."""
@@ -118,7 +120,9 @@ class Objects:
                 raise TransferError(Reason.UNREADABLE, f"{error}{hint}", lasting=True) from None
             except Exception as error:
                 raise TransferError(
-                    Reason.UNREADABLE, _shown(f"{type(error).__name__}: {error}"), lasting=True
+                    Reason.UNREADABLE,
+                    without_credentials(f"{type(error).__name__}: {error}"),
+                    lasting=True,
                 ) from None
             opened = (process, file_system, root.rstrip("/"))
             self._opened = opened
@@ -182,7 +186,7 @@ def _failure(error: Exception, reason: Reason, forbidden: Reason) -> TransferErr
         if cause is None or getattr(cause, "status", 0) == _NOT_FOUND:
             return TransferError(Reason.ABSENT, "no such object")
         actual = cause if isinstance(cause, Exception) else error
-    message = _shown(f"{type(actual).__name__}: {actual}")
+    message = without_credentials(f"{type(actual).__name__}: {actual}")
     if isinstance(actual, OSError) and write_fault(actual) is Reason.NO_SPACE:
         return TransferError(Reason.NO_SPACE, message)
     if isinstance(actual, (PermissionError, NotImplementedError)):
@@ -195,6 +199,6 @@ def _protocols(file_system: Any) -> set[str]:
     return {named} if isinstance(named, str) else set(named)
 
 
-def _shown(text: str) -> str:
+def without_credentials(text: str) -> str:
     """Text without the user and password of any URL in it."""
     return _CREDENTIALS.sub("", text)

@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a pack file")
     parser.add_argument("--oci", type=Path, metavar="DIR", help="write an OCI image layout")
+    parser.add_argument("--store", metavar="URL", help="push each entry to this remote store")
     parser.add_argument(
         "--cache-dir",
         action="append",
@@ -82,18 +83,22 @@ def run(options: argparse.Namespace) -> int:
     """Writes the pack; each entry is read and checked before."""
     if options.new_key is not None:
         return _new_key(options)
-    if options.output is None and options.oci is None:
-        raise PropertyError("nothing to write: give -o FILE, --oci DIR or --new-key FILE")
+    if options.output is None and options.oci is None and options.store is None:
+        raise PropertyError(
+            "nothing to write: give -o FILE, --oci DIR, --store URL or --new-key FILE"
+        )
     loaders = _loaders(options)
     if not loaders:
-        raise CacheError("there is nothing to pack: the caches are empty")
+        raise CacheError("there is nothing to pack: the caches hold nothing of it")
     keys = _keys(options)
-    target = options.output or options.oci
+    target = options.output or options.oci or Path("pack")
     settings: dict[str, Any] = {
         "name": options.name or _name_of(target),
         "serial": int(time.time()) if options.serial is None else options.serial,
         "keys": keys,
     }
+    if options.store is not None:
+        index = _push(options.store, loaders, settings)
     if options.output is not None:
         from clinfer.cache.packfile import write_pack
 
@@ -104,6 +109,28 @@ def run(options: argparse.Namespace) -> int:
         index = write_layout(options.oci, loaders, platforms=options.platform, **settings)
     _report(options, index, keys)
     return 0
+
+
+def _push(url: str, loaders: Loaders, settings: dict[str, Any]) -> Index:
+    """Pushes each entry to a remote store, signed with the first key; the index of all.
+
+    Raises CacheError for the first that is not taken.
+    """
+    from clinfer.cache.index import IndexEntry, index_of
+    from clinfer.cache.remote import RemoteStore
+
+    keys = settings["keys"]
+    remote = RemoteStore(url, key=keys[0] if keys else None)
+    remote.connect()
+    rows = []
+    for load in loaders.values():
+        container = load()
+        entry = container.entry
+        fault = remote.push(entry.record, bytes(container.data))
+        if fault is not None:
+            raise CacheError(f"{entry.record.digest[:12]} is not stored: {fault.detail}")
+        rows.append(IndexEntry(entry.record, entry.content, entry.nbytes))
+    return index_of(settings["name"], settings["serial"], rows)
 
 
 def _new_key(options: argparse.Namespace) -> int:
@@ -218,14 +245,17 @@ def _name_of(path: Path) -> str:
 
 
 def _report(options: argparse.Namespace, index: Index, keys: list[SigningKey]) -> None:
-    written = [path for path in (options.output, options.oci) if path is not None]
+    from clinfer.cache.transfer import without_credentials
+
+    targets = (options.output, options.oci, options.store)
+    written = [without_credentials(str(target)) for target in targets if target is not None]
     devices = sorted({str(e.record.get("device")) for e in index.entries if e.record.get("device")})
     kinds = Counter(entry.record.kind for entry in index.entries)
     signers = [key.public.id for key in keys]
     if options.json:
         emit_json(
             {
-                "files": [str(path) for path in written],
+                "files": written,
                 "name": index.name,
                 "serial": index.serial,
                 "entries": len(index.entries),
@@ -240,5 +270,5 @@ def _report(options: argparse.Namespace, index: Index, keys: list[SigningKey]) -
     print(f"pack '{index.name}', serial {index.serial}: {counted}; {size_text(index.nbytes)}")
     print(f"devices: {', '.join(devices) or 'none'}")
     print(f"signed by: {', '.join(signers) or 'nobody; unpacking takes --allow-unsigned'}")
-    for path in written:
-        print(f"wrote {path}")
+    for name in written:
+        print(f"wrote {name}")
