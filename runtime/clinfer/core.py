@@ -186,7 +186,9 @@ class Core:
         described = self._device(device) if isinstance(device, str) else device
         settings = self._effective(described.info.name, config)
         cache = self._cache(settings)
-        stores = [*packs, *(cache.observers if cache is not None else ())]
+        stores = [*packs]
+        if cache is not None:
+            stores += [*cache.observers, *([] if cache.remote is None else [cache.remote])]
         if not stores:
             raise PropertyError("there is no cache to look into: set CACHE_DIR or name a pack")
         plugin = plugin_for(described)

@@ -131,6 +131,13 @@ def test_a_read_only_layer_counts(capsys, device, model, warmed, tmp_path, monke
     assert verify(capsys, model, "--device", device, "--cache-dir", empty)[0] == 0
 
 
+def test_a_remote_store_counts(capsys, device, model, warmed, tmp_path):
+    arguments = (model, "--device", device, "--cache-dir", tmp_path / "empty", "--store")
+    assert verify(capsys, *arguments, Path(warmed).as_uri())[0] == 0
+    assert verify(capsys, *arguments, (tmp_path / "other").as_uri())[0] == 3
+    assert not (tmp_path / "empty").exists()
+
+
 def test_shapes_and_changed_weights_are_other_entries(capsys, cpu, model, tmp_path):
     cache = tmp_path / "cache"
     arguments = ("--device", cpu, "--cache-dir", str(cache))

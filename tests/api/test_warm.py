@@ -187,6 +187,34 @@ def test_interrupted_work_goes_on_where_it_was(tmp_path, name):
     assert 0 < row["built"] <= row["programs"] - 2
     entries = [path for path in (tmp_path / "c" / "entries").rglob("*") if path.is_file()]
     assert len(entries) == (1 if name == "CPU" else row["programs"])
+    assert not parts(tmp_path / "c")
+
+
+def parts(cache: Path) -> list[Path]:
+    """The memos of programs whose models are not stored."""
+    memos = [path for path in (cache / "memos").rglob("*") if path.is_file()]
+    return [path for path in memos if b'[["kind","part"]' in path.read_bytes()]
+
+
+def test_parts_stay_until_all_models_that_need_them_are_stored(
+    capsys, cpu, models, tmp_path, monkeypatch
+):
+    twin = save(dense_model(seed=3, name="one"), tmp_path / "twin.onnx")
+    cache = tmp_path / "c"
+    arguments = (models[0], twin, "--device", cpu, "--cache-dir", cache)
+    with monkeypatch.context() as patch:
+        patch.setattr("clinfer.plugins.cpu.CpuPlugin.whole", refuse)
+        assert warm(capsys, *arguments)[0] == 1
+    kept = parts(cache)
+    assert kept
+    code, document = warm(capsys, *arguments)
+    assert code == 0
+    assert [row["result"] for row in document["models"]] == ["warmed", "warmed"]
+    assert not parts(cache)
+
+
+def refuse(plugin, plan, binaries):
+    raise clinfer.CacheError("not now")
 
 
 def test_shards_are_a_partition_whatever_the_order():

@@ -99,6 +99,9 @@ class RemoteStore:
         found = self._attempt(lambda: self._fetch(record))
         return found if isinstance(found, Miss) else found.entry
 
+    def nearest(self, record: KeyRecord) -> None:
+        """Nothing: what is in a remote store is not listed."""
+
     def push(self, record: KeyRecord, data: bytes) -> Miss | None:
         """Stores an entry's container, signed where there is a key; None, or why not; counted."""
         fault = self._unpushed or self._attempt(lambda: self._push(record, data))

@@ -29,4 +29,8 @@ def run_simulated(arguments: Sequence[str], device: str) -> int:
     with tempfile.TemporaryDirectory(prefix="clinfer-simulated-") as folder:
         added = environment(product, Path(folder))
         command = [sys.executable, "-m", "clinfer", *replaced]
-        return subprocess.run(command, env={**os.environ, **added}, check=False).returncode
+        with subprocess.Popen(command, env={**os.environ, **added}) as process:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the terminal has told the process too; it ends by itself
+                return process.wait()

@@ -192,15 +192,17 @@ def _warm_models(
     """One model after the other; programs they share are built once."""
     outcomes = []
     memos = _Memos(builder)
-    for name, source in models.items():
-        start = time.perf_counter()
-        outcome = Warmed(name)
-        problem = _attempt(partial(_warm_model, plugin, source, builder, memos, outcome))
-        if isinstance(problem, str):
-            outcome.errors.append(problem)
-        outcome.seconds = time.perf_counter() - start
-        outcomes.append(outcome)
-    memos.drop()
+    try:
+        for name, source in models.items():
+            start = time.perf_counter()
+            outcome = Warmed(name)
+            problem = _attempt(partial(_warm_model, plugin, source, builder, memos, outcome))
+            if isinstance(problem, str):
+                outcome.errors.append(problem)
+            outcome.seconds = time.perf_counter() - start
+            outcomes.append(outcome)
+    finally:
+        memos.drop()
     return outcomes
 
 
@@ -250,11 +252,14 @@ class _Memos:
         self._binaries: dict[str, bytes] = {}
         self._records: dict[str, KeyRecord] = {}
         self._finished: set[str] = set()
+        self._unfinished: list[frozenset[str]] = []
 
     def known(self, programs: Iterable[Program]) -> dict[str, bytes]:
-        """The binaries that are there already, by the program's digest."""
+        """The binaries that are there already of a model's programs, by the program's digest."""
         found: dict[str, bytes] = {}
-        for program in programs:
+        wanted = list(programs)
+        self._unfinished.append(frozenset(program.digest for program in wanted))
+        for program in wanted:
             record = self._record(program)
             if program.digest in self._binaries:
                 found[program.digest] = self._binaries[program.digest]
@@ -271,12 +276,13 @@ class _Memos:
             self._store.remember(self._record(program), {"binary": binary})
 
     def used(self, digests: Iterable[str]) -> None:
-        """These programs are in a stored model."""
+        """The programs asked for last are in a stored model."""
+        self._unfinished.pop()
         self._finished.update(digests)
 
     def drop(self) -> None:
-        """Removes those whose models are stored, and keeps the rest for the next attempt."""
-        for digest in self._finished & self._records.keys():
+        """Removes those whose models are all stored, and keeps the rest for the next attempt."""
+        for digest in self._finished.difference(*self._unfinished):
             if self._store is not None:
                 self._store.forget(self._records[digest])
 

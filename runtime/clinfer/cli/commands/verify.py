@@ -23,13 +23,14 @@ _SHOWN_FIELDS = 3
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL... --device --device-lock --cache-dir --pack --trust ... --shape."""
+    """MODEL... --device --device-lock --cache-dir --store --pack --trust ... --shape."""
     parser.epilog = (
         "exit codes: 0 complete; 1 a model cannot be checked; 3 entries are missing or damaged; "
         "4 they are there, but for another device, driver or release; 5 not trusted"
     )
     common.model_argument(parser, many=True)
     common.locked_device_argument(parser)
+    common.store_argument(parser)
     parser.add_argument(
         "--pack",
         action="append",
