@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import TARGETS, numpy_dtype, run_kernel, view_of
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from windows import channels_first, channels_last, run_node
 
 from clinfer_kernels import conv
+from clinfer_kernels.conv_cpu import CpuTile
+from clinfer_kernels.conv_gpu import GpuTile
 from clinfer_kernels.conv_winograd import WinogradTile
 from clinfer_kernels.dims import Dim, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
@@ -152,6 +156,35 @@ PLAIN = {
 @pytest.mark.parametrize("window", PLAIN.values(), ids=PLAIN)
 def test_windows(window: Window, target: Target) -> None:
     check(window, target)
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    """Any attributes that leave an output, in two dimensions."""
+    pair = st.tuples
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    window = Window(
+        c=groups * draw(st.integers(1, 4)),
+        m=groups * draw(st.integers(1, 9)),
+        size=draw(pair(st.integers(8, 13), st.integers(8, 13))),
+        kernel=draw(pair(st.integers(1, 4), st.integers(1, 4))),
+        strides=draw(pair(st.integers(1, 3), st.integers(1, 3))),
+        pads=draw(pair(*[st.integers(0, 2)] * 4)),
+        dilations=draw(pair(st.integers(1, 2), st.integers(1, 2))),
+        groups=groups,
+        n=draw(st.integers(1, 2)),
+        transposed=draw(st.booleans()),
+    ).full
+    assume(min(window.out_size(window.size)) > 0)
+    return window
+
+
+@settings(max_examples=12, deadline=None)
+@given(windows())
+def test_any_window(window: Window) -> None:
+    """The general schedules, whose texts are the same for all of these."""
+    check(window, TARGETS["gpu"], tile=GpuTile())
+    check(window, TARGETS["cpu"], tile=CpuTile())
 
 
 EVERY = {
