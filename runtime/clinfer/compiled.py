@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -84,7 +86,10 @@ class CompiledModel:
         """
         if more:
             inputs = [inputs, *more]
-        request = self.create_infer_request() if self._idle.empty() else self._idle.get()
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self.create_infer_request()
         try:
             return request.infer(inputs)
         finally:
@@ -105,8 +110,13 @@ class CompiledModel:
     def export_model(self, file: BinaryIO | None = None) -> bytes | None:
         """The compiled model as a blob; written to `file` where one is given.
 
-        Raises `DeviceError` on a device without EXPORT_IMPORT.
+        Raises `DeviceError` on a device without EXPORT_IMPORT, `InputError` for a file that
+        cannot be written to.
         """
+        if file is not None and not hasattr(file, "write"):
+            raise InputError(
+                f"export_model writes to a file opened with open(path, 'wb'); found {file!r}"
+            )
         blob = self._plugin.export(self._loaded, self._device)
         if file is None:
             return blob
@@ -149,8 +159,9 @@ class CompiledModel:
 
     def release_memory(self) -> None:
         """Gives back the buffers of requests that are idle."""
-        while not self._idle.empty():
-            self._idle.get()
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait()
 
     def _optimal_requests(self) -> int:
         streams = self._settings.get(properties.NUM_STREAMS, "AUTO")
@@ -194,13 +205,18 @@ class InferRequest:
         self._worker: ThreadPoolExecutor | None = None
         self._pending: Future[Results] | None = None
         self._callback: Callable[[Any], None] | None = None
+        self._turn = Lock()
         self.userdata: Any = None
 
     def infer(self, inputs: Inputs = None) -> Results:
-        """Runs and returns the results. Inputs set before stay where none is given."""
-        self._require_idle()
-        self._take(inputs)
-        return self._run()
+        """Runs and returns the results. Inputs set before stay where none is given.
+
+        Of several threads that call it one runs after the other.
+        """
+        with self._turn:
+            self._require_idle()
+            self._take(inputs)
+            return self._run()
 
     def start_async(self, inputs: Inputs = None, userdata: Any = None) -> None:
         """Starts a run in the background; `wait` gives its end, and its error where it fails."""
@@ -264,9 +280,10 @@ class InferRequest:
 
     def _run(self) -> Results:
         values = [self._inputs[i] for i in range(len(self.model.inputs))]
-        self._results = Results(self.model.outputs, self._session.run(values))
+        results = Results(self.model.outputs, self._session.run(values))
+        self._results = results
         self.model._profile = self._session.profile
-        return self._results
+        return results
 
     def _run_and_call(self) -> Results:
         results = self._run()
@@ -285,6 +302,10 @@ class AsyncInferQueue:
 
     def __init__(self, model: CompiledModel, jobs: int = 0) -> None:
         count = jobs or model.get_property(properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS)
+        if count < 1:
+            raise InputError(
+                f"a queue has 1 request or more, or 0 for the model's own; found {jobs}"
+            )
         self._requests = [model.create_infer_request() for _ in range(count)]
         self._idle: SimpleQueue[InferRequest] = SimpleQueue()
         self._workers = ThreadPoolExecutor(count, "clinfer-queue")
@@ -362,8 +383,8 @@ def _checked(port: Port, value: Any) -> Any:
         return value
     expected = dtypes.to_numpy(port.dtype)
     if port.dtype == "string":
-        return np.asarray(value, dtype=object)
-    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value, dtype=object)
+    elif isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
         if array.dtype != expected:
             raise InputError(
@@ -377,14 +398,24 @@ def _checked(port: Port, value: Any) -> Any:
 
 
 def _converted(port: Port, value: Any, expected: np.dtype[Any]) -> Array:
-    """Python numbers and lists as an array, where no value changes its kind."""
+    """Python numbers and lists as an array, where every value stays what it is.
+
+    Fractions may be rounded to the dtype's precision.
+    """
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"input '{port.name}' is not an array: {error}") from None
-    if array.dtype != expected and not np.can_cast(array.dtype, expected, "same_kind"):
+    integers = array.dtype.kind in "iu" and expected.kind in "iu"
+    if array.size and not integers and not np.can_cast(array.dtype, expected, "same_kind"):
         raise InputError(f"input '{port.name}' holds {array.dtype} values, expected {port.dtype}")
-    return array.astype(expected)
+    converted = array.astype(expected)
+    if integers and not np.array_equal(converted, array):
+        raise InputError(
+            f"input '{port.name}' holds values from {array.min()} to {array.max()}, "
+            f"which {port.dtype} does not reach"
+        )
+    return converted
 
 
 def _check_shape(port: Port, array: Array) -> None:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from clinfer import properties
 from clinfer.compiled import CompiledModel
-from clinfer.errors import InputError, PropertyError
+from clinfer.errors import DeviceError, InputError, PropertyError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -160,12 +160,12 @@ class Core:
     ) -> CompiledModel:
         """A compiled model back from `export_model`'s bytes or a file object.
 
-        Raises `BlobError` for a damaged blob or one of another device, driver or format.
+        Raises `BlobError` for a damaged blob or one of another device, driver or format, and
+        `InputError` for what is neither bytes nor a file opened as 'rb'.
         """
         request = self._request(device, config)
         plugin = self._plugin(request.device)
-        content = blob if isinstance(blob, (bytes, bytearray, memoryview)) else blob.read()
-        loaded = plugin.load_blob(content, request)
+        loaded = plugin.load_blob(_content(blob), request)
         return CompiledModel(loaded, plugin, request.device, request.properties)
 
     def coverage(
@@ -232,6 +232,10 @@ class Core:
     def _device(self, name: str) -> Device:
         from clinfer.device.discover import open_device
 
+        if not isinstance(name, str):
+            raise DeviceError(
+                f"expected the name of a device, say 'CPU' or 'GPU.1'; found {name!r}"
+            )
         with self._lock:
             if name not in self._devices:
                 self._devices[name] = open_device(name)
@@ -245,6 +249,10 @@ class Core:
 
     def _effective(self, device: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
         """Properties in force: the call's, else the device's, else the Core's, else defaults."""
+        if config is not None and not isinstance(config, Mapping):
+            raise PropertyError(
+                f"properties are a dict of names and values; found {type(config).__name__}"
+            )
         values = {name: entry.default() for name, entry in properties.SETTABLE.items()}
         values.update(self._settings)
         values.update(self._device_settings.get(device, {}))
@@ -339,6 +347,19 @@ def external_names(model: Model) -> list[str]:
         return []
     folder = model.source.absolute().parent
     return [os.path.relpath(file.absolute(), folder) for file in model.external_files]
+
+
+def _content(blob: object) -> bytes | memoryview:
+    """The bytes of a blob or of a file opened for reading them."""
+    content = blob.read() if hasattr(blob, "read") else blob
+    if isinstance(content, bytearray):
+        return bytes(content)
+    if isinstance(content, (bytes, memoryview)):
+        return content
+    raise InputError(
+        "import_model takes a blob's bytes or a file opened with open(path, 'rb'); "
+        f"found {type(blob).__name__}"
+    )
 
 
 def _is_proto(model: object) -> bool:

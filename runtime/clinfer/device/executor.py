@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import numpy as np
 
 from clinfer import dtypes
 from clinfer.device.hoststep import HostRunner, binds
+from clinfer.device.opencl import cl as opencl
 from clinfer.device.profile import StepTime, step_times
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import (
@@ -57,10 +59,11 @@ class LoadedPlan:
         use = cl.mem_flags.USE_HOST_PTR if in_place else cl.mem_flags.COPY_HOST_PTR
         flags = cl.mem_flags.READ_ONLY | use
         self.weights: dict[int, Any] = {}
-        for number, buffer in enumerate(plan.buffers):
-            if buffer.kind == "const":
-                content = _bytes_of(plan.constants[buffer.constant])
-                self.weights[number] = cl.Buffer(device.context, flags, hostbuf=content)
+        with _driver_errors(device):
+            for number, buffer in enumerate(plan.buffers):
+                if buffer.kind == "const":
+                    content = _bytes_of(plan.constants[buffer.constant])
+                    self.weights[number] = cl.Buffer(device.context, flags, hostbuf=content)
 
     @property
     def host(self) -> HostRunner:
@@ -68,7 +71,8 @@ class LoadedPlan:
 
     def session(self, profiling: bool = False) -> Session:
         """A new request's own queue and buffers; `profiling` keeps the time of every step."""
-        return Session(self, profiling)
+        with _driver_errors(self.device):
+            return Session(self, profiling)
 
 
 class Session:
@@ -85,11 +89,13 @@ class Session:
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """One inference: inputs by position (arrays of the plan's dtypes, or host objects).
 
-        Raises `InputError` and `ShapeError` for shapes that do not fit.
+        Raises `InputError` and `ShapeError` for shapes that do not fit, `DeviceError` where the
+        driver fails.
         """
         with self._lock:
-            instance = self._instance(inputs)
-            results = instance.run(inputs)
+            with _driver_errors(self.loaded.device):
+                instance = self._instance(inputs)
+                results = instance.run(inputs)
             if self._profiling:
                 self.profile = step_times(instance)
             return results
@@ -335,6 +341,18 @@ class LateInstance(Instance):
         for number, buffer in enumerate(self.plan.buffers):
             if buffer.kind in kinds:
                 self.buffers.pop(number, None)
+
+
+@contextmanager
+def _driver_errors(device: Device) -> Iterator[None]:
+    """Errors of the driver as `DeviceError`, with the device's name."""
+    try:
+        yield
+    except opencl().Error as error:
+        raise DeviceError(
+            f"{device.info.full_name} failed: {error}; where memory is short, use a smaller model, "
+            "smaller inputs or fewer requests"
+        ) from error
 
 
 def _set_scalar(kernel: Any, index: int, kind: str, value: int) -> None:
