@@ -27,10 +27,13 @@ void conv_local_64x64_r3(
         __global const float* restrict w,
         __global float* restrict y0,
         __global const float* restrict e0,
+        __global const float* restrict e1,
         const int y0_o,
         const int y0_s0,
         const int e0_o,
         const int e0_s0,
+        const int e1_o,
+        const int e1_s0,
         const int x_o,
         const int x_s0,
         const int x_s1,
@@ -70,13 +73,13 @@ void conv_local_64x64_r3(
         const int filter0 = panel % group_panels * TILE_M;
         const __global float* panel_w = w + w_o + (long)panel * depth * TILE_M;
         int at[COPIES];
+        int is_pixel[COPIES];
         int first1[COPIES];
         int first2[COPIES];
         #pragma unroll
         for (int i = 0; i < COPIES; ++i) {
             int position = pixel0 + copy_pixel + i * COPY_STEP;
-            const int is_pixel = position < pixels;
-            if (!is_pixel) position = 0;
+            is_pixel[i] = position < pixels;
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -88,7 +91,6 @@ void conv_local_64x64_r3(
             at[i] += first1[i] * x_s1;
             first2[i] = o2 * step2 + origin2;
             at[i] += first2[i] * x_s2;
-            if (!is_pixel) first2[i] = -size2 - taps2;
         }
         float acc[PIXELS][FILTERS];
         #pragma unroll
@@ -109,7 +111,7 @@ void conv_local_64x64_r3(
             for (int i = 0; i < COPIES; ++i) {
                 const int pixel = copy_pixel + i * COPY_STEP;
                 float value = 0;
-                if (k < depth && (uint)(first1[i] + t1 * tap_step1) < (uint)size1 && (uint)(first2[i] + t2 * tap_step2) < (uint)size2) value = x[at[i] + tap_at + channel];
+                if (k < depth && is_pixel[i] && (uint)(first1[i] + t1 * tap_step1) < (uint)size1 && (uint)(first2[i] + t2 * tap_step2) < (uint)size2) value = x[at[i] + tap_at + channel];
                 if (pixel < TILE_P) x_tile[copy_k * X_PITCH + pixel] = value;
             }
             for (int e = item; e < K_STEP * TILE_M; e += WG_SIZE) {
@@ -143,6 +145,7 @@ void conv_local_64x64_r3(
             i0 = flat;
             const int y0_at = y0_o + i0 * y0_s0;
             const int e0_at = e0_o + i0 * e0_s0;
+            const int e1_at = e1_o + i0 * e1_s0;
             #pragma unroll
             for (int c = 0; c < FILTERS; ++c) {
                 const int filter = filter0 + filter_item + c * WG_FILTERS;
@@ -150,10 +153,12 @@ void conv_local_64x64_r3(
                 const int channel = group * M + filter;
                 const float sum = acc[r][c];
                 const float v_e0 = e0[e0_at + channel];
+                const float v_e1 = e1[e1_at + channel];
                 const float z0 = sum + v_e0;
-                const float z1 = 0.0f;
-                const float z2 = z1 > z0 ? z1 : z0;
-                y0[y0_at + channel] = z2;
+                const float z1 = v_e1 + z0;
+                const float z2 = 0.0f;
+                const float z3 = z2 > z1 ? z2 : z1;
+                y0[y0_at + channel] = z3;
             }
         }
     }
