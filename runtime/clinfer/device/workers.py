@@ -261,9 +261,7 @@ def _long_ones_first(sources: Sequence[SourceProgram]) -> list[int]:
     """Long texts take long to build; started first, they do not end last. Those of one size of
     groups come together, so that few workers change.
     """
-    return sorted(
-        range(len(sources)), key=lambda i: (sources[i].group, -len(sources[i].source), i)
-    )
+    return sorted(range(len(sources)), key=lambda i: (sources[i].group, -len(sources[i].source), i))
 
 
 def _flags() -> list[str]:
