@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def check(path: Path, device: str) -> dict[str, Any]:
-    """The model on one device, at its sample's size and, where sizes are dynamic, at smaller ones."""
+    """The model on one device, at its sample's size or, where sizes are dynamic, at two sizes."""
     with np.load(path.with_suffix(".npz")) as file:
         sample = {k.removeprefix("in:"): file[k] for k in file.files if k.startswith("in:")}
     model = clinfer.Core().compile_model(path, device)
