@@ -338,3 +338,20 @@ def test_explain_prints_the_graph_after_a_phase(clinfer):
     document = json.loads(clinfer("explain", DIGITS, "--phase", "fuse", "--json").out)
     assert document["phase"] == "fuse"
     clinfer("explain", DIGITS, "--phase", "nope").fails_with("nope", "canonicalise")
+
+
+# -- machines without OpenCL ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["an error", "an empty list"])
+def test_without_an_opencl_platform_it_says_what_to_install(clinfer, monkeypatch, how):
+    import pyopencl
+
+    def platforms() -> list:
+        if how == "an error":
+            raise pyopencl.LogicError("clGetPlatformIDs failed: PLATFORM_NOT_FOUND_KHR")
+        return []
+
+    monkeypatch.setattr(pyopencl, "get_platforms", platforms)
+    for command in (["devices"], ["run", DIGITS], ["explain", DIGITS]):
+        clinfer(*command).fails_with("OpenCL", "pip install clinfer[pocl]")

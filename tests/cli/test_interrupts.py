@@ -1,0 +1,60 @@
+"""Ctrl-C in the middle of a build: quiet, nothing half written, and the next run works."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cli.conftest import DIGITS, child, child_environment
+
+
+def interrupted(command: list[object], drivers: Path, watched: Path) -> tuple[int, str]:
+    """Starts a command, sends SIGINT to its group when a file is in `watched`: code, stderr."""
+    drivers.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clinfer", *map(str, command)],
+        env=child_environment(POCL_CACHE_DIR=str(drivers), CLINFER_COMPILE_JOBS="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end and not _has_file(watched):
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before anything was compiled"
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def _has_file(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
+
+
+def test_compile_leaves_no_file(tmp_path):
+    command = ["compile", DIGITS, "--device", "CPU", "-o", tmp_path / "out" / "digits.blob"]
+    (tmp_path / "out").mkdir()
+    code, said = interrupted(command, tmp_path / "drivers", tmp_path / "drivers")
+    assert (code, said) == (130, "clinfer: interrupted\n")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_warm_leaves_no_damaged_entry_and_goes_on(tmp_path):
+    cache = tmp_path / "cache"
+    command = ["warm", DIGITS, "--device", "CPU", "--cache-dir", cache]
+    code, said = interrupted(command, tmp_path / "drivers", cache / "entries")
+    assert code == 130
+    assert "Traceback" not in said
+    assert "clinfer: interrupted" in said
+    assert child("cache", "verify", cache).returncode == 0
+    assert child(*command).returncode == 0
+    done = child("run", DIGITS, "--device", "CPU", "--cache-dir", cache, "--json")
+    report = json.loads(done.stdout)
+    assert report["loaded_from_cache"]
+    assert report["accuracy"] >= 0.95
