@@ -24,6 +24,7 @@ $parameters)
 {
     const __global $acc_type* zeros = w + zeros_at;
     const int group_panels = (M + COLS - 1) / COLS;
+$reach
     const int is_joined = tap_step$last * x_s$last == C;
     for (int task = get_global_id(0); task < tasks; task += get_global_size(0)) {
         const int pixel0 = task % pixel_tasks * pixel_block;
@@ -78,13 +79,16 @@ $taps
                         if (!is_inside) {
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
-                                from[r] = $within ? from[r] : zeros;
+$within
+                                from[r] = is_input ? from[r] : zeros;
                             }
                         }
                         for (int k = 0; k < run; ++k) {
                             vec y[VECS];
                             #pragma unroll
-                            for (int v = 0; v < VECS; ++v) y[v] = $load_w;
+                            for (int v = 0; v < VECS; ++v) {
+                                y[v] = $load_w;
+                            }
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
                                 #pragma unroll

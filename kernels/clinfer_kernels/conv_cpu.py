@@ -218,21 +218,26 @@ def _window_text(rank: int) -> dict[str, str | int]:
     """The parts of the text that have a line for each axis."""
     last = rank - 1
     start = ["at[r] = o0 * x_s0;"]
+    within = []
     for a in windowed(rank):
+        flag = "is_run" if a == last else "is_inside"
         start += [
             f"first{a}[r] = {index(a)};",
             f"at[r] += first{a}[r] * x_s{a};",
-            f"{'is_run' if a == last else 'is_inside'} &= ((uint)first{a}[r] < (uint)size{a})"
-            f" & ((uint)(first{a}[r] + (taps{a} - 1) * tap_step{a}) < (uint)size{a});",
+            f"{flag} &= (uint)first{a}[r] < (uint)size{a};",
+            f"{flag} &= (uint)(first{a}[r] + reach{a}) < (uint)size{a};",
         ]
-    within = [f"((uint)(first{a}[r] + t{a} * tap_step{a}) < (uint)size{a})" for a in windowed(rank)]
-    within[-1] = f"(is_run | {within[-1]})"
+        inside = f"(uint)(first{a}[r] + t{a} * tap_step{a}) < (uint)size{a}"
+        within.append(f"is_input &= {f'is_run | ({inside})' if a == last else inside};")
     return {
+        "reach": block(
+            [f"const int reach{a} = (taps{a} - 1) * tap_step{a};" for a in windowed(rank)], 1
+        ),
         "position": block(decode_position(rank, "position"), 2),
         "starts": block([f"int first{a}[ROWS];" for a in windowed(rank)], 3),
         "start": block(start, 4),
         "advance": block(advance_position(rank), 4),
         "taps": block(decode_taps(range(1, last), "outer"), 5),
         "tap_at": " + ".join(f"t{a} * tap_step{a} * x_s{a}" for a in windowed(rank)),
-        "within": f"({' & '.join(within)})",
+        "within": block(["int is_input = 1;", *within], 8),
     }

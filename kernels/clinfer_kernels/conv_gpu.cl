@@ -63,8 +63,9 @@ $taps
             #pragma unroll
             for (int i = 0; i < COPIES; ++i) {
                 const int pixel = copy_pixel + i * COPY_STEP;
-                $acc_type value = 0;
-                if (k < depth && $within) value = $load_x;
+                int is_read = k < depth && is_pixel[i];
+$within
+                const $acc_type value = is_read ? $load_x : 0;
                 if (pixel < TILE_P) x_tile[copy_k * X_PITCH + pixel] = value;
             }
             for (int e = item; e < K_STEP * TILE_M; e += WG_SIZE) {

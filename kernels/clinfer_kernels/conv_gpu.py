@@ -167,12 +167,15 @@ def _window_text(rank: int) -> dict[str, str | int]:
     start = ["at[i] = x_o + o0 * x_s0;"]
     for a in windowed(rank):
         start += [f"first{a}[i] = {index(a)};", f"at[i] += first{a}[i] * x_s{a};"]
-    within = (f"(uint)(first{a}[i] + t{a} * tap_step{a}) < (uint)size{a}" for a in windowed(rank))
+    within = [
+        f"is_read = is_read && (uint)(first{a}[i] + t{a} * tap_step{a}) < (uint)size{a};"
+        for a in windowed(rank)
+    ]
     return {
         "starts": block([f"int first{a}[COPIES];" for a in windowed(rank)], 2),
         "position": block(decode_position(rank, "position"), 3),
         "start": block(start, 3),
         "taps": block(decode_taps(windowed(rank), "tap"), 3),
         "tap_at": " + ".join(f"t{a} * tap_step{a} * x_s{a}" for a in windowed(rank)),
-        "within": " && ".join(["is_pixel[i]", *within]),
+        "within": block(within, 4),
     }

@@ -112,20 +112,20 @@ def finish(
     names = [value]
     lines: list[str] = []
     for view in pixels.operands:
-        lines.append(_operand(view, channel, width, count))
+        lines += _operand(view, channel, width, count)
         names.append(f"v_{view.name}")
     rendered = render(epilogue, names, width, prefix="z")
     lines += rendered.statements
     return [*lines, *store(pixels.outs[0], rendered.results[0], channel, width, count)]
 
 
-def _operand(view: View, channel: str, width: int, count: str) -> str:
+def _operand(view: View, channel: str, width: int, count: str) -> list[str]:
     value = memory.load(view.dtype, view.name, view.at(channel), width, view.step)
     if count and width > 1 and view.inner != "0":
         at = view.at(channel)
         part = memory.load_part(view.dtype, view.name, at, width, count, view.step)
-        value = f"{count} >= {width} ? {value} : {part}"
-    return f"const {register(view.dtype, width)} v_{view.name} = {value};"
+        value = f"{count} >= {width}\n    ? {value}\n    : {part}"
+    return f"const {register(view.dtype, width)} v_{view.name} = {value};".split("\n")
 
 
 def store(view: View, value: str, channel: str, width: int, count: str = "") -> list[str]:
