@@ -107,8 +107,10 @@ void conv_local_64x64_r3(
             #pragma unroll
             for (int i = 0; i < COPIES; ++i) {
                 const int pixel = copy_pixel + i * COPY_STEP;
-                float value = 0;
-                if (k < depth && is_pixel[i] && (uint)(first1[i] + t1 * tap_step1) < (uint)size1 && (uint)(first2[i] + t2 * tap_step2) < (uint)size2) value = x[at[i] + tap_at + channel];
+                int is_read = k < depth && is_pixel[i];
+                is_read = is_read && (uint)(first1[i] + t1 * tap_step1) < (uint)size1;
+                is_read = is_read && (uint)(first2[i] + t2 * tap_step2) < (uint)size2;
+                const float value = is_read ? x[at[i] + tap_at + channel] : 0;
                 if (pixel < TILE_P) x_tile[copy_k * X_PITCH + pixel] = value;
             }
             for (int e = item; e < K_STEP * TILE_M; e += WG_SIZE) {

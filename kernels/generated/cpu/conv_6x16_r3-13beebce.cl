@@ -75,6 +75,8 @@ void conv_6x16_r3(
 {
     const __global float* zeros = w + zeros_at;
     const int group_panels = (M + COLS - 1) / COLS;
+    const int reach1 = (taps1 - 1) * tap_step1;
+    const int reach2 = (taps2 - 1) * tap_step2;
     const int is_joined = tap_step2 * x_s2 == C;
     for (int task = get_global_id(0); task < tasks; task += get_global_size(0)) {
         const int pixel0 = task % pixel_tasks * pixel_block;
@@ -99,10 +101,12 @@ void conv_6x16_r3(
                 at[r] = o0 * x_s0;
                 first1[r] = o1 * step1 + origin1;
                 at[r] += first1[r] * x_s1;
-                is_inside &= ((uint)first1[r] < (uint)size1) & ((uint)(first1[r] + (taps1 - 1) * tap_step1) < (uint)size1);
+                is_inside &= (uint)first1[r] < (uint)size1;
+                is_inside &= (uint)(first1[r] + reach1) < (uint)size1;
                 first2[r] = o2 * step2 + origin2;
                 at[r] += first2[r] * x_s2;
-                is_run &= ((uint)first2[r] < (uint)size2) & ((uint)(first2[r] + (taps2 - 1) * tap_step2) < (uint)size2);
+                is_run &= (uint)first2[r] < (uint)size2;
+                is_run &= (uint)(first2[r] + reach2) < (uint)size2;
                 if (pixel + r + 1 >= pixel1) continue;
                 ++o2;
                 if (o2 == out2) {
@@ -156,13 +160,18 @@ void conv_6x16_r3(
                         if (!is_inside) {
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
-                                from[r] = (((uint)(first1[r] + t1 * tap_step1) < (uint)size1) & (is_run | ((uint)(first2[r] + t2 * tap_step2) < (uint)size2))) ? from[r] : zeros;
+                                int is_input = 1;
+                                is_input &= (uint)(first1[r] + t1 * tap_step1) < (uint)size1;
+                                is_input &= is_run | ((uint)(first2[r] + t2 * tap_step2) < (uint)size2);
+                                from[r] = is_input ? from[r] : zeros;
                             }
                         }
                         for (int k = 0; k < run; ++k) {
                             vec y[VECS];
                             #pragma unroll
-                            for (int v = 0; v < VECS; ++v) y[v] = load_float32x8(next_w + v * LANES);
+                            for (int v = 0; v < VECS; ++v) {
+                                y[v] = load_float32x8(next_w + v * LANES);
+                            }
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
                                 #pragma unroll
@@ -203,7 +212,9 @@ void conv_6x16_r3(
                         if (lanes <= 0) continue;
                         const int channel = group * M + filter + v * LANES;
                         const vec sum = tile[r][v];
-                        const float8 v_e0 = lanes >= 8 ? load_float32x8(e0 + e0_at + channel) : load_part_float32x8(e0 + e0_at + channel, 1, lanes);
+                        const float8 v_e0 = lanes >= 8
+                            ? load_float32x8(e0 + e0_at + channel)
+                            : load_part_float32x8(e0 + e0_at + channel, 1, lanes);
                         const float8 z0 = sum + v_e0;
                         const float8 z1 = 0.0f;
                         const float8 z2 = z1 > z0 ? z1 : z0;
