@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, help="float32 lanes of a vector register (CPU)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
-    target = TARGETS[options.cls]
+    target = replace(TARGETS[options.cls], local_mem=session().device.local_mem_size)
     if options.lanes:
         target = replace(target, vector_width=options.lanes)
     if not options.json:
