@@ -227,6 +227,15 @@ def test_the_programs_of_a_compiled_model(tmp_path: Path) -> None:
     assert programs_of(entry) == (program,)
 
 
+@pytest.mark.parametrize("form", ["p.clpack", "layout"])
+def test_a_closed_pack_gives_nothing(form: str, store: Store, tmp_path: Path) -> None:
+    pack = Pack.open(make_pack(tmp_path / form, store), TRUSTED)
+    pack.close()
+    found = pack.peek(program_record(1))
+    assert isinstance(found, Miss)
+    assert found.reason is Reason.UNREADABLE
+
+
 def test_faults_of_packing(store: Store, tmp_path: Path) -> None:
     victim = store.folder.entry(program_record(1).digest)
     intact = victim.read_bytes()

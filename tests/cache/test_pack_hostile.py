@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import sys
 import time
@@ -251,3 +252,22 @@ def test_a_pack_replaced_while_it_is_open(store: Store, pack: Path, tmp_path: Pa
         entry = opened.peek(program_record(1))
     assert isinstance(entry, Entry)
     assert bytes(entry.section("binary")) == noise(250, 1)
+
+
+# -- what clinfer never does -----------------------------------------------------------------------
+
+
+def test_no_module_unpickles_extracts_or_evaluates() -> None:
+    import clinfer
+
+    forbidden = re.compile(
+        r"\b(import pickle|from pickle|import marshal|import shelve|extractall\(|allow_pickle=True"
+        r"|(?<![.\w])eval\(|(?<![.\w])exec\()"
+    )
+    package = Path(str(clinfer.__file__)).parent
+    found = [
+        f"{file.name}: {match[0]}"
+        for file in package.rglob("*.py")
+        for match in forbidden.finditer(file.read_text(encoding="utf-8"))
+    ]
+    assert found == []

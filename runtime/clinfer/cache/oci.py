@@ -81,7 +81,7 @@ class Layout:
         member = self._members[entry.digest]
         try:
             memory = self._reader.memory(member.offset, entry.size)
-        except (OSError, MemoryError, OverflowError) as error:
+        except (OSError, MemoryError, OverflowError, ValueError) as error:
             raise EntryError(Reason.UNREADABLE, f"cannot be read from the layer: {error}") from None
         return checked(read_container(memory, expect_record=entry.record), entry)
 

@@ -112,7 +112,7 @@ class PackFile:
         frame = self._frames[entry.digest]
         try:
             memory = self._unfolded(frame, entry.size)
-        except (OSError, MemoryError, OverflowError) as error:
+        except (OSError, MemoryError, OverflowError, ValueError) as error:
             raise EntryError(Reason.UNREADABLE, f"cannot be read from the pack: {error}") from None
         return checked(read_container(memory, expect_record=entry.record), entry)
 

@@ -200,9 +200,9 @@ def _public_key(block: bytes, path: str | Path) -> PublicKey:
 def _ed25519() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError:
+    except ImportError as error:
         raise CacheError(
-            "signatures need the package 'cryptography': pip install 'clinfer[pack]'"
+            f"signatures need the package 'cryptography' ({error}): pip install 'clinfer[pack]'"
         ) from None
     return ed25519
 
