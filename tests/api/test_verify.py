@@ -6,15 +6,26 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import clinfer
 from api.made import dense_model, save
 from clinfer.cli import main
+from clinfer.device.discover import DeviceInfo
 from clinfer.device.lock import LockedDevice, read_lock, write_lock
 from clinfer.errors import DeviceError, PropertyError
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+FACTS = {"str": "", "int": 1, "bool": False, "frozenset[str]": [], "tuple[int, ...]": []}
 
 
 @pytest.fixture
@@ -223,6 +234,33 @@ def test_a_lock_file_of_another_form_is_refused(tmp_path, text, message):
     lock.write_text(text)
     with pytest.raises(DeviceError, match=message):
         read_lock(lock)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200) | st.tuples(PLAIN, st.booleans()))
+def test_whatever_a_lock_file_holds_the_error_is_ours(tmp_path_factory, content):
+    lock = tmp_path_factory.mktemp("locks") / "device.lock"
+    if isinstance(content, tuple):
+        value, as_device = content
+        document = {"format": 1, "devices": [value] if as_device else value}
+        content = json.dumps(document).encode()
+    lock.write_bytes(content)
+    with pytest.raises(DeviceError):
+        read_lock(lock)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([field.name for field in fields(DeviceInfo)]), PLAIN)
+def test_whatever_a_fact_is_it_has_its_type_or_is_refused(tmp_path_factory, name, value):
+    lock = tmp_path_factory.mktemp("locks") / "device.lock"
+    facts = {field.name: FACTS[str(field.type)] for field in fields(DeviceInfo)}
+    lock.write_text(json.dumps({"format": 1, "devices": [{**facts, name: value}]}))
+    try:
+        (device,) = read_lock(lock)
+    except DeviceError as error:
+        assert "another type" in str(error)
+    else:
+        assert type(getattr(device.info, name)) in (str, int, bool, frozenset, tuple)
 
 
 def test_a_fact_of_another_type_is_refused(cpu, core, tmp_path):

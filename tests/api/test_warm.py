@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import clinfer
+from api.conftest import prepare
 from api.made import dense_answer, dense_model, one_node, save
 from clinfer.cli import main
 from clinfer.cli.output import pace_text
@@ -139,16 +140,19 @@ def test_a_mistake_in_lowering_costs_only_its_model(capsys, device, models, tmp_
 
 
 @pytest.mark.parametrize(
-    ("remark", "said"),
+    ("name", "remark", "said"),
     [
-        ("#error OUT OF ORDER", "OUT OF ORDER"),
-        ("// CRASH", "died with code 7"),
-        ("// HANG", "was ended after 12 s"),
+        ("CPU", "#error OUT OF ORDER", "OUT OF ORDER"),
+        ("GPU", "#error OUT OF ORDER", "OUT OF ORDER"),
+        ("CPU", "// CRASH", "died with code 7"),
+        ("GPU", "// CRASH", "died with code 7"),
+        ("GPU", "// HANG", "was ended after 12 s"),
     ],
 )
 def test_a_broken_kernel_costs_only_itself(
-    capsys, device, models, tmp_path, monkeypatch, bad_compiler, remark, said
+    capsys, models, tmp_path, monkeypatch, bad_compiler, name, remark, said
 ):
+    device = prepare(name, monkeypatch)
     arguments = (*models, "--device", device, "--cache-dir", tmp_path / "c", "--timeout", 12)
     with monkeypatch.context() as patch:
         spoil(patch, remark)
