@@ -280,6 +280,20 @@ def test_a_folder_is_trusted_as_a_cache_directory_is(tmp_path: Path) -> None:
     assert isinstance(waived.fetch(program_record()), Container)
 
 
+@posix_only
+def test_a_folder_that_appears_in_a_shared_place_is_looked_at_again(tmp_path: Path) -> None:
+    """Where it is missing it passes; whoever then makes it may be somebody else."""
+    tmp_path.chmod(0o1777)
+    store = remote(f"file://{tmp_path}/remote")
+    assert missed(store).reason is Reason.ABSENT
+    planted = tmp_path / "remote" / "entries" / program_record().digest[:2]
+    planted.mkdir(parents=True)
+    (planted / program_record().digest).write_bytes(ENTRY)
+    assert isinstance(store.fetch(program_record()), Container)
+    (tmp_path / "remote").chmod(0o777)
+    assert missed(store).reason is Reason.UNTRUSTED
+
+
 def test_keys_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     KEY.save(tmp_path / "key")
     monkeypatch.setenv("CLINFER_TRUST_FILE", str(tmp_path / "serials.json"))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -79,14 +80,20 @@ class Reader:
 
     def fill(self, offset: int, view: memoryview) -> None:
         """Fills `view` from `offset` on."""
+        filled = 0
+        while filled < view.nbytes:
+            count = self._read(offset + filled, view[filled:])
+            if not count:
+                raise OSError(f"the file ends {view.nbytes - filled} bytes too early")
+            filled += count
+
+    def _read(self, offset: int, view: memoryview) -> int:
+        # Forked processes share a file's position, threads too.
+        if sys.platform != "win32" and hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [view], offset)
         with self._turn:
             self._file.seek(offset)
-            filled = 0
-            while filled < view.nbytes:
-                count = self._file.readinto(view[filled:])
-                if not count:
-                    raise OSError(f"the file ends {view.nbytes - filled} bytes too early")
-                filled += count
+            return self._file.readinto(view) or 0
 
     def memory(self, offset: int, size: int) -> mmap.mmap | bytearray:
         """A copy of `size` bytes from `offset` on; it starts at a page."""

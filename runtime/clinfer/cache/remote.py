@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 from clinfer import config
@@ -126,32 +127,43 @@ class RemoteStore:
         return None if path is None else SigningKey.load(path)
 
     @cached_property
+    def _folder(self) -> Path | None:
+        """The folder of a store on this machine, None for any other."""
+        return self._objects.local_folder()
+
     def _unsigned_doubt(self) -> str | None:
-        """Why entries without a signature are not taken; None where they are."""
+        """Why entries without a signature are not taken; None where they are.
+
+        Asked anew each time: a folder may change hands.
+        """
         if self._trust.allow_unsigned:
             return None
         waive = "name public keys (CLINFER_TRUST), or take them unsigned (CLINFER_ALLOW_UNSIGNED=1)"
         if self._trust.keys:
             return "entries without a signature are not taken where trusted keys are named"
-        if self._objects.is_memory():
-            return None
-        folder = self._objects.local_folder()
-        if folder is None:
-            return f"entries of {self.place} could be anybody's: {waive}"
-        doubt = distrust_directory(folder)
+        if self._folder is None:
+            mine = self._objects.is_memory()
+            return None if mine else f"entries of {self.place} could be anybody's: {waive}"
+        doubt = distrust_directory(self._folder)
         return None if doubt is None else f"{doubt}; or {waive}"
 
     def _fetch(self, record: KeyRecord) -> Container:
-        doubt = self._unsigned_doubt
-        if doubt is not None and not self._trust.keys:
-            raise UntrustedError(doubt)
+        self._refuse_unsigned()
         name = record.digest
         data = self._objects.read(f"entries/{name[:2]}/{name}", self._limits.entry)
+        # Only now the folder surely exists, and cannot become another's any more.
+        self._refuse_unsigned()
         container = read_container(data, expect_record=record)
-        if doubt is not None:
+        if self._trust.keys and not self._trust.allow_unsigned:
             content = container.entry.content
             self._trust.check_entry(content, self._signatures(content))
         return container
+
+    def _refuse_unsigned(self) -> None:
+        """Raises UntrustedError where no entry would be taken, signed or not."""
+        doubt = None if self._trust.keys else self._unsigned_doubt()
+        if doubt is not None:
+            raise UntrustedError(doubt)
 
     def _signatures(self, content: str) -> list[Signature]:
         try:
@@ -169,7 +181,7 @@ class RemoteStore:
             # Before the entry, so that nobody finds an entry that is not signed yet.
             signed = self._key.sign(ENTRY_PURPOSE, content).encode()
             self._objects.write(_signature_name(content.hex()), signed)
-        elif self._unsigned_doubt is not None:
+        elif self._unsigned_doubt() is not None:
             return Miss(
                 Reason.READ_ONLY,
                 f"nothing is pushed to {self.place} without a signature: name a private key "

@@ -9,14 +9,17 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clinfer.cache.deadline import Beat, in_time
 from clinfer.cache.files import write_fault
 from clinfer.cache.stats import Reason
 from clinfer.errors import CacheError, PropertyError
+
+T = TypeVar("T")
 
 _PIECE = 8 * 2**20
 _SLOWEST = 2**20  # bytes in a second below which a push is given up
@@ -70,12 +73,12 @@ class Objects:
 
     def local_folder(self) -> Path | None:
         """The folder of a store on this machine, None for any other. Raises TransferError."""
-        file_system, root = self._open()
+        file_system, root = self._reading(lambda _: self._open())
         return Path(root) if _protocols(file_system) & {"file", "local"} else None
 
     def is_memory(self) -> bool:
         """Whether the store lives in this process. Raises TransferError."""
-        file_system, _ = self._open()
+        file_system, _ = self._reading(lambda _: self._open())
         return "memory" in _protocols(file_system)
 
     def read(self, name: str, most: int) -> memoryview:
@@ -85,12 +88,7 @@ class Objects:
             file_system, root = self._open()
             return _read(file_system, f"{root}/{name}", most, beat)
 
-        try:
-            return in_time(self._timeout, task)
-        except TransferError:
-            raise
-        except Exception as error:
-            raise _failure(error, Reason.UNREADABLE, Reason.UNREADABLE) from None
+        return self._reading(task)
 
     def write(self, name: str, data: bytes) -> None:
         """Stores an object, replacing an older one. Raises TransferError."""
@@ -105,6 +103,15 @@ class Objects:
             raise
         except Exception as error:
             raise _failure(error, Reason.UNWRITABLE, Reason.READ_ONLY) from None
+
+    def _reading(self, task: Callable[[Beat], T]) -> T:
+        """What a task gives that only reads. Raises TransferError."""
+        try:
+            return in_time(self._timeout, task)
+        except TransferError:
+            raise
+        except Exception as error:
+            raise _failure(error, Reason.UNREADABLE, Reason.UNREADABLE) from None
 
     def _open(self) -> tuple[Any, str]:
         """The file system and the path of the store in it."""
