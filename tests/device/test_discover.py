@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from clinfer.device import discover
-from clinfer.device.quirks import quirks_of
+from clinfer.device.opencl import cl
+from clinfer.device.quirks import quirks_of, reason_of
 from clinfer.device.target import derive_target
 from clinfer.errors import DeviceError
 
@@ -105,6 +106,92 @@ def test_no_device_and_unknown_names_say_what_to_do(machine):
         discover.open_device("GPU")
     with pytest.raises(DeviceError, match="'TPU'"):
         discover.open_device("TPU")
+
+
+class BrokenPlatform:
+    """A driver that raises whatever it is asked."""
+
+    @property
+    def name(self):
+        raise cl().LogicError("broken")
+
+    def get_devices(self):
+        raise cl().LogicError("broken")
+
+
+class BrokenDevice:
+    def __getattr__(self, name):
+        raise cl().LogicError(f"no {name}")
+
+
+def test_a_broken_driver_is_left_out_with_a_warning(monkeypatch, caplog):
+    monkeypatch.delenv("CLINFER_GPU_PLATFORM", raising=False)
+    monkeypatch.setenv("CLINFER_CPU_PLATFORM", "Portable")
+    broken = Platform("Half broken", BrokenDevice())
+    broken.get_devices = lambda: broken.devices
+    real = discover._platforms()
+    monkeypatch.setattr(discover, "_platforms", lambda: [BrokenPlatform(), broken, *real])
+    assert "CPU" in [n[0] for n in names()]
+    assert "gives no devices" in caplog.text
+    assert "'Half broken' fails" in caplog.text
+
+
+def test_no_loader_and_no_pyopencl_say_how_to_install(monkeypatch):
+    def no_platform():
+        raise cl().LogicError("clGetPlatformIDs failed: PLATFORM_NOT_FOUND_KHR")
+
+    monkeypatch.setattr(cl(), "get_platforms", no_platform)
+    with pytest.raises(DeviceError, match=r"no OpenCL platform.*clinfer\[pocl\]"):
+        discover.list_devices()
+    code = (
+        "import sys\nsys.modules['pyopencl'] = None\n"
+        "from clinfer.device.discover import list_devices\nlist_devices()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pyopencl cannot be loaded" in done.stderr
+    assert "clinfer[pocl]" in done.stderr
+
+
+def test_auto_is_the_first_gpu_else_the_cpu(machine, monkeypatch):
+    monkeypatch.setattr(discover, "Device", lambda info, handle: info)
+    machine(POCL, NVIDIA, TWO)
+    assert discover.open_device("auto").name == "GPU.0"
+    assert discover.open_device("gpu").full_name == "A"
+    machine(POCL, NVIDIA)
+    assert discover.open_device("GPU.0").name == "GPU"
+    machine(POCL)
+    assert discover.open_device("AUTO").name == "CPU"
+
+
+def test_pocl_as_a_gpu(monkeypatch):
+    monkeypatch.setenv("CLINFER_GPU_PLATFORM", "Portable")
+    monkeypatch.setenv("CLINFER_CPU_PLATFORM", "Portable")
+    gpu, cpu = discover.open_device("GPU"), discover.open_device("CPU")
+    assert (gpu.target.cls, cpu.target.cls) == ("gpu", "cpu")
+    assert gpu.info.full_name == cpu.info.full_name
+    assert cpu.info.processor
+    assert cpu.target.vector_width in (4, 8, 16)
+    assert gpu.target.max_work_group >= 256
+    assert not gpu.info.is_simulated
+
+
+@pytest.mark.parametrize(
+    ("platform", "version", "dialect", "builds"),
+    [
+        ("Portable Computing Language", "OpenCL 3.0 PoCL 3.0-rc2", "pocl", "processes"),
+        ("Portable Computing Language", "OpenCL 3.0 PoCL 6.0", "pocl", "processes"),
+        ("Intel(R) OpenCL", "OpenCL 3.1 LINUX", "intel_cpu", "processes"),
+        ("Intel(R) OpenCL HD Graphics", "OpenCL 3.0", "intel", "processes"),
+        ("Intel(R) OpenCL Graphics", "OpenCL 3.0", "intel", "processes"),
+        ("NVIDIA CUDA", "OpenCL 3.0 CUDA 12", "nvidia", "threads"),
+        ("Brand new", "OpenCL 3.0", "generic", "serial"),
+    ],
+)
+def test_quirks_by_platform(platform, version, dialect, builds):
+    quirks = quirks_of(platform, version)
+    assert (quirks.dialect, quirks.builds) == (dialect, builds)
+    assert quirks.one_code == (version == "OpenCL 3.0 PoCL 3.0-rc2")
+    assert reason_of(platform, version)
 
 
 def test_targets_use_what_is_reported_and_no_more():

@@ -10,10 +10,12 @@ import sys
 import numpy as np
 import pytest
 
+from clinfer.device import pocl_binary, workers
 from clinfer.device.discover import open_device
 from clinfer.device.opencl import cl
-from clinfer.device.programs import SourceProgram, build, build_each, load
-from clinfer.errors import BuildError
+from clinfer.device.programs import SourceProgram, build, build_each, load, prepare
+from clinfer.device.workers import Pool
+from clinfer.errors import BuildError, DeviceError
 
 TEXT = """
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
@@ -82,10 +84,78 @@ def test_a_compiler_that_takes_too_long_costs_only_its_program(device):
     del quick
 
 
+def test_workers_make_what_one_process_makes(device):
+    sources = [program(factor) for factor in (11, 12, 13)]
+    serial = [built.binary() for built in build(device, sources, 1)]
+    parallel = [built.binary() for built in build(device, sources, 3)]
+    for one, other in zip(serial, parallel, strict=True):
+        assert pocl_binary.parse(one).kernels == pocl_binary.parse(other).kernels
+
+
+def test_a_program_that_does_not_build_costs_the_others_nothing(device):
+    broken = SourceProgram("__kernel void broken() { nonsense; }", "", "broken")
+    seen = []
+    one, two, three = build_each(device, [program(14), broken, program(15)], 2, seen.append)
+    assert isinstance(two, BuildError)
+    for factor, built in ((14, one), (15, three)):
+        np.testing.assert_array_equal(run(device, built), np.arange(5) * factor + 1)
+    assert sorted(seen) == ["broken", "scale_14", "scale_15"]
+
+
+def test_a_worker_that_dies_says_why():
+    pool = Pool({"platform": "No such platform", "device": "none"})
+    (error,) = pool.build([program(16)], 1, None, 60)
+    assert isinstance(error, BuildError)
+    assert "scale_16" in str(error)
+    assert "No such platform" in str(error)
+
+
+def test_where_no_process_starts_programs_build_here(device, monkeypatch, caplog):
+    def no_process(*_args):
+        raise OSError("not permitted")
+
+    monkeypatch.setattr(workers, "Worker", no_process)
+    pool = Pool({"platform": device.info.platform, "device": device.info.full_name})
+    monkeypatch.setattr(workers, "pool_of", lambda _device: pool)
+    prepare(device, 2)
+    (built,) = build(device, [program(17)])
+    np.testing.assert_array_equal(run(device, built), np.arange(5) * 17 + 1)
+    np.testing.assert_array_equal(
+        run(device, load(device, program(17), built.binary())), np.arange(5) * 17 + 1
+    )
+    assert "not permitted" in caplog.text
+
+
+def test_prepared_workers_are_used_and_kept(device):
+    pool = Pool({"platform": device.info.platform, "device": device.info.full_name})
+    pool.prepare(1)
+    (waiting,) = pool._idle
+    (made,) = pool.build([program(18)], 1, None, 60)
+    assert isinstance(made, bytes)
+    assert pool._idle == [waiting]
+    pool.close()
+    assert pool._idle == []
+
+
 def test_a_binary_of_another_kernel_is_refused(device):
     binary = build(device, [program(7)])[0].binary()
     with pytest.raises(BuildError, match="scale_8"):
         load(device, program(8), binary)
+
+
+def test_intels_cpu_runtime_builds_and_loads(monkeypatch):
+    monkeypatch.setenv("CLINFER_CPU_PLATFORM", "Intel(R) OpenCL")
+    try:
+        other = open_device("CPU")
+    except DeviceError:
+        pytest.skip("Intel's OpenCL CPU runtime is not installed (the extra intel-cpu)")
+    source = program(21)
+    (built,) = build(other, [source])
+    again = load(other, source, built.binary())
+    for ready in (built, again):
+        np.testing.assert_array_equal(run(other, ready), np.arange(5) * 21 + 1)
+    assert "cl_intel_subgroups" in other.target.extensions
+    assert other.target.fp16
 
 
 def test_garbage_is_refused_without_a_crash():

@@ -1,0 +1,109 @@
+"""PoCL's binaries: one code a kernel, any number of groups; other bytes are refused."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clinfer.device import pocl_binary
+from clinfer.device.discover import open_device
+from clinfer.device.elf_stub import shared_object
+from clinfer.device.opencl import cl
+from clinfer.device.pocl_binary import File, LayoutError
+from clinfer.device.programs import SourceProgram, build, load
+from clinfer.errors import BuildError
+
+TEXT = """
+__kernel __attribute__((reqd_work_group_size(4, 1, 1)))
+void count(__global int *x)
+{
+    x[get_global_id(0)] = (int)get_group_id(0) + (int)get_local_id(0);
+}
+"""
+COUNT = SourceProgram(TEXT, "", "count", (4,))
+
+
+@pytest.fixture(scope="module")
+def device():
+    os.environ["CLINFER_CPU_PLATFORM"] = "Portable"
+    yield open_device("CPU")
+    del os.environ["CLINFER_CPU_PLATFORM"]
+
+
+@pytest.fixture(scope="module")
+def binary(device) -> bytes:
+    return build(device, [COUNT])[0].binary()
+
+
+def test_it_holds_one_code_for_its_size_of_groups(binary):
+    (kernel,) = pocl_binary.parse(binary).kernels
+    assert (kernel.name, kernel.local_size) == ("count", (4, 1, 1))
+    assert len({file.content for file in kernel.files}) == 1
+    assert all(file.path.startswith(b"/count/4-1-1-goffs0") for file in kernel.files)
+    assert pocl_binary.dump(pocl_binary.parse(binary)) == binary
+
+
+@pytest.mark.parametrize("groups", [3, 70_000])
+def test_small_and_large_grids_run_the_stored_code(device, binary, groups):
+    loaded = load(device, COUNT, binary)
+    buffer = cl().Buffer(device.context, cl().mem_flags.READ_WRITE, groups * 4 * 4)
+    kernel = loaded.kernel()
+    kernel.set_arg(0, buffer)
+    queue = device.new_queue()
+    cl().enqueue_nd_range_kernel(queue, kernel, (groups * 4,), (4,))
+    found = np.empty((groups, 4), np.int32)
+    cl().enqueue_copy(queue, found, buffer)
+    np.testing.assert_array_equal(found, np.arange(groups)[:, None] + np.arange(4))
+
+
+def test_another_size_of_groups_is_refused(device, binary):
+    with pytest.raises(BuildError, match=r"requires work-groups of \(4, 1, 1\), not \(8, 1, 1\)"):
+        load(device, replace(COUNT, local_size=(8,)), binary)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"/count/../../evil", b"/../count/4-1-1/count.so", b"count/4-1-1/count.so", b"/etc/passwd"],
+)
+def test_files_outside_the_programs_folder_are_refused(binary, path):
+    whole = pocl_binary.parse(binary)
+    files = (File(path, b"x"),)
+    bad = replace(whole, kernels=(replace(whole.kernels[0], files=files),))
+    with pytest.raises(LayoutError):
+        pocl_binary.check(pocl_binary.dump(bad))
+    moved = replace(whole, program=File(path, whole.program.content))
+    with pytest.raises(LayoutError):
+        pocl_binary.check(pocl_binary.dump(moved))
+
+
+def test_every_truncation_is_refused(binary):
+    for length in [*range(400), *range(400, len(binary), 997), len(binary) - 1]:
+        with pytest.raises(LayoutError):
+            pocl_binary.check(binary[:length])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damaged_headers_and_lengths_raise_nothing_else(data):
+    header = b"poclbin\0" + bytes(8) + (8).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    content = bytearray(header + bytes(8 + 41) + data.draw(st.binary(max_size=300)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    with suppress(LayoutError):
+        pocl_binary.check(bytes(content))
+
+
+def test_the_stub_is_a_shared_object_with_that_symbol(tmp_path):
+    file = tmp_path / "stub.so"
+    file.write_bytes(shared_object("_pocl_kernel_count_workgroup"))
+    library = ctypes.CDLL(str(file))
+    assert library._pocl_kernel_count_workgroup
+    with pytest.raises(AttributeError):
+        library.something_else  # noqa: B018
