@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from clinfer import properties
 from clinfer.compiled import CompiledModel
 from clinfer.errors import DeviceError, InputError, PropertyError
+from clinfer.log import follow_environment
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,6 +34,8 @@ class Core:
     """The entry point: what OpenVINO's users know as `ov.Core`."""
 
     def __init__(self) -> None:
+        """Raises `PropertyError` where CLINFER_LOG is not understood."""
+        follow_environment()
         self._settings: dict[str, Any] = {}
         self._device_settings: dict[str, dict[str, Any]] = {}
         self._devices: dict[str, Device] = {}

@@ -98,3 +98,30 @@ def test_unknown_names(core, cpu):
         model(np.zeros((1, 24), np.float32))["nothing"]
     with pytest.raises(clinfer.InputError, match="int"):
         core.compile_model(7, cpu)
+
+
+def test_the_environment_says_how_much_is_logged(monkeypatch):
+    import logging
+
+    monkeypatch.setenv("CLINFER_LOG", "debug")
+    clinfer.Core()
+    assert logging.getLogger("clinfer").level == logging.DEBUG
+    monkeypatch.setenv("CLINFER_LOG", "nope")
+    with pytest.raises(clinfer.PropertyError, match="CLINFER_LOG"):
+        clinfer.Core()
+    monkeypatch.delenv("CLINFER_LOG")
+    clinfer.Core()
+    assert logging.getLogger("clinfer").level == logging.WARNING
+
+
+@pytest.mark.parametrize("opset", [10, 13, 19, 21])
+def test_dequantize_linear_of_every_opset(core, cpu, opset):
+    model = one_node(
+        "DequantizeLinear",
+        {"x": (TensorProto.INT8, [3]), "scale": (F, []), "zero": (TensorProto.INT8, [])},
+        {"y": (F, [3])},
+    )
+    model.opset_import[0].version = opset
+    x = np.array([-3, 0, 7], np.int8)
+    found = core.compile_model(model, cpu)([x, np.float32(0.5), np.int8(1)])[0]
+    np.testing.assert_array_equal(found, (x - 1.0) * 0.5)

@@ -289,5 +289,6 @@ UPGRADES: dict[str, Upgrade] = {
     "DFT": Upgrade(20, _dft),
     "GroupNormalization": Upgrade(21, _group_norm),
     "Gemm": Upgrade(7, _gemm),
+    "DequantizeLinear": Upgrade(19, lambda change: None),
     "PRelu": Upgrade(7, _prelu),
 }
