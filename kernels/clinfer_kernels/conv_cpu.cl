@@ -98,33 +98,24 @@ $within
                         }
                     }
                 }
-                // The tile goes through memory: the epilogue's code is there once a vector.
+$straight
+                // The tile goes through memory, so that the epilogue's code is there once.
                 vec tile[ROWS][VECS];
                 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
                     #pragma unroll
                     for (int v = 0; v < VECS; ++v) tile[r][v] = acc[r][v];
                 }
-                const int is_whole = M - filter >= COLS;
                 #pragma unroll 1
                 for (int r = 0; r < stored; ++r) {
 $load_rows
-                    if (is_whole) {
-                        #pragma unroll
-                        for (int v = 0; v < VECS; ++v) {
-                            const int channel = group * M + filter + v * LANES;
-                            const vec sum = tile[r][v];
-$epilogue
-                        }
-                        continue;
-                    }
                     #pragma unroll 1
                     for (int v = 0; v < VECS; ++v) {
                         const int lanes = M - filter - v * LANES;
                         if (lanes <= 0) continue;
                         const int channel = group * M + filter + v * LANES;
                         const vec sum = tile[r][v];
-$epilogue_part
+$epilogue
                     }
                 }
             }

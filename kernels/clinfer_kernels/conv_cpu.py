@@ -30,6 +30,9 @@ from clinfer_kernels.window import (
 )
 
 
+_CHEAP = 4  # lines of an epilogue that is written out for each vector of a tile
+
+
 @dataclass(frozen=True)
 class CpuTile:
     """A register tile of `rows` pixels x (`vecs` x `lanes`) filters, and how work is cut.
@@ -208,10 +211,32 @@ def _product(
         rows_of=block(declare_rows(problem.pixels, "ROWS"), 3),
         locate=block(keep_rows(problem.pixels, "flat", "r"), 4),
         load_rows=block(load_rows(problem.pixels, "r"), 5),
-        epilogue=block(finish(*finished), 7),
-        epilogue_part=block(finish(*finished, "lanes"), 6),
+        straight=block(_straight(problem, tile), 4),
+        epilogue=block(finish(*finished, "lanes"), 6),
     )
     return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
+
+
+def _straight(problem: Problem, tile: CpuTile) -> list[str]:
+    """Statements that finish a whole tile from the registers, where that is not much code."""
+    if len(problem.epilogue.lines) > _CHEAP:
+        return []
+    finished = finish(problem.pixels, problem.epilogue, "sum", "channel", tile.lanes)
+    return [
+        "if (M - filter >= COLS && stored == ROWS) {",
+        "    #pragma unroll",
+        "    for (int r = 0; r < ROWS; ++r) {",
+        *(f"        {line}" for line in load_rows(problem.pixels, "r")),
+        "        #pragma unroll",
+        "        for (int v = 0; v < VECS; ++v) {",
+        "            const int channel = group * M + filter + v * LANES;",
+        "            const vec sum = acc[r][v];",
+        *(f"            {line}" for line in finished),
+        "        }",
+        "    }",
+        "    continue;",
+        "}",
+    ]
 
 
 def _window_text(rank: int) -> dict[str, str | int]:

@@ -181,31 +181,35 @@ void conv_6x16_r3(
                         }
                     }
                 }
-                // The tile goes through memory: the epilogue's code is there once a vector.
-                vec tile[ROWS][VECS];
-                #pragma unroll
-                for (int r = 0; r < ROWS; ++r) {
+                if (M - filter >= COLS && stored == ROWS) {
                     #pragma unroll
-                    for (int v = 0; v < VECS; ++v) tile[r][v] = acc[r][v];
-                }
-                const int is_whole = M - filter >= COLS;
-                #pragma unroll 1
-                for (int r = 0; r < stored; ++r) {
-                    const int y0_at = y0_rows[r];
-                    const int e0_at = e0_rows[r];
-                    if (is_whole) {
+                    for (int r = 0; r < ROWS; ++r) {
+                        const int y0_at = y0_rows[r];
+                        const int e0_at = e0_rows[r];
                         #pragma unroll
                         for (int v = 0; v < VECS; ++v) {
                             const int channel = group * M + filter + v * LANES;
-                            const vec sum = tile[r][v];
+                            const vec sum = acc[r][v];
                             const float8 v_e0 = load_float32x8(e0 + e0_at + channel);
                             const float8 z0 = sum + v_e0;
                             const float8 z1 = 0.0f;
                             const float8 z2 = z1 > z0 ? z1 : z0;
                             store_float32x8(z2, y0 + y0_at + channel);
                         }
-                        continue;
                     }
+                    continue;
+                }
+                // The tile goes through memory, so that the epilogue's code is there once.
+                vec tile[ROWS][VECS];
+                #pragma unroll
+                for (int r = 0; r < ROWS; ++r) {
+                    #pragma unroll
+                    for (int v = 0; v < VECS; ++v) tile[r][v] = acc[r][v];
+                }
+                #pragma unroll 1
+                for (int r = 0; r < stored; ++r) {
+                    const int y0_at = y0_rows[r];
+                    const int e0_at = e0_rows[r];
                     #pragma unroll 1
                     for (int v = 0; v < VECS; ++v) {
                         const int lanes = M - filter - v * LANES;
