@@ -29,7 +29,6 @@ from clinfer_kernels.window import (
     windowed,
 )
 
-
 _CHEAP = 4  # lines of an epilogue that is written out for each vector of a tile
 
 
