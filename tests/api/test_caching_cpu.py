@@ -240,7 +240,7 @@ def test_a_damaged_blob_is_refused(core, cpu):
             core.import_model(bad, cpu)
 
 
-@pytest.mark.parametrize("field", ["device", "driver", "format"])
+@pytest.mark.parametrize("field", ["device", "driver", "format", "processor"])
 def test_a_blob_of_another_device_driver_or_format_says_which(core, cpu, field):
     from clinfer.cache import KeyRecord, read, to_bytes
 

@@ -44,6 +44,7 @@ ENVIRONMENT_FIELDS = frozenset(
         "driver",
         "platform",
         "platform_version",
+        "processor",
     )
 )
 """The fields of a key that say for what and by what was compiled, not what."""

@@ -128,12 +128,12 @@ def build_binaries(
 
 
 def prepare(device: Device, jobs: int | None = None) -> None:
-    """Says that programs are going to be built, so that what that needs is ready by then.
+    """Says that a model's programs are going to be built, so that what that needs is ready by then.
 
     Starts worker processes where the device's programs are built in such, and returns at once.
     """
     if device.quirks.builds == "processes":
-        workers.pool_of(device).prepare(_jobs(jobs))
+        workers.pool_of(device).prepare(min(_jobs(jobs), workers.MOST_PREPARED))
 
 
 def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:

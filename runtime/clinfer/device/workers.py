@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SECONDS_PER_PROGRAM = 300.0
 SECONDS_IDLE = 20.0
+# A process takes as long to start as two or three programs to build; a model has 7 to 15.
+MOST_PREPARED = 4
 _LONGEST_MESSAGE = 4000
 Done = Callable[[int, "bytes | BuildError", float], None]
 """Told of each program as it is done: its index, the binary or what went wrong, seconds taken."""

@@ -39,6 +39,7 @@ def device_fields(device: Described) -> dict[str, FieldValue]:
         "driver": info.driver_version,
         "platform": info.platform,
         "platform_version": info.platform_version,
+        "processor": info.processor,
     }
 
 

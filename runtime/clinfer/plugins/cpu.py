@@ -22,6 +22,7 @@ from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
 from clinfer.plugins.compiler import compile_fields, device_fields, plan_model
 from clinfer.plugins.gpu import build_and_store
+from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
@@ -121,7 +122,9 @@ def _import(entry: Entry, request: Request) -> Loaded | None:
 
 def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
     from clinfer.device.executor import LoadedPlan
+    from clinfer.device.programs import prepare
 
+    prepare(request.device, request.properties[COMPILATION_NUM_THREADS])
     plan = plan_model(source.read(), request.device)
     without_store = Request(request.device, request.properties, None)
     programs = build_and_store(plan.programs, without_store) if plan.programs else []
