@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import IO, Any
 
@@ -38,6 +39,8 @@ def read_frame(file: IO[bytes]) -> bytes | None:
 
 def main() -> None:
     """Serves jobs until its input ends."""
+    # Ctrl-C goes to every process of a terminal; whoever started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Drivers may print to stdout; answers go to a descriptor of their own.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -14,13 +14,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
-from queue import Empty, SimpleQueue
 from threading import Lock, Timer
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from clinfer.device.tasks import Tasks
 from clinfer.device.worker import read_frame, write_frame
 from clinfer.errors import BuildError
 
@@ -33,6 +32,9 @@ SECONDS_IDLE = 20.0
 # A process takes as long to start as two or three programs to build; a model has 7 to 15.
 MOST_PREPARED = 4
 _LONGEST_MESSAGE = 4000
+_MOST_PROGRAMS = 50
+Kind = tuple[int, ...]
+"""What a process is for: work-groups of one size; () for all of them."""
 Done = Callable[[int, "bytes | BuildError", float], None]
 """Told of each program as it is done: its index, the binary or what went wrong, seconds taken."""
 _START = "import sys; sys.path[:] = {path!r}; from clinfer.device.worker import main; main()"
@@ -42,6 +44,8 @@ class Worker:
     """One worker process and the pipes to it. Raises `OSError` where it cannot be started."""
 
     def __init__(self, place: dict[str, str]) -> None:
+        if getattr(sys, "frozen", False) or not sys.executable:
+            raise OSError("there is no Python interpreter to start")
         # Not through PYTHONPATH: `-I` keeps the current directory out of where modules come from.
         path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100
         command = [sys.executable, "-I", *_flags(), "-c", _START.format(path=path)]
@@ -54,23 +58,23 @@ class Worker:
             env=_environment(),
         )
         self.is_dead = False
-        self.group: tuple[int, int, int] | None = None
+        self.kind: Kind | None = None
+        self._programs = 0
         self._send(json.dumps(place).encode())
 
     def load_compiler(self) -> None:
         """Lets it load the compiler while nothing is to be built; does not wait for that."""
         self._send(b"")
 
-    def fits(self, source: SourceProgram) -> bool:
-        """Whether the process may build the source: all its programs have groups of one size.
+    @property
+    def is_spent(self) -> bool:
+        """Whether the process has built enough: compilers keep some memory of every program."""
+        return self._programs >= _MOST_PROGRAMS
 
-        PoCL reads the size that it specialises binaries for once in a process.
-        """
-        return self.group is None or self.group == source.group
-
-    def build(self, source: SourceProgram, seconds: float) -> bytes | BuildError:
-        """The binary, or what went wrong."""
-        self.group = source.group
+    def build(self, source: SourceProgram, kind: Kind, seconds: float) -> bytes | BuildError:
+        """The binary, or what went wrong. All programs of one process are of the same kind."""
+        self.kind = kind
+        self._programs += 1
         timer = Timer(seconds, self._process.kill)
         timer.daemon = True
         timer.start()
@@ -116,10 +120,15 @@ class Worker:
 
 
 class Pool:
-    """Worker processes for one device."""
+    """Worker processes for one device.
 
-    def __init__(self, place: dict[str, str]) -> None:
+    `one_group`: each builds for one size of work-groups. PoCL reads the size that it specialises
+    binaries for once in a process.
+    """
+
+    def __init__(self, place: dict[str, str], one_group: bool = True) -> None:
         self._place = place
+        self._one_group = one_group
         self._idle: list[Worker] = []
         self._lock = Lock()
         self._timer: Timer | None = None
@@ -149,27 +158,25 @@ class Pool:
         `done` is called in some thread. When interrupted, what is being built is finished, and no
         other program is started. Raises `OSError` where no process can be started.
         """
-        waiting: SimpleQueue[int] = SimpleQueue()
-        for index in _long_ones_first(sources):
-            waiting.put(index)
+        kinds: list[Kind] = [source.group if self._one_group else () for source in sources]
+        tasks = Tasks(kinds, [len(source.source) for source in sources])
         results: dict[int, bytes | BuildError] = {}
 
         def work() -> None:
             worker = None
+            index = tasks.take(None)
             try:
-                while True:
-                    index = waiting.get_nowait()
-                    worker = self._fitting(worker, sources[index])
+                while index is not None:
+                    worker = self._fitting(worker, kinds[index])
                     start = perf_counter()
-                    results[index] = worker.build(sources[index], seconds)
+                    results[index] = worker.build(sources[index], kinds[index], seconds)
                     if done is not None:
                         done(index, results[index], perf_counter() - start)
                     if progress is not None:
                         progress(sources[index].entry)
-            except Empty:
-                return
+                    index = tasks.take(kinds[index])
             finally:
-                if worker is not None and not worker.is_dead:
+                if worker is not None:
                     self._give_back(worker)
 
         with ThreadPoolExecutor(jobs, "clinfer-build") as threads:
@@ -178,7 +185,7 @@ class Pool:
                 for future in pending:
                     future.result()
             except BaseException:
-                _empty(waiting)
+                tasks.stop()
                 raise
         return [results[index] for index in range(len(sources))]
 
@@ -197,15 +204,16 @@ class Pool:
         self._timer = None
         self.close()
 
-    def _fitting(self, worker: Worker | None, source: SourceProgram) -> Worker:
-        """The worker where it may build the source, else another one in its place."""
-        if worker is not None and not worker.is_dead:
-            if worker.fits(source):
+    def _fitting(self, worker: Worker | None, kind: Kind) -> Worker:
+        """The worker where it may build that kind, else another one in its place."""
+        if worker is not None:
+            if worker.kind == kind and not worker.is_dead and not worker.is_spent:
                 return worker
             self._give_back(worker)
         with self._lock:
-            for idle in sorted(self._idle, key=lambda w: w.group is None):
-                if idle.fits(source):
+            # Those that have built nothing may build anything; they come last.
+            for idle in sorted(self._idle, key=lambda w: w.kind is None):
+                if idle.kind in (kind, None):
                     self._idle.remove(idle)
                     return idle
             surplus = self._idle.pop(0) if self._idle else None
@@ -214,6 +222,11 @@ class Pool:
         return Worker(self._place)
 
     def _give_back(self, worker: Worker) -> None:
+        if worker.is_dead:
+            return
+        if worker.is_spent:
+            worker.close()
+            return
         with self._lock:
             self._idle.append(worker)
         self._close_later()
@@ -239,7 +252,7 @@ def pool_of(device: Device) -> Pool:
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_forget_all)
         place = {"platform": key[0], "device": key[1]}
-        _pools.setdefault(key, Pool(place))
+        _pools.setdefault(key, Pool(place, device.quirks.dialect == "pocl"))
     return _pools[key]
 
 
@@ -251,19 +264,6 @@ def _close_all() -> None:
 def _forget_all() -> None:
     for pool in _pools.values():
         pool.forget()
-
-
-def _empty(waiting: SimpleQueue[int]) -> None:
-    with suppress(Empty):
-        while True:
-            waiting.get_nowait()
-
-
-def _long_ones_first(sources: Sequence[SourceProgram]) -> list[int]:
-    """Long texts take long to build; started first, they do not end last. Those of one size of
-    groups come together, so that few workers change.
-    """
-    return sorted(range(len(sources)), key=lambda i: (sources[i].group, -len(sources[i].source), i))
 
 
 def _flags() -> list[str]:
