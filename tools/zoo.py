@@ -32,6 +32,7 @@ SMALLEST_STD = 1e-3
 LARGEST_STD = 1e3
 LARGEST_ERROR = 1e-4  # of an output's largest value, ONNX Runtime against the module
 LARGEST_TINY = 300_000
+QUERIES_AND_KEYS = ("query", "key", "q_proj", "k_proj")  # names of layers in transformers
 
 
 def main() -> int:
@@ -118,10 +119,8 @@ def _strip(path: Path) -> None:
 def _spread_parameters(module: nn.Module, generator: torch.Generator) -> None:
     """Gives every parameter the size it has in a trained model: no layer's error stays hidden.
 
-    Matrices and kernels: standard deviation sqrt(2 / fan in) (He et al., Delving Deep into
-    Rectifiers, 2015), so that attention scores spread and every branch weighs in a residual sum.
-    Embeddings, positions and learned tokens: 1. Normalisation weights and layer scales: 1 +- 0.1.
-    Biases: moved by 0.1.
+    Embeddings, positions and learned tokens: standard deviation 1. Layers: see `_deviations`.
+    Normalisation weights and layer scales: 1 +- 0.1. Biases: moved by 0.1.
     """
     deviations = _deviations(module)
     with torch.no_grad():
@@ -140,16 +139,25 @@ def _spread_parameters(module: nn.Module, generator: torch.Generator) -> None:
 def _deviations(module: nn.Module) -> dict[int, float]:
     """The standard deviation of each layer's weight, by the parameter's identity.
 
-    Of the uses of a tied weight the first counts, the embedding.
+    Convolutions: sqrt(2 / fan in) (He et al., Delving Deep into Rectifiers, 2015). Dense layers:
+    half of that; queries and keys: 2 / sqrt(fan in), which makes attention as sharp as in trained
+    models. Where it is flat, a deep model maps all tokens to one (Dong et al., Attention is not
+    all you need, 2021), and errors of queries and keys no longer show. Of a tied weight's uses the
+    first counts, the embedding.
     """
     found: dict[int, float] = {}
-    for part in module.modules():
+    for name, part in module.named_modules():
         if isinstance(part, nn.Embedding):
-            found.setdefault(id(part.weight), 1.0)
-        elif isinstance(part, Conv1D):  # [in, out]
-            found.setdefault(id(part.weight), math.sqrt(2 / part.weight.shape[0]))
-        elif isinstance(part, nn.Linear | nn.modules.conv._ConvNd):  # [out, in, ...]
-            found.setdefault(id(part.weight), math.sqrt(2 / part.weight[0].numel()))
+            deviation = 1.0
+        elif isinstance(part, nn.modules.conv._ConvNd):  # [out, in, ...]
+            deviation = math.sqrt(2 / part.weight[0].numel())
+        elif isinstance(part, nn.Linear | Conv1D):  # [out, in], [in, out]
+            fan_in = part.weight.shape[0 if isinstance(part, Conv1D) else 1]
+            sharp = name.rpartition(".")[2] in QUERIES_AND_KEYS
+            deviation = (2 if sharp else math.sqrt(0.5)) / math.sqrt(fan_in)
+        else:
+            continue
+        found.setdefault(id(part.weight), deviation)
     return found
 
 
