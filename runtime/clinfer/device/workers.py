@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from threading import Lock, Timer
 from time import perf_counter
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SECONDS_PER_PROGRAM = 300.0
 SECONDS_IDLE = 20.0
+SECONDS_DEAF = 0.1
 # A process takes as long to start as two or three programs to build; a model has 7 to 15.
 MOST_PREPARED = 4
 _LONGEST_MESSAGE = 4000
@@ -182,8 +183,7 @@ class Pool:
         with ThreadPoolExecutor(jobs, "clinfer-build") as threads:
             pending = [threads.submit(work) for _ in range(jobs)]
             try:
-                for future in pending:
-                    future.result()
+                _wait(pending)
             except BaseException:
                 tasks.stop()
                 raise
@@ -264,6 +264,19 @@ def _close_all() -> None:
 def _forget_all() -> None:
     for pool in _pools.values():
         pool.forget()
+
+
+def _wait(pending: Sequence[Future[None]]) -> None:
+    """Until all are done; raises what the first to fail has raised.
+
+    The system may give Ctrl-C to any thread, drivers have some; this one sees it when it wakes up.
+    """
+    while wait(pending, SECONDS_DEAF, FIRST_EXCEPTION).not_done:
+        for future in pending:
+            if future.done():
+                future.result()
+    for future in pending:
+        future.result()
 
 
 def _flags() -> list[str]:
