@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from clinfer import dtypes, properties
+from clinfer import dtypes, feeds, properties
 from clinfer.errors import ClinferError, InputError, PropertyError
+from clinfer.feeds import Inputs
 from clinfer.graph.model import Port
 from clinfer_kernels.dims import Dim
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Key = str | int | Port
-Inputs = Mapping[Any, Any] | Sequence[Any] | Array | None
 
 
 class Results(Mapping[Key, Any]):
@@ -36,7 +36,7 @@ class Results(Mapping[Key, Any]):
         self._values = list(values)
 
     def __getitem__(self, key: Key) -> Any:
-        return self._values[_index(self._ports, key, "output")]
+        return self._values[feeds.index_of(self._ports, key, "output")]
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._ports)
@@ -97,11 +97,11 @@ class CompiledModel:
 
     def input(self, key: Key = 0) -> Port:
         """An input by name or index."""
-        return self.inputs[_index(self.inputs, key, "input")]
+        return self.inputs[feeds.index_of(self.inputs, key, "input")]
 
     def output(self, key: Key = 0) -> Port:
         """An output by name or index."""
-        return self.outputs[_index(self.outputs, key, "output")]
+        return self.outputs[feeds.index_of(self.outputs, key, "output")]
 
     def create_infer_request(self) -> InferRequest:
         """A request with its own buffers and queue."""
@@ -250,8 +250,8 @@ class InferRequest:
 
     def set_tensor(self, key: Key, value: Any) -> None:
         """Sets an input by name, index or port; checked at once as `InputError` says."""
-        index = _index(self.model.inputs, key, "input")
-        self._inputs[index] = _checked(self.model.inputs[index], value)
+        index = feeds.index_of(self.model.inputs, key, "input")
+        self._inputs[index] = feeds.checked(self.model.inputs[index], value)
 
     def get_tensor(self, key: Key) -> Any:
         """An output of the last run, or an input that has been set."""
@@ -269,14 +269,9 @@ class InferRequest:
         return self._results
 
     def _take(self, inputs: Inputs) -> None:
-        for key, value in _pairs(self.model.inputs, inputs):
+        for key, value in feeds.pairs(self.model.inputs, inputs):
             self.set_tensor(key, value)
-        missing = [p.name for i, p in enumerate(self.model.inputs) if i not in self._inputs]
-        if missing:
-            raise InputError(
-                f"no value for input {', '.join(map(repr, missing))}; "
-                f"the model has {[p.name for p in self.model.inputs]}"
-            )
+        feeds.require_all(self.model.inputs, self._inputs)
 
     def _run(self) -> Results:
         values = [self._inputs[i] for i in range(len(self.model.inputs))]
@@ -343,91 +338,6 @@ class AsyncInferQueue:
 
     def __iter__(self) -> Iterator[InferRequest]:
         return iter(self._requests)
-
-
-def _pairs(ports: Sequence[Port], inputs: Inputs) -> Iterable[tuple[Any, Any]]:
-    if inputs is None:
-        return ()
-    if isinstance(inputs, Mapping):
-        return inputs.items()
-    if isinstance(inputs, (list, tuple)) and not (
-        len(ports) == 1 and ports[0].dtype in ("sequence", "optional")
-    ):
-        if len(inputs) != len(ports):
-            raise InputError(
-                f"{len(inputs)} inputs given; the model has {len(ports)}: {[p.name for p in ports]}"
-            )
-        return enumerate(inputs)
-    if len(ports) != 1:
-        raise InputError(
-            f"one array given; the model has {len(ports)} inputs: {[p.name for p in ports]}"
-        )
-    return [(0, inputs)]
-
-
-def _index(ports: Sequence[Port], key: Any, what: str) -> int:
-    names = [port.name for port in ports]
-    if isinstance(key, Port):
-        key = key.name
-    if isinstance(key, str) and key in names:
-        return names.index(key)
-    if isinstance(key, (int, np.integer)) and -len(ports) <= key < len(ports):
-        return int(key) % len(ports)
-    error = InputError(f"the model has no {what} {key!r}; it has {names}")
-    raise error
-
-
-def _checked(port: Port, value: Any) -> Any:
-    """The value as the plan takes it; raises `InputError` for another dtype or rank."""
-    if port.dtype not in dtypes.BY_NAME:
-        return value
-    expected = dtypes.to_numpy(port.dtype)
-    if port.dtype == "string":
-        array = np.asarray(value, dtype=object)
-    elif isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        if array.dtype != expected:
-            raise InputError(
-                f"input '{port.name}' has dtype {array.dtype}, expected {port.dtype}; "
-                f"convert it with .astype('{port.dtype}')"
-            )
-    else:
-        array = _converted(port, value, expected)
-    _check_shape(port, array)
-    return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _converted(port: Port, value: Any, expected: np.dtype[Any]) -> Array:
-    """Python numbers and lists as an array, where every value stays what it is.
-
-    Fractions may be rounded to the dtype's precision.
-    """
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"input '{port.name}' is not an array: {error}") from None
-    integers = array.dtype.kind in "iu" and expected.kind in "iu"
-    if array.size and not integers and not np.can_cast(array.dtype, expected, "same_kind"):
-        raise InputError(f"input '{port.name}' holds {array.dtype} values, expected {port.dtype}")
-    converted = array.astype(expected)
-    if integers and not np.array_equal(converted, array):
-        raise InputError(
-            f"input '{port.name}' holds values from {array.min()} to {array.max()}, "
-            f"which {port.dtype} does not reach"
-        )
-    return converted
-
-
-def _check_shape(port: Port, array: Array) -> None:
-    if port.shape is None:
-        return
-    fits = len(array.shape) == len(port.shape) and all(
-        not isinstance(want, int) or want == have
-        for want, have in zip(port.shape, array.shape, strict=True)
-    )
-    if not fits:
-        shape = "[" + ", ".join("?" if d is None else str(d) for d in port.shape) + "]"
-        raise InputError(f"input '{port.name}' has shape {list(array.shape)}, expected {shape}")
 
 
 def _port(port: PlanPort) -> Port:
