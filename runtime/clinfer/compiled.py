@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from clinfer import dtypes, feeds, properties
+from clinfer import feeds, properties
 from clinfer.errors import ClinferError, InputError, PropertyError
 from clinfer.feeds import Inputs
 from clinfer.graph.model import Port
