@@ -2,9 +2,10 @@
 
     python tools/bench_child.py RUNTIME MODEL [--cache DIR] [--through model|path] [--serve]
 
-RUNTIME: clinfer-cpu, clinfer-gpu, onnxruntime, openvino, tinygrad. Prints one JSON line after the
-first result: seconds to load (after imports), seconds of the first inference. With --serve it then
-runs a batch of inferences for each line on stdin and prints their times.
+RUNTIME: one of the names in LOADERS, clinfer-cpu for one; clinfer-pocl and clinfer-intel are the
+CPU plugin on that OpenCL runtime. Prints one JSON line after the first result: seconds to load
+(after imports), seconds of the first inference. With --serve it then runs a batch of inferences for
+each line on stdin and prints their times.
 """
 
 from __future__ import annotations
@@ -66,12 +67,14 @@ def sample(model: Path) -> dict[str, Any]:
     return {k: v[:1] for k, v in arrays.items()}
 
 
-def load_clinfer(device: str) -> Callable[[argparse.Namespace], Callable[[], tuple[Run, dict]]]:
-    """clinfer on its CPU, or on PoCL presented as a GPU."""
+def load_clinfer(
+    device: str, **variables: str
+) -> Callable[[argparse.Namespace], Callable[[], tuple[Run, dict]]]:
+    """clinfer on that device, with environment variables that are set where they are not yet."""
 
     def prepare(options: argparse.Namespace) -> Callable[[], tuple[Run, dict]]:
-        if device == "GPU":
-            os.environ.setdefault("CLINFER_GPU_PLATFORM", "Portable")
+        for name, value in variables.items():
+            os.environ.setdefault(name, value)
         import clinfer
         import clinfer.compiled
         import clinfer.device.executor
@@ -165,7 +168,9 @@ def load_tinygrad(options: argparse.Namespace) -> Callable[[], tuple[Run, dict]]
 
 LOADERS = {
     "clinfer-cpu": load_clinfer("CPU"),
-    "clinfer-gpu": load_clinfer("GPU"),
+    "clinfer-pocl": load_clinfer("CPU", CLINFER_CPU_PLATFORM="Portable"),
+    "clinfer-intel": load_clinfer("CPU", CLINFER_CPU_PLATFORM="Intel(R) OpenCL"),
+    "clinfer-gpu": load_clinfer("GPU", CLINFER_GPU_PLATFORM="Portable"),
     "onnxruntime": load_onnxruntime,
     "openvino": load_openvino,
     "tinygrad": load_tinygrad,

@@ -1,11 +1,13 @@
 """Run time next to ONNX Runtime, OpenVINO and tinygrad: one process each, rounds interleaved.
 
     python tools/bench_peers.py zoo/*.onnx [--rounds 5] [--seconds 1] [--tinygrad]
+    python tools/bench_peers.py zoo/*.onnx --runtimes clinfer-intel onnxruntime openvino
 
 Batch 1, float32, the same threads. Each runtime keeps its process; in every round each runs for the
 given time while the others wait; the first round is dropped. Prints medians, spreads and ratios to
-the faster of ONNX Runtime and OpenVINO, and their geometric mean; writes docs/peers.json and
-docs/images/peers.png. Needs the extra `bench`.
+the faster of ONNX Runtime and OpenVINO, and their geometric mean per runtime of clinfer; writes
+docs/peers.json and docs/images/peers.png. clinfer-cpu is the CPU device that clinfer takes by
+itself, clinfer-pocl and clinfer-intel are those runtimes. Needs the extra `bench`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from typing import Any
 from bench_startup import DOCS, ROOT, machine
 
 RUNTIMES = ("clinfer-cpu", "onnxruntime", "openvino")
+OURS = ("clinfer-cpu", "clinfer-pocl", "clinfer-intel")
+PEERS = ("onnxruntime", "openvino")
 
 
 def main() -> None:
@@ -31,20 +35,24 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--runtimes", nargs="+", choices=(*OURS, *PEERS), default=RUNTIMES)
     parser.add_argument("--tinygrad", action="store_true")
     parser.add_argument("--output", type=Path, default=DOCS / "peers.json")
     options = parser.parse_args()
-    runtimes = [*RUNTIMES, *(["tinygrad"] if options.tinygrad else [])]
+    runtimes = [*options.runtimes, *(["tinygrad"] if options.tinygrad else [])]
     document: dict[str, Any] = {"machine": machine(), "models": {}}
     for model in options.models:
         found = measure(model, runtimes, options.rounds, options.seconds)
         document["models"][model.stem] = found
         show(model.stem, found)
-    ratios = [r for found in document["models"].values() if (r := ratio(found)) is not None]
-    if ratios:
-        mean = math.exp(statistics.fmean(math.log(r) for r in ratios))
-        document["geometric_mean"] = mean
-        print(f"\ngeometric mean of clinfer / the faster peer: {mean:.2f}, worst {max(ratios):.2f}")
+    document["geometric_means"] = {}
+    for runtime in runtimes:
+        every = document["models"].values()
+        ratios = [r for found in every if (r := ratio(found, runtime)) is not None]
+        if ratios:
+            mean = math.exp(statistics.fmean(math.log(r) for r in ratios))
+            document["geometric_means"][runtime] = mean
+            print(f"{runtime} / the faster peer: mean {mean:.2f}, worst {max(ratios):.2f}")
     options.output.write_text(json.dumps(document, indent=2) + "\n")
     if options.output.parent == DOCS:
         from bench_pictures import peers_picture
@@ -97,23 +105,22 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"median": median, "low": low, "high": high, "runs": len(values)}
 
 
-def ratio(found: dict[str, dict[str, float]]) -> float | None:
-    """clinfer's median over the faster peer's."""
-    peers = [found[r]["median"] for r in ("onnxruntime", "openvino") if r in found]
-    if not peers or "clinfer-cpu" not in found:
+def ratio(found: dict[str, dict[str, float]], runtime: str) -> float | None:
+    """The median of one of our runtimes over the faster peer's; None where there is none."""
+    peers = [found[r]["median"] for r in PEERS if r in found]
+    if not peers or runtime not in OURS or runtime not in found:
         return None
-    return found["clinfer-cpu"]["median"] / min(peers)
+    return found[runtime]["median"] / min(peers)
 
 
 def show(name: str, found: dict[str, dict[str, float]]) -> None:
     """The model's row."""
-    cells = [
-        f"{runtime} {s['median'] * 1e3:.1f} ({s['low'] * 1e3:.1f}..{s['high'] * 1e3:.1f})"
-        for runtime, s in found.items()
-    ]
-    worth = ratio(found)
-    text = f"{worth:.2f}" if worth is not None else "-"
-    print(f"{name:22} ratio {text:>5}   ms: " + ", ".join(cells), flush=True)
+    cells = []
+    for runtime, s in found.items():
+        worth = ratio(found, runtime)
+        times = f"{s['median'] * 1e3:.1f} ({s['low'] * 1e3:.1f}..{s['high'] * 1e3:.1f})"
+        cells.append(f"{runtime} {times}" + (f" x {worth:.2f}" if worth is not None else ""))
+    print(f"{name:22} ms: " + ", ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

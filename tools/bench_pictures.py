@@ -7,6 +7,8 @@ from typing import Any
 
 COLOURS = {
     "clinfer-cpu": "#1b6ca8",
+    "clinfer-pocl": "#1b6ca8",
+    "clinfer-intel": "#123f66",
     "clinfer-gpu": "#6aaed6",
     "onnxruntime": "#b0b0b0",
     "openvino": "#7b61a8",

@@ -1,6 +1,7 @@
 """Start-up times next to ONNX Runtime and OpenVINO, every measurement in a new process.
 
     python tools/bench_startup.py zoo/resnet50.onnx zoo/bert_base.onnx [--rounds 5]
+    python tools/bench_startup.py zoo/resnet50.onnx --runtimes clinfer-intel openvino
 
 Per model and runtime: load cold (every cache empty, the driver's too), load warm through
 read_model, load warm through the path, and the whole process from its start to the first result.
@@ -25,7 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 RUNTIMES = ("clinfer-cpu", "clinfer-gpu", "onnxruntime", "openvino")
-CACHING = ("clinfer-cpu", "clinfer-gpu", "openvino")
+CHOICES = (*RUNTIMES, "clinfer-pocl", "clinfer-intel")
+CACHING = ("clinfer-cpu", "clinfer-gpu", "clinfer-pocl", "clinfer-intel", "openvino")
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, choices=RUNTIMES)
+    parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, choices=CHOICES)
     parser.add_argument("--output", type=Path, default=DOCS / "startup.json")
     options = parser.parse_args()
     document = {"machine": machine(), "rounds": options.rounds, "models": {}}
