@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from clinfer.graph.reader import read
-from clinfer.lowering.choose import choose
+from clinfer.lowering.choose import KernelChoice
 from clinfer.lowering.lower import lower
 from clinfer.lowering.plan import LaunchStep
 from clinfer.passes.pipeline import optimise
@@ -30,7 +30,7 @@ def generated(name: str) -> dict[str, str]:
     """File name -> text for one device class: each program, and the plan's launches."""
     graph = read(MODEL).graph()
     optimise(graph)
-    plan = lower(graph, TARGETS[name], choose)
+    plan = lower(graph, TARGETS[name], KernelChoice())
     files = {f"{p.entry}-{p.digest[:8]}.cl": p.source for p in plan.programs}
     lines = [f"The launches of examples/digits.onnx on a device of class '{name}', in order.", ""]
     for number, step in enumerate(plan.steps):

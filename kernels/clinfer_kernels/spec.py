@@ -13,7 +13,7 @@ arguments, so one program serves every size of the same structure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels.dims import Dim, product
@@ -131,4 +131,4 @@ class Kernel:
     scratch: tuple[Dim, ...] = ()
     packs: tuple[Pack, ...] = ()
     flops: Dim = 0  # multiplications and additions, for reports
-    notes: tuple[str, ...] = field(default=())
+    problem: str = ""  # the digest by which tuning data know what it computes

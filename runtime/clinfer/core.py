@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from clinfer.cache.layers import Layers
     from clinfer.device.discover import Device
     from clinfer.device.lock import LockedDevice
+    from clinfer.feeds import Inputs
     from clinfer.graph.model import Model
     from clinfer.plugins.base import Plugin, Request, Source
     from clinfer.plugins.coverage import Coverage
+    from clinfer.plugins.tune import Tuned
     from clinfer.plugins.warm import Warmed, Watch
 
 ModelLike = Union["Model", str, "os.PathLike[str]", bytes, "ModelProto"]
@@ -219,6 +221,32 @@ class Core:
             name: lambda give=give: self._source(give(), cache) for name, give in models.items()
         }
         return warm(plugin, sources, request, watch, seconds)
+
+    def tune(
+        self,
+        model: ModelLike,
+        device: str,
+        inputs: Inputs,
+        watch: Watch,
+        seconds: float,
+        config: Mapping[str, Any] | None = None,
+        again: bool = True,
+    ) -> Tuned | None:
+        """Measures every kernel candidate in the model, about that long, and keeps the choices.
+
+        `inputs` are as for an inference. The cache in force gets the timings and the model compiled
+        with them; without `again` nothing is measured, and None returned, where they are there.
+        Raises `CacheError` where nothing can be stored, `InputError`, `DeviceError`.
+        """
+        from clinfer.feeds import arranged
+        from clinfer.plugins.tune import tune
+
+        request = self._request(device, config)
+        plugin = self._plugin(request.device)
+        read = self._as_model(model)
+        source = self._source(read, request.cache if plugin.export_import else None)
+        arrays = arranged(read.inputs, inputs)
+        return tune(plugin, source, request, arrays, watch, seconds, again)
 
     def query_model(self, model: ModelLike, device: str = "AUTO") -> dict[str, str]:
         """For each of the model's nodes the device that computes it; 'HOST' for host steps."""

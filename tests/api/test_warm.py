@@ -63,8 +63,8 @@ def spoil(monkeypatch, remark: str) -> None:
     """The first program of the model 'one' does not build as it should."""
     plan_model = warming.plan_model
 
-    def planned(model, device):
-        plan = plan_model(model, device)
+    def planned(model, device, look=None):
+        plan = plan_model(model, device, look)
         if model.name != "one":
             return plan
         first = plan.programs[0]
@@ -129,8 +129,8 @@ def test_a_broken_model_costs_only_itself(capsys, device, models, tmp_path):
 def test_a_mistake_in_lowering_costs_only_its_model(capsys, device, models, tmp_path, monkeypatch):
     plan_model = warming.plan_model
 
-    def planned(model, opened):
-        return plan_model(model, opened) if model.name != "one" else {}["operator"]
+    def planned(model, opened, look=None):
+        return plan_model(model, opened, look) if model.name != "one" else {}["operator"]
 
     monkeypatch.setattr(warming, "plan_model", planned)
     code, document = warm(capsys, *models, "--device", device, "--cache-dir", tmp_path / "c")

@@ -179,6 +179,13 @@ class Layers:
             self._counters.miss(found.reason)
         return found
 
+    def recall(self, record: KeyRecord) -> Entry | None:
+        """As `get`, for what a compilation can do without: neither hit nor miss is counted."""
+        found = self._find(record)
+        if isinstance(found, Miss):
+            found = self._fetch(record, found)
+        return found if isinstance(found, Entry) else None
+
     def put(
         self,
         record: KeyRecord,

@@ -239,6 +239,14 @@ def named_sizes(ports: Sequence[Port], arrays: Mapping[str, Any]) -> dict[str, i
     return {dim: size for shape in pairs for dim, size in shape if isinstance(dim, str)}
 
 
+def inputs_for(ports: Sequence[Port], files: Sequence[str]) -> dict[str, Any]:
+    """An array for each port: from the files named (`read_inputs`), random for the rest."""
+    given = read_inputs(files, ports)
+    missing = [port for port in ports if port.name not in given]
+    arrays = {**given, **random_inputs(missing, named_sizes(ports, given))}
+    return {port.name: arrays[port.name] for port in ports}
+
+
 def random_inputs(ports: Sequence[Port], sizes: Mapping[str, int]) -> dict[str, Any]:
     """Inputs to measure or try with: normal floats, small integers; named sizes as `sizes`, else 1.
 

@@ -12,6 +12,7 @@ COMMANDS = (
     "run",
     "compile",
     "warm",
+    "tune",
     "verify",
     "pack",
     "unpack",

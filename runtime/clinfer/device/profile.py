@@ -17,6 +17,7 @@ class StepTime:
 
     `label` names the graph nodes; `kernel` the program's entry, '' for a host step. `flops` counts
     multiplications and additions, `nbytes` the sizes of the buffers it touches, each once.
+    `problem` is the digest of tuning data, '' for a host step or a model from the cache.
     """
 
     label: str
@@ -25,6 +26,7 @@ class StepTime:
     seconds: float
     flops: int
     nbytes: int
+    problem: str = ""
 
     @property
     def gflops(self) -> float:
@@ -51,8 +53,9 @@ def step_times(instance: Instance) -> tuple[StepTime, ...]:
             start = (mark.profile.start - begin) * 1e-9
             seconds = (mark.profile.end - mark.profile.start) * 1e-9
             kernel = instance.plan.programs[what.program].entry
+            nbytes = _bytes(instance, what)
             found.append(
-                StepTime(what.label, kernel, start, seconds, what.flops, _bytes(instance, what))
+                StepTime(what.label, kernel, start, seconds, what.flops, nbytes, what.problem)
             )
         else:
             found.append(StepTime(what.label, "", end, mark[1] - mark[0], 0, 0))

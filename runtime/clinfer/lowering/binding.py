@@ -25,6 +25,7 @@ class BoundLaunch:
     local_size: tuple[int, ...]
     label: str
     flops: int = 0
+    problem: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -137,6 +138,7 @@ def bind_launch(step: LaunchStep, sizes: Callable[[Dim], int]) -> BoundLaunch:
         step.local_size,
         step.label,
         sizes(step.flops),
+        step.problem,
     )
 
 

@@ -193,6 +193,7 @@ class _Assembler:
                     launch.local_size,
                     pending.label,
                     kernel.flops if launch is kernel.launches[-1] else 0,
+                    problem=kernel.problem,
                 )
             )
 

@@ -92,7 +92,10 @@ class PlanArg:
 
 @dataclass(frozen=True)
 class LaunchStep:
-    """One kernel launch. `label` names the graph nodes it computes, for people."""
+    """One kernel launch. `label` names the graph nodes it computes, for people.
+
+    `problem` is the digest by which tuning data know it; a stored plan does not keep it.
+    """
 
     program: int
     args: tuple[PlanArg, ...]
@@ -101,6 +104,7 @@ class LaunchStep:
     label: str
     flops: Dim = 0
     writes: tuple[int, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clinfer.cache.layers import Layers
 from clinfer.cache.record import KeyRecord
 from clinfer.errors import DeviceError
+from clinfer.plugins.tuning import Look
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
@@ -60,6 +61,11 @@ class Request:
     properties: Mapping[str, Any]
     cache: Layers | None
 
+    @property
+    def look(self) -> Look | None:
+        """Gives tuning data from the cache, where there is one."""
+        return None if self.cache is None else self.cache.recall
+
 
 class Plugin(ABC):
     """One kind of device."""
@@ -84,9 +90,16 @@ class Plugin(ABC):
 
     @abstractmethod
     def needs(
-        self, source: Source, device: Described, properties: Mapping[str, Any]
+        self, source: Source, device: Described, properties: Mapping[str, Any], look: Look
     ) -> list[tuple[str, KeyRecord]]:
-        """The entries that `compile` looks up, each with a word for people; opens no device."""
+        """The entries that `compile` looks up, each with a word for people; opens no device.
+
+        `look` gives the tuning data that `compile` would find.
+        """
+
+    @abstractmethod
+    def renew(self, source: Source, request: Request) -> Loaded:
+        """As `compile`, but what depends on tuning data is made anew and replaces what is there."""
 
     @abstractmethod
     def flaw(self, entry: Entry) -> str:

@@ -8,26 +8,58 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinfer.cache.record import FieldValue
+from clinfer.cache.record import FieldValue, KeyRecord
+from clinfer.plugins.tuning import Look, choices, tuning_record
 from clinfer.properties import SETTABLE
 
 if TYPE_CHECKING:
     from clinfer.device.lock import Described
+    from clinfer.graph.ir import Graph
     from clinfer.graph.model import Model
+    from clinfer.lowering.choose import KernelChoice
     from clinfer.lowering.plan import Plan
 
 _GENERATING = ("graph", "passes", "lowering")
 
 
-def plan_model(model: Model, device: Described) -> Plan:
-    """The plan of a model for a device; nothing is built yet."""
-    from clinfer.lowering.choose import choose
-    from clinfer.lowering.lower import lower
+def plan_model(model: Model, device: Described, look: Look | None = None) -> Plan:
+    """The plan of a model for a device; nothing is built yet.
+
+    `look` gives tuning data by their key, where there are any for the model's problems.
+    """
+    graph = optimised(model)
+    plan, first = plan_graph(graph, device, {})
+    if look is None or not first.problems:
+        return plan
+    found = choices(look(tuning_key(first, device)))
+    if all(first.chosen[digest] == index for digest, index in found.items()):
+        return plan
+    return plan_graph(graph, device, found)[0]
+
+
+def optimised(model: Model) -> Graph:
+    """The model's graph after all passes."""
     from clinfer.passes.pipeline import optimise
 
     graph = model.graph()
     optimise(graph)
-    return lower(graph, device.target, choose)
+    return graph
+
+
+def plan_graph(
+    graph: Graph, device: Described, tuned: Mapping[str, int]
+) -> tuple[Plan, KernelChoice]:
+    """The plan of a graph after all passes, and the choices made; the graph stays as it is."""
+    from clinfer.lowering.choose import KernelChoice
+    from clinfer.lowering.lower import lower
+
+    choice = KernelChoice(tuned)
+    return lower(graph, device.target, choice), choice
+
+
+def tuning_key(choice: KernelChoice, device: Described) -> KeyRecord:
+    """The key of the tuning data for all problems that a choice was asked for."""
+    return tuning_record(choice.problems, device, device_fields(device))
 
 
 def device_fields(device: Described) -> dict[str, FieldValue]:

@@ -15,6 +15,7 @@ from clinfer.cache import coverage
 from clinfer.cache.coverage import Gap
 from clinfer.device.lock import Described
 from clinfer.plugins.base import Plugin, Source
+from clinfer.plugins.tuning import look_in
 
 VERDICTS = ("complete", "incomplete", "incompatible", "untrusted")
 """From best to worst."""
@@ -53,7 +54,7 @@ def prove(
 
     `source.digest` must be known. Raises `ModelError` and `UnsupportedError` as a compilation does.
     """
-    needed = plugin.needs(source, device, properties)
+    needed = plugin.needs(source, device, properties, look_in(sources))
     return Coverage(len(needed), tuple(coverage.gaps(needed, sources, plugin.flaw)))
 
 

@@ -22,6 +22,7 @@ from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
 from clinfer.plugins.compiler import compile_fields, device_fields, plan_model
 from clinfer.plugins.gpu import build_and_store
+from clinfer.plugins.tuning import Look
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
@@ -58,16 +59,20 @@ class CpuPlugin(Plugin):
             loaded = None if entry is None else _import(entry, request)
             if loaded is not None:
                 return loaded
-            start = time.perf_counter()
-            loaded = _build(source, request, record)
-            if source.unchanged():
-                seconds = time.perf_counter() - start
-                sections = _sections(loaded.plan, _binaries(loaded))
-                cache.put(record, sections, seconds=seconds)
+            return self.renew(source, request)
+
+    def renew(self, source: Source, request: Request) -> Loaded:
+        record = model_record(source, request.device, request.properties)
+        start = time.perf_counter()
+        loaded = _build(source, request, record)
+        if request.cache is not None and source.digest is not None and source.unchanged():
+            seconds = time.perf_counter() - start
+            sections = _sections(loaded.plan, _binaries(loaded))
+            request.cache.put(record, sections, seconds=seconds)
         return loaded
 
     def needs(
-        self, source: Source, device: Described, properties: Mapping[str, Any]
+        self, source: Source, device: Described, properties: Mapping[str, Any], look: Look
     ) -> list[tuple[str, KeyRecord]]:
         return [("the compiled model", model_record(source, device, properties))]
 
@@ -125,7 +130,7 @@ def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
     from clinfer.device.programs import prepare
 
     prepare(request.device, request.properties[COMPILATION_NUM_THREADS])
-    plan = plan_model(source.read(), request.device)
+    plan = plan_model(source.read(), request.device, request.look)
     without_store = Request(request.device, request.properties, None)
     programs = build_and_store(plan.programs, without_store) if plan.programs else []
     executable = LoadedPlan(request.device, plan, programs)

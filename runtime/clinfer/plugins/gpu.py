@@ -10,6 +10,7 @@ from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
 from clinfer.plugins.compiler import device_fields, plan_model
+from clinfer.plugins.tuning import Look
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
@@ -32,15 +33,18 @@ class GpuPlugin(Plugin):
     def compile(self, source: Source, request: Request) -> Loaded:
         from clinfer.device.executor import LoadedPlan
 
-        plan = plan_model(source.read(), request.device)
+        plan = plan_model(source.read(), request.device, request.look)
         programs, built = load_or_build(plan.programs, request)
         executable = LoadedPlan(request.device, plan, programs)
         return Loaded(plan, executable, loaded_from_cache=False, builds=built)
 
+    def renew(self, source: Source, request: Request) -> Loaded:
+        return self.compile(source, request)
+
     def needs(
-        self, source: Source, device: Described, properties: Mapping[str, Any]
+        self, source: Source, device: Described, properties: Mapping[str, Any], look: Look
     ) -> list[tuple[str, KeyRecord]]:
-        programs = plan_model(source.read(), device).programs
+        programs = plan_model(source.read(), device, look).programs
         return [(f"program '{p.entry}'", program_record(p, device)) for p in programs]
 
     def flaw(self, entry: Entry) -> str:

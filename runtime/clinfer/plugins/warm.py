@@ -178,7 +178,7 @@ def _warm_programs(
 
 
 def _plan(source: Callable[[], Source], builder: _Builder) -> Plan:
-    return plan_model(source().read(), builder.request.device)
+    return plan_model(source().read(), builder.request.device, builder.request.look)
 
 
 def _is_kept(plugin: Plugin, program: Program, builder: _Builder) -> bool:
@@ -218,13 +218,14 @@ def _warm_model(
     if source.digest is None:
         source.read()  # says what is wrong with a file that cannot be read
         raise ModelError("the model's files have changed since it was read; warm it again")
-    ((_, record),) = plugin.needs(source, request.device, request.properties)
+    look = builder.cache.recall
+    ((_, record),) = plugin.needs(source, request.device, request.properties, look)
     with builder.cache.building(record):
         entry = builder.cache.get(record)
         if entry is not None and not plugin.flaw(entry):
             return
         start = time.perf_counter()
-        plan = plan_model(source.read(), request.device)
+        plan = plan_model(source.read(), request.device, request.look)
         programs = {program.digest: program for program in plan.programs}
         outcome.programs = len(programs)
         binaries = memos.known(programs.values())

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         profiled = None
         if options.profile is not None:
             profiled = core.compile_model(model, options.device, {"PERF_COUNT": True})
-        inputs = _inputs(options, compiled)
+        inputs = common.inputs_for(compiled.inputs, options.input)
         done.step("compiled")
         latency = _latency(compiled, inputs, options.seconds)
         throughput = _throughput(compiled, inputs, options.seconds, options.requests)
@@ -95,14 +95,6 @@ def run(options: argparse.Namespace) -> int:
     if profiled is not None:
         show(report["kernels"], options.profile)
     return 0
-
-
-def _inputs(options: argparse.Namespace, compiled: Any) -> dict[str, Any]:
-    given = common.read_inputs(options.input, compiled.inputs)
-    missing = [port for port in compiled.inputs if port.name not in given]
-    sizes = common.named_sizes(compiled.inputs, given)
-    arrays = {**given, **common.random_inputs(missing, sizes)}
-    return {port.name: arrays[port.name] for port in compiled.inputs}
 
 
 def _latency(compiled: Any, inputs: dict[str, Any], seconds: float) -> dict[str, float]:

@@ -16,10 +16,12 @@ from clinfer.cli.output import emit_json, size_text
 from clinfer.errors import CacheError, PropertyError
 
 if TYPE_CHECKING:
+    from clinfer.cache.entry import Entry
     from clinfer.cache.index import Index
     from clinfer.cache.packfile import Loaders
     from clinfer.cache.record import KeyRecord
     from clinfer.cache.signing import SigningKey
+    from clinfer.cache.store import Store
     from clinfer.lowering.plan import Program
 
 HELP = "put cache entries into one signed file or an OCI image layout"
@@ -164,8 +166,9 @@ def _loaders(options: argparse.Namespace) -> Loaders:
     directories = options.cache_dir or ([] if named is None else [named])
     if not directories:
         raise PropertyError("which caches? give --cache-dir DIR or set CLINFER_CACHE_DIR")
-    programs, wanted = _selection(options)
-    found = dict(collect([Store(directory, readonly=True) for directory in directories], wanted))
+    stores = [Store(directory, readonly=True) for directory in directories]
+    programs, wanted = _selection(options, stores)
+    found = dict(collect(stores, wanted))
     if options.sources:
         texts = sources(_known_programs(found, programs))
         found.update({digest: load for digest, load in texts.items() if digest not in found})
@@ -173,7 +176,7 @@ def _loaders(options: argparse.Namespace) -> Loaders:
 
 
 def _selection(
-    options: argparse.Namespace,
+    options: argparse.Namespace, stores: list[Store]
 ) -> tuple[list[Program], Callable[[KeyRecord], bool]]:
     """The programs the models need on the devices named, and which entries are wanted."""
     if not options.model:
@@ -185,8 +188,7 @@ def _selection(
     core = Core()
     digests = {_content(core, path) for path in options.model}
     named = options.device or options.device_lock
-    programs, records = _programs(core, options) if named else ([], [])
-    names = {record.digest for record in records}
+    programs, names = _programs(core, options, stores) if named else ([], set())
     return programs, lambda record: record.get("model") in digests or record.digest in names
 
 
@@ -197,11 +199,21 @@ def _content(core: Any, path: Path) -> str:
     return content_digest(path, lambda file: external_names(core.read_model(file))).digest
 
 
-def _programs(core: Any, options: argparse.Namespace) -> tuple[list[Program], list[KeyRecord]]:
-    """The programs of all models on the device, with their keys."""
+def _programs(
+    core: Any, options: argparse.Namespace, stores: list[Store]
+) -> tuple[list[Program], set[str]]:
+    """The programs of all models on the device; names of their entries and of tuning data."""
     from clinfer.device.discover import open_device
     from clinfer.plugins.compiler import plan_model
     from clinfer.plugins.gpu import program_record
+    from clinfer.plugins.tuning import look_in
+
+    names: set[str] = set()
+    search = look_in(stores)
+
+    def look(record: KeyRecord) -> Entry | None:
+        names.add(record.digest)
+        return search(record)
 
     options.device = options.device or "AUTO"
     described = common.locked_device(options) or open_device(options.device)
@@ -210,8 +222,8 @@ def _programs(core: Any, options: argparse.Namespace) -> tuple[list[Program], li
         model = core.read_model(path)
         if options.shape:
             model.reshape(dict(options.shape))
-        found += plan_model(model, described).programs
-    return found, [program_record(program, described) for program in found]
+        found += plan_model(model, described, look).programs
+    return found, names | {program_record(program, described).digest for program in found}
 
 
 def _known_programs(loaders: Loaders, planned: list[Program]) -> list[Program]:

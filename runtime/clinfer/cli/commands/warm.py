@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from clinfer import config
 from clinfer.cli import common
 from clinfer.cli.output import emit_json, progress, table
-from clinfer.errors import DeviceError, PropertyError
+from clinfer.errors import ClinferError, DeviceError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.core import Core
     from clinfer.plugins.warm import Warmed
 
+TUNING_SECONDS = 60.0
 HELP = "compile models into a cache directory, so that their first start compiles nothing"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL... --device --device-lock --cache-dir --store --shape --jobs --shard --timeout."""
+    """MODEL... --device --cache-dir --store --shape --jobs --shard --timeout --tune ..."""
     from clinfer.device.workers import SECONDS_PER_PROGRAM
 
     common.model_argument(parser, many=True)
@@ -50,6 +51,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how long one program may take to build; default: {SECONDS_PER_PROGRAM:g}",
     )
+    parser.add_argument(
+        "--tune",
+        type=common.positive_seconds,
+        nargs="?",
+        const=TUNING_SECONDS,
+        metavar="SECONDS",
+        help="first measure the kernel candidates of models without tuning data, that long each; "
+        f"default: {TUNING_SECONDS:g}",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,11 +72,36 @@ def run(options: argparse.Namespace) -> int:
     settings = {} if options.jobs is None else {"COMPILATION_NUM_THREADS": options.jobs}
     watch = partial(progress, quiet=options.json)
     try:
+        untuned = {} if options.tune is None else _tune(core, names, device, options)
         warmed = core.warm(models, device, watch, options.timeout, settings)
     except KeyboardInterrupt:
         print("clinfer: what was built is stored; the same command goes on there", file=sys.stderr)
         raise
+    for item in warmed:
+        item.errors += untuned.get(item.name, [])
     return _report(options, warmed, _unpushed(core))
+
+
+def _tune(
+    core: Core, names: list[str], device: str, options: argparse.Namespace
+) -> dict[str, list[str]]:
+    """Tunes the models that have no tuning data yet; what went wrong, by the model's name."""
+    results = {name: _tune_one(core, name, device, options) for name in names}
+    return {name: [f"not tuned: {error}"] for name, error in results.items() if error}
+
+
+def _tune_one(core: Core, name: str, device: str, options: argparse.Namespace) -> str:
+    """What went wrong, '' where nothing did."""
+    try:
+        model = core.read_model(name)
+        if options.shape:
+            model.reshape(dict(options.shape))
+        inputs = common.inputs_for(model.inputs, [])
+        watch = partial(progress, quiet=options.json)
+        core.tune(model, device, inputs, watch, options.tune, again=False)
+    except ClinferError as error:
+        return str(error)
+    return ""
 
 
 def parse_shard(text: str) -> tuple[int, int]:
