@@ -18,14 +18,23 @@ from string import Template
 from clinfer_kernels import memory, transpose, types
 from clinfer_kernels.spec import Target
 
+# What is added to kernels whose work-groups have one work-item, by compiler family. Intel's CPU
+# compiler works on several work-items at once where it sees a use: here there is no second one, and
+# vectors that the text spells out come apart in scalar code and masks.
+_ALONE = {"intel_cpu": " __attribute__((intel_vec_len_hint(1)))"}
+_ONE_ITEM = "__attribute__((reqd_work_group_size(1, 1, 1)))"
 _CALL = re.compile(r"\b([a-z]\w*_\w+)\(")
 _VECTOR = re.compile(r"(u?(?:char|short|int|long)|float|double)(8|4|16|2)?$")
 _SECTION = re.compile(r"^//// (\w+)(?: (scalar|vector))?\n", re.M)
 
 
 def with_helpers(body: str, target: Target) -> str:
-    """The text of a program: the helpers `body` calls, each before its first use, and `body`."""
+    """The text of a program: the helpers `body` calls, each before its first use, and `body`.
+
+    A kernel for groups of one work-item is marked as such for the compilers that ask for it.
+    """
     texts: dict[str, str] = {}
+    body = body.replace(_ONE_ITEM, _ONE_ITEM + _ALONE.get(target.dialect, ""))
     _collect(body, target, texts)
     parts = [_pragmas(body), *memory.prologue(texts, target), *texts.values(), body.strip("\n")]
     return "\n".join(part for part in parts if part) + "\n"
