@@ -5,14 +5,18 @@ from __future__ import annotations
 from clinfer.graph.ir import Graph, Node
 from clinfer.passes.dead import remove_dead, share_common
 from clinfer.passes.layout.channels_last import RULES as CHANNELS_LAST
+from clinfer.passes.layout.projections import RULES as PROJECTIONS
 from clinfer.passes.layout.sink import FINISH_RULES, SINK_RULES
 from clinfer.passes.rewrite import Log, run_rules
 
 
 def choose_layout(graph: Graph, log: Log) -> None:
-    """Writes convolutions channels-last and moves transposes together until they cancel."""
+    """Writes convolutions channels-last, moves transposes together until they cancel, and
+    projections to where there are few pixels.
+    """
     run_rules(graph, CHANNELS_LAST, log, "layout")
     run_rules(graph, SINK_RULES, log, "layout")
+    run_rules(graph, PROJECTIONS, log, "layout")
     run_rules(graph, FINISH_RULES, log, "layout")
     share_common(graph, log)
     remove_dead(graph)
