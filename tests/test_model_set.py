@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import clinfer
+from platforms import platform
 
 MODELS = Path(__file__).parent / "models"
 NAMES = sorted(path.stem for path in MODELS.glob("*.onnx"))
@@ -38,9 +39,9 @@ def cache(tmp_path_factory) -> str:
 
 @pytest.fixture(params=["CPU", "GPU"])
 def device(request, monkeypatch) -> str:
-    monkeypatch.setenv("CLINFER_CPU_PLATFORM", "Portable")
+    monkeypatch.setenv("CLINFER_CPU_PLATFORM", platform())
     if request.param == "GPU":
-        monkeypatch.setenv("CLINFER_GPU_PLATFORM", "Portable")
+        monkeypatch.setenv("CLINFER_GPU_PLATFORM", platform())
     return request.param
 
 

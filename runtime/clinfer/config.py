@@ -109,7 +109,7 @@ CPU_PLATFORM = Variable[str | None](
     "part of an OpenCL platform's name",
     str,
     None,
-    "Chooses among several OpenCL CPU runtimes.",
+    "Only that platform's CPU devices are offered.",
 )
 CACHE_DIR = Variable[str | None](
     "CLINFER_CACHE_DIR",

@@ -49,7 +49,7 @@ class Core:
 
     @property
     def available_devices(self) -> list[str]:
-        """Names of the devices: 'CPU', 'GPU' or 'GPU.0', 'GPU.1' ...
+        """Names of the devices: 'CPU', 'GPU'; of several of a kind 'GPU.0', 'GPU.1' ...
 
         Raises `DeviceError` where no OpenCL platform is installed.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import clinfer
+from platforms import platform
 
 
 @pytest.fixture(params=["CPU", "GPU"])
@@ -31,7 +32,7 @@ def core() -> clinfer.Core:
 def prepare(name: str, monkeypatch) -> str:
     for variable in ("CLINFER_CACHE_DIR", "CLINFER_CACHE_PATH", "CLINFER_CACHE_MODE"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("CLINFER_CPU_PLATFORM", "Portable")
+    monkeypatch.setenv("CLINFER_CPU_PLATFORM", platform())
     if name == "GPU":
-        monkeypatch.setenv("CLINFER_GPU_PLATFORM", "Portable")
+        monkeypatch.setenv("CLINFER_GPU_PLATFORM", platform())
     return name

@@ -21,6 +21,7 @@ from clinfer.cli.output import pace_text
 from clinfer.device import workers
 from clinfer.plugins import warm as warming
 from clinfer.plugins.warm import shard
+from platforms import platform
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits.onnx"
 
@@ -173,9 +174,9 @@ def test_a_broken_kernel_costs_only_itself(
 def test_interrupted_work_goes_on_where_it_was(tmp_path, name):
     command = [sys.executable, "-m", "clinfer", "warm", str(DIGITS), "--device", name]
     command += ["--cache-dir", str(tmp_path / "c"), "--jobs", "1"]
-    added = {"CLINFER_CPU_PLATFORM": "Portable", "PYTHONPATH": os.pathsep.join(sys.path)}
+    added = {"CLINFER_CPU_PLATFORM": platform(), "PYTHONPATH": os.pathsep.join(sys.path)}
     if name == "GPU":
-        added["CLINFER_GPU_PLATFORM"] = "Portable"
+        added["CLINFER_GPU_PLATFORM"] = platform()
     environment = {**os.environ, **added}
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clinfer.device.simulated import driver_library
+from platforms import POCL, platform
 
 ROOT = Path(__file__).parent.parent.parent
 SIMULATED = pytest.param(
@@ -27,10 +28,10 @@ def test_warm_verify_pack_unpack_run(tmp_path: Path, device: str) -> None:
     added = {
         "CLINFER": f"{shlex.quote(sys.executable)} -m clinfer",
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "CLINFER_CPU_PLATFORM": "Portable",
+        "CLINFER_CPU_PLATFORM": platform() if device in ("CPU", "GPU") else POCL,
     }
     if device == "GPU":
-        added["CLINFER_GPU_PLATFORM"] = "Portable"
+        added["CLINFER_GPU_PLATFORM"] = platform()
     done = subprocess.run(
         ["sh", "examples/warm_and_ship.sh", "examples/digits.onnx", device, str(tmp_path)],
         cwd=ROOT,

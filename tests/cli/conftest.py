@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from clinfer.cli import main
+from platforms import platform
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits.onnx"
@@ -51,7 +52,7 @@ def cache(tmp_path_factory) -> Path:
 def environment(monkeypatch) -> None:
     for name in [name for name in os.environ if name.startswith("CLINFER_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("CLINFER_CPU_PLATFORM", "Portable")
+    monkeypatch.setenv("CLINFER_CPU_PLATFORM", platform())
 
 
 @pytest.fixture

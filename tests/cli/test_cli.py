@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 import clinfer as api
 from cli.conftest import DIGITS, F, child, child_environment, rows, save
+from platforms import platform
 
 S = TensorProto.STRING
 
@@ -254,7 +255,7 @@ def test_compile_on_a_full_disk_keeps_the_file_that_was_there(two_inputs, tmp_pa
 
 
 def test_compile_for_a_gpu_says_what_to_do_instead(clinfer, two_inputs, tmp_path, monkeypatch):
-    monkeypatch.setenv("CLINFER_GPU_PLATFORM", "Portable")
+    monkeypatch.setenv("CLINFER_GPU_PLATFORM", platform())
     done = clinfer("compile", two_inputs, "--device", "GPU", "-o", tmp_path / "m")
     done.fails_with("GPU", "--device CPU", "clinfer warm")
 

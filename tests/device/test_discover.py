@@ -83,9 +83,15 @@ def test_one_gpu_is_gpu_and_several_are_numbered(machine):
 
 def test_the_best_known_cpu_runtime_is_chosen_unless_named(machine, monkeypatch):
     machine(POCL, INTEL)
-    assert names()[0][2] == "Intel(R) OpenCL"
+    assert [(n[0], n[2]) for n in names()] == [
+        ("CPU.0", "Intel(R) OpenCL"),
+        ("CPU.1", "Portable Computing Language"),
+    ]
+    monkeypatch.setattr(discover, "Device", lambda info, handle: info)
+    for name, number in (("CPU", 0), ("cpu.0", 0), ("AUTO", 0), ("CPU.1", 1)):
+        assert discover.open_device(name).name == f"CPU.{number}"
     monkeypatch.setenv("CLINFER_CPU_PLATFORM", "portable")
-    assert names()[0][2] == "Portable Computing Language"
+    assert [(n[0], n[2]) for n in names()] == [("CPU", "Portable Computing Language")]
     monkeypatch.setenv("CLINFER_CPU_PLATFORM", "nothing like it")
     with pytest.raises(DeviceError, match="nothing like it"):
         names()

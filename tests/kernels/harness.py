@@ -32,16 +32,21 @@ import numpy as np
 import pyopencl as cl
 
 from clinfer.device.pocl_cpu import name_a_known_processor
+from clinfer.device.processor import float_lanes
 from clinfer_kernels.dims import evaluate
 from clinfer_kernels.spec import Arg, Kernel, Launch, Target, Tensor
+from platforms import POCL, dialect, platform
 
 Array = np.ndarray[Any, Any]
 GUARD = 256  # bytes of poison behind every buffer
 POISON = 0xFF  # NaN in every float type, -1 in signed integers
 
+DIALECT = dialect()
+# PoCL's compiler fails on vectors of 16; another one is asked for what the processor has.
+LANES = 8 if DIALECT == "pocl" else float_lanes()
 TARGETS = {
-    "cpu": Target(cls="cpu", compute_units=4),
-    "gpu": Target(cls="gpu", compute_units=4, vector_width=1),
+    "cpu": Target(cls="cpu", compute_units=4, vector_width=LANES, dialect=DIALECT),
+    "gpu": Target(cls="gpu", compute_units=4, vector_width=1, dialect=DIALECT),
 }
 
 _CTYPES = {
@@ -75,12 +80,12 @@ class Session:
 
 @lru_cache(maxsize=1)
 def session() -> Session:
-    """The device tests run on: `CLINFER_TEST_PLATFORM` (part of a name), else PoCL."""
-    wanted = os.environ.get("CLINFER_TEST_PLATFORM", "Portable")
-    platforms = [p for p in cl.get_platforms() if wanted in p.name]
-    assert platforms, f"no OpenCL platform named like '{wanted}'; install pocl-binary-distribution"
-    device = platforms[0].get_devices()[0]
-    if "Portable" in platforms[0].name:
+    """The device tests run on: PoCL's, or that of `pytest --opencl`."""
+    wanted = platform()
+    found = [p for p in cl.get_platforms() if wanted.lower() in p.name.lower()]
+    assert found, f"no OpenCL platform named like '{wanted}'; install pocl-binary-distribution"
+    device = found[0].get_devices()[0]
+    if wanted == POCL:
         name_a_known_processor(device.int_ptr)
     context = cl.Context([device])
     return Session(context, cl.CommandQueue(context), device)

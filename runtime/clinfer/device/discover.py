@@ -1,4 +1,7 @@
-"""OpenCL devices by name: 'CPU', 'GPU', 'GPU.0', 'GPU.1', 'AUTO'."""
+"""OpenCL devices by name: 'CPU', 'GPU', 'AUTO'; of several of a kind 'GPU.0', 'GPU.1' and so on.
+
+Of several CPU runtimes the one that is known as the fastest is 'CPU.0', and so 'CPU'.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _CPU_PREFERENCE = ("intel(r) opencl", "portable computing language")
 class DeviceInfo:
     """A device as its driver describes it. Sizes in bytes.
 
-    name: ours, 'CPU', 'GPU', 'GPU.0' ...; kind: 'cpu' | 'gpu' | 'accelerator', the driver's view.
+    name: ours, 'CPU', 'GPU.0' ...; kind: 'cpu' | 'gpu' | 'accelerator', the driver's view.
     vector_width: float32 lanes of the registers that its compiler really uses.
     processor: of a CPU, what its machine code needs beyond what the other fields say.
     is_simulated: it builds programs but executes nothing.
@@ -82,12 +85,12 @@ class Device:
 
 
 def list_devices() -> list[DeviceInfo]:
-    """The CPU device and every GPU. Raises `DeviceError` where there is no OpenCL platform."""
+    """Every CPU runtime, best first, and every GPU. Raises `DeviceError` where there is nothing."""
     return [info for info, _ in _found()]
 
 
 def open_device(name: str = "AUTO") -> Device:
-    """The device of that name; AUTO is the first GPU, else the CPU.
+    """The device of that name; AUTO is the first GPU, else the first CPU.
 
     Raises `DeviceError` naming the devices there are.
     """
@@ -97,13 +100,16 @@ def open_device(name: str = "AUTO") -> Device:
         order = sorted(found, key=lambda pair: not pair[0].name.startswith("GPU"))
         return Device(*order[0])
     for info, handle in found:
-        if wanted == info.name or (wanted == "GPU" and info.name == "GPU.0"):
-            return Device(info, handle)
-        if wanted == "GPU.0" and info.name == "GPU":
+        if is_named(info.name, wanted):
             return Device(info, handle)
     names = ", ".join(info.name for info, _ in found)
     hint = f"; {INSTALL}" if wanted in ("CPU", "GPU") else ""
     raise DeviceError(f"there is no device {name!r}; devices here: {names}{hint}")
+
+
+def is_named(name: str, wanted: str) -> bool:
+    """Whether a device is meant by a name in capitals: 'GPU' is the first GPU, and 'GPU.0' too."""
+    return name.removesuffix(".0") == wanted.removesuffix(".0")
 
 
 def open_context(platform: str, device: str) -> tuple[Any, Quirks]:
@@ -129,18 +135,21 @@ def _found() -> list[tuple[DeviceInfo, Any]]:
                 gpus.append((info, handle))
             if info.kind == "cpu":
                 cpus.append((info, handle))
-    named = [
-        (info.named("GPU" if len(gpus) == 1 else f"GPU.{i}"), handle)
-        for i, (info, handle) in enumerate(gpus)
-    ]
-    found = [*_chosen_cpu(cpus), *named]
+    found = [*_numbered("CPU", _chosen_cpus(cpus)), *_numbered("GPU", gpus)]
     if not found:
         raise DeviceError(f"no OpenCL device was found; {INSTALL}")
     return found
 
 
-def _chosen_cpu(cpus: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, Any]]:
-    """The one CPU device: of the platform that CLINFER_CPU_PLATFORM names, else the best known."""
+def _numbered(name: str, pairs: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, Any]]:
+    """One device has the plain name, several are numbered."""
+    if len(pairs) == 1:
+        return [(pairs[0][0].named(name), pairs[0][1])]
+    return [(info.named(f"{name}.{i}"), handle) for i, (info, handle) in enumerate(pairs)]
+
+
+def _chosen_cpus(cpus: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, Any]]:
+    """The CPU devices, best first; only of the platform that CLINFER_CPU_PLATFORM names."""
     wanted = config.CPU_PLATFORM.get()
     if wanted is not None:
         fitting = [pair for pair in cpus if wanted.lower() in pair[0].platform.lower()]
@@ -150,8 +159,7 @@ def _chosen_cpu(cpus: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, An
                 f"CLINFER_CPU_PLATFORM={wanted!r} fits no CPU platform; there are: {names}"
             )
         cpus = fitting
-    ranked = sorted(cpus, key=lambda pair: _rank(pair[0].platform))
-    return [(info.named("CPU"), handle) for info, handle in ranked[:1]]
+    return sorted(cpus, key=lambda pair: _rank(pair[0].platform))
 
 
 def _rank(platform: str) -> int:

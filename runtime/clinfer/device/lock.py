@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from clinfer.device.discover import DeviceInfo
+from clinfer.device.discover import DeviceInfo, is_named
 from clinfer.device.quirks import quirks_of
 from clinfer.device.target import derive_target
 from clinfer.errors import DeviceError
@@ -92,9 +92,8 @@ def locked_device(path: Path, name: str = "AUTO") -> LockedDevice:
     wanted = name.upper()
     if wanted == "AUTO":
         return min(devices, key=lambda device: not device.info.name.startswith("GPU"))
-    same = {"GPU": "GPU.0", "GPU.0": "GPU"}
     for device in devices:
-        if device.info.name in (wanted, same.get(wanted)):
+        if is_named(device.info.name, wanted):
             return device
     names = ", ".join(device.info.name for device in devices)
     raise DeviceError(f"there is no device {name!r} in '{path}', only {names}")

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
-from clinfer.device import scratch
+from clinfer.device import intel_cpu, scratch
 from clinfer.errors import DeviceError
 
 INSTALL = (
-    "install an OpenCL runtime: `pip install clinfer[pocl]` brings a CPU device along; a GPU's "
-    "driver brings its own (the packages nvidia-opencl-icd, intel-opencl-icd or rocm-opencl-icd)"
+    "install an OpenCL runtime: `pip install clinfer[pocl]` brings a CPU device along, "
+    "`pip install clinfer[intel-cpu]` a faster one for x86-64; a GPU's driver brings its own "
+    "(the packages nvidia-opencl-icd, intel-opencl-icd or rocm-opencl-icd)"
 )
 _POCL_FOLDER = "POCL_CACHE_DIR"
-_ENVIRONMENT = Lock()
+_ENVIRONMENT = RLock()
 
 
 def cl() -> Any:
@@ -54,14 +55,29 @@ def _loaded() -> tuple[Any, Path | None]:
     except ImportError as error:
         raise DeviceError(f"pyopencl cannot be loaded ({error}); {INSTALL}") from error
     _share_generated_invokers()
-    folder = None
-    if not os.environ.get(_POCL_FOLDER):
-        folder = scratch.new_folder()
-        # PoCL reads the variable once, when its devices are first asked for. Processes that the
-        # application starts must not see it: this folder goes with this process.
-        with environment(_POCL_FOLDER, str(folder)):
-            _ask_for_devices(pyopencl)
-    return pyopencl, folder
+    return pyopencl, _load_drivers(pyopencl)
+
+
+def _load_drivers(pyopencl: Any) -> Path | None:
+    """Lets the drivers load with the settings they need; returns PoCL's folder, see `pocl_folder`.
+
+    Drivers read these variables once. Processes that the application starts must not see them:
+    the folders are of this process.
+    """
+    added = intel_cpu.library_to_add(Path(pyopencl.__file__).parent)
+    folder = None if os.environ.get(_POCL_FOLDER) else scratch.new_folder()
+    if added is None and folder is None:
+        return None
+    with ExitStack() as variables:
+        if added is not None:
+            shown = variables.enter_context(intel_cpu.vendors(added))
+            variables.enter_context(environment(intel_cpu.VENDORS, str(shown)))
+        if folder is not None:
+            variables.enter_context(environment(_POCL_FOLDER, str(folder)))
+        _ask_for_devices(pyopencl)
+    if added is not None:
+        intel_cpu.warn_if_missing(added)
+    return folder
 
 
 def _ask_for_devices(pyopencl: Any) -> None:
