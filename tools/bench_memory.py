@@ -2,14 +2,14 @@
 
     python tools/bench_memory.py zoo/*.onnx [--inferences 3]
 
-Each process imports its runtime, loads one model and runs it. Per model and runtime there are up to
-three states: 'model' (from the ONNX file, no cache), 'store' (the same, and filling an empty cache)
-and 'warm' (from that cache). 'peak' is the process's own high-water mark of resident memory (VmHWM),
-'resident' what it holds after the inferences, 'tree' the highest sum over the process and its
-children that was seen (compilers that run in processes of their own are in it), all in MiB. The
-first table is the bare import with the device opened. Ratios are to the better of the peers in the
-same state; one without a cache has its 'model' state there. Writes docs/memory.json. Needs the
-extra `bench`.
+Each process imports its runtime, loads one model and runs it. Per model and runtime there are up
+to three states: 'model' (from the ONNX file, no cache), 'store' (the same, and filling an empty
+cache) and 'warm' (from that cache). 'peak' is the process's own high-water mark of resident memory
+(VmHWM), 'resident' what it holds after the inferences, 'tree' the highest sum over the process and
+its children that was seen (compilers that run in processes of their own are in it; pages that
+processes share count once per process), all in MiB. The first table is the bare import with the
+device opened. Ratios are to the better of the peers in the same state; one without a cache has its
+'model' state there. Writes docs/memory.json. Needs the extra `bench`.
 """
 
 from __future__ import annotations

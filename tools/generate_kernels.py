@@ -30,7 +30,7 @@ def generated(name: str) -> dict[str, str]:
     """File name -> text for one device class: each program, and the plan's launches."""
     graph = read(MODEL).graph()
     optimise(graph)
-    plan = lower(graph, TARGETS[name], KernelChoice())
+    plan = lower(graph, TARGETS[name], KernelChoice()).plan
     files = {f"{p.entry}-{p.digest[:8]}.cl": p.source for p in plan.programs}
     lines = [f"The launches of examples/digits.onnx on a device of class '{name}', in order.", ""]
     for number, step in enumerate(plan.steps):

@@ -250,11 +250,11 @@ class Core:
 
     def query_model(self, model: ModelLike, device: str = "AUTO") -> dict[str, str]:
         """For each of the model's nodes the device that computes it; 'HOST' for host steps."""
-        from clinfer.plugins.compiler import plan_model
+        from clinfer.plugins.compiler import draft_model
 
         opened = self._device(device)
         read = self._as_model(model)
-        hosts = {step.label for step in plan_model(read, opened).host_steps}
+        hosts = {step.label for step in draft_model(read, opened).plan.host_steps}
         nodes = [node.describe() for node in read.graph().nodes]
         return {n: "HOST" if n in hosts else opened.info.name for n in nodes}
 

@@ -123,6 +123,6 @@ def test_sections_outlive_the_file_they_were_mapped_from(tmp_path: Path) -> None
 def test_only_files_of_local_file_systems_are_mapped(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(to_bytes(RECORD, {"weights": noise(2**21)}))
-    assert not files._may_map(os.makedev(4000, 4000))
+    assert not files.may_map(os.makedev(4000, 4000))
     loaded = files.load(path, allow_shared=False)
-    assert loaded.mapped == files._may_map(path.stat().st_dev)
+    assert loaded.mapped == files.may_map(path.stat().st_dev)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from graph_helpers import proto, run
 from onnx import numpy_helper
 
+from clinfer import mapping
 from clinfer.errors import ModelError
 from clinfer.graph.reader import read
 
@@ -27,13 +29,22 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_weights_are_mapped(path: Path) -> None:
+def test_weights_are_read_from_the_file(path: Path) -> None:
     model = read(path)
     assert model.external_files == (path.parent / "w.bin",)
     graph = model.graph()
-    weights = graph.nodes[0].required(1).const
-    assert isinstance(weights, np.memmap) or isinstance(weights.base, np.memmap)
     assert run(graph, [np.ones((2, 3), np.float32)])[0].tolist() == (WEIGHTS + 1).tolist()
+
+
+def test_weights_of_a_large_file_are_mapped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "MAP_FROM", 1)
+    monkeypatch.setattr(mapping, "may_map", lambda device: True)
+    model = read(path)
+    assert mapping.is_mapped(model.graph().nodes[0].required(1).const)
+    (path.parent / "w.bin").write_bytes(WEIGHTS[::-1].tobytes())
+    os.utime(path.parent / "w.bin", ns=(1, 1))
+    with pytest.raises(ModelError, match=r"w.bin' has changed since the model was read"):
+        model.graph()
 
 
 def test_a_missing_file_is_named(path: Path) -> None:

@@ -20,9 +20,7 @@ from pathlib import Path
 
 from clinfer.cache.stats import Reason
 from clinfer.cache.trust import distrust
-
-MAP_FROM = 2**20
-"""Files of at least this many bytes are mapped, smaller ones are read."""
+from clinfer.mapping import MAP_FROM, may_map
 
 _OPEN_READ = (
     os.O_RDONLY
@@ -40,11 +38,6 @@ _OPEN_NEW = (
     | getattr(os, "O_BINARY", 0)
 )
 
-# File systems whose files keep their pages after another machine has removed them. From any other a
-# file is read: a page fault on a file that is gone from an NFS server ends the process.
-_LOCAL = frozenset(
-    b"ext2 ext3 ext4 xfs btrfs bcachefs f2fs zfs tmpfs overlay squashfs erofs jfs".split()
-)
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _NO_WRITES = (errno.EACCES, errno.EPERM, errno.EROFS)
 _REPLACE_DELAYS = (0.005, 0.02, 0.08, 0.3)
@@ -104,7 +97,7 @@ def _load_open(descriptor: int, allow_shared: bool, most: int | None) -> Loaded:
     wanted = size if most is None else min(most, size)
     if wanted == 0:
         return Loaded(memoryview(b""), size, False)
-    if wanted >= MAP_FROM and _may_map(status.st_dev):
+    if wanted >= MAP_FROM and may_map(status.st_dev):
         return Loaded(memoryview(_map(descriptor, wanted)), size, True)
     memory = mmap.mmap(-1, wanted)
     with memoryview(memory) as view, open(descriptor, "rb", buffering=0, closefd=False) as file:
@@ -121,26 +114,6 @@ def _map(descriptor: int, size: int) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
     return mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-
-
-def _may_map(device: int) -> bool:
-    """Whether a mapped file on that device outlives its removal.
-
-    Windows refuses to remove mapped files. Elsewhere the device must be found in Linux's table of
-    mounts, as a local file system.
-    """
-    if sys.platform == "win32":
-        return True
-    try:
-        table = Path("/proc/self/mountinfo").read_bytes()
-    except OSError:
-        return False
-    wanted = f"{os.major(device)}:{os.minor(device)}".encode()
-    for line in table.splitlines():
-        mount, _, source = line.partition(b" - ")
-        if wanted in mount.split()[2:3]:
-            return bool(_LOCAL.intersection(source.split()[:1]))
-    return False
 
 
 def write_atomic(target: Path, temporary: Path, parts: Iterable[memoryview]) -> int:

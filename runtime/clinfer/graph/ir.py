@@ -255,6 +255,14 @@ class Graph:
             yield from (v for v in node.outputs if v is not None)
         yield from self.outputs
 
+    def forget_contents(self) -> None:
+        """Lets go of the constants' contents, now and not when the garbage collector finds them.
+
+        The graph is of no use afterwards.
+        """
+        for value in self.values():
+            value.const = None
+
     def clone(self) -> Graph:
         """A copy with nodes and values of its own; the arrays of constants are shared."""
         values = {id(v): replace(v, producer=None, users=[]) for v in self.values()}

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clinfer.errors import InputError, ShapeError
+from clinfer.errors import InputError, ModelError, ShapeError
 from clinfer.graph.ir import Graph, Shape, Value
 from clinfer_kernels.dims import Dim, Expr, evaluate, substitute, sym, symbols
+
+if TYPE_CHECKING:
+    from clinfer.graph.protos import ExternalData
 
 PortShape = tuple[int | str | None, ...]
 ShapeRequest = Sequence[int | str | None]
@@ -42,6 +46,7 @@ class Model:
     _declared: Mapping[str, PortShape | None] = field(default_factory=dict)
     _unnamed: frozenset[str] = frozenset()
     shape_changes: str = ""
+    _external: ExternalData | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +75,16 @@ class Model:
         return tuple(self._port(value, name) for value, name in pairs)
 
     def graph(self) -> Graph:
-        """A graph of its own for the caller, with types inferred; passes may change it."""
+        """A graph of its own for the caller, with types inferred; passes may change it.
+
+        Raises `ModelError` where a large file of the model, whose tensors are not read before they
+        are needed, has changed since `read_model`.
+        """
+        changed = [] if self._external is None else self._external.changed
+        if changed:
+            raise ModelError(
+                f"'{changed[0]}' has changed since the model was read; call read_model again"
+            )
         return self._graph.clone()
 
     def reshape(self, shapes: Mapping[str | int, ShapeRequest] | ShapeRequest) -> None:

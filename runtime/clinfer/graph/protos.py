@@ -6,7 +6,7 @@ they import inside functions. Tensors stored outside the model file are memory-m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 from clinfer.dtypes import BY_ONNX, to_numpy
 from clinfer.errors import ModelError
 from clinfer.graph.ir import Array
+from clinfer.mapping import MappedFile
 
 if TYPE_CHECKING:
     from onnx import (
@@ -32,28 +33,47 @@ _PACKED = frozenset({"uint4", "int4", "float4_e2m1fn", "uint2", "int2"})
 
 
 class ExternalData:
-    """Tensor contents in files next to the model; each file is mapped once.
+    """Tensor contents outside the protocol buffer: in files next to the model, or cut out of it.
 
-    `folder` is None for a model that did not come from a file.
+    `folder` is None for a model that did not come from a file, `own` the model's own file, and
+    `cut` holds what `graph.cutting` has cut out. Each file is mapped once.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        own: MappedFile | None = None,
+        cut: Mapping[bytes, Array] | None = None,
+    ) -> None:
         self._folder = folder
-        self._maps: dict[Path, Array] = {}
+        self._own = own
+        self._cut = cut or {}
+        self._files: dict[Path, MappedFile] = {}
 
     @property
     def files(self) -> list[Path]:
-        """The files read so far, in a fixed order."""
-        return sorted(self._maps)
+        """The files beside the model that were read so far, in a fixed order."""
+        return sorted(self._files)
+
+    @property
+    def changed(self) -> list[Path]:
+        """The mapped files, the model's own among them, that have changed since."""
+        own = [] if self._own is None else [self._own]
+        return [file.path for file in (*own, *self._files.values()) if file.has_changed]
+
+    def inside(self, tensor: TensorProto) -> Array | None:
+        """The bytes of a tensor that were cut out of the model; None where they were not."""
+        if not self._cut or not tensor.HasField("raw_data"):
+            return None
+        return self._cut.get(tensor.raw_data)
 
     def read(self, tensor: TensorProto) -> Array:
-        """The bytes of `tensor`; `ModelError` names the tensor and the file."""
+        """The bytes of a tensor in another file; `ModelError` names the tensor and the file."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         path = self._locate(tensor.name, entries.get("location", ""))
-        if path not in self._maps:
-            size = path.stat().st_size
-            self._maps[path] = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
-        content = self._maps[path]
+        if path not in self._files:
+            self._files[path] = MappedFile(path)
+        content = self._files[path].content
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", len(content) - offset))
         if offset < 0 or length < 0 or offset + length > len(content):
@@ -100,6 +120,9 @@ def tensor_array(tensor: TensorProto, external: ExternalData) -> Array:
     try:
         if tensor.data_location == _EXTERNAL:
             return _from_bytes(external.read(tensor), entry.name, shape)
+        inside = external.inside(tensor)
+        if inside is not None:
+            return _from_bytes(inside, entry.name, shape)
         array = np.asarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
         raise ModelError(

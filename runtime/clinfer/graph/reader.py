@@ -12,10 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+import numpy as np
+
 from clinfer.errors import ModelError
 from clinfer.graph.build import NodeBuilder, describe
+from clinfer.graph.cutting import cut
 from clinfer.graph.functions import Inliner, Opsets, domain_of, imports
-from clinfer.graph.ir import Declared, Graph, Shape, Value
+from clinfer.graph.ir import Array, Declared, Graph, Shape, Value
 from clinfer.graph.model import Model, PortShape
 from clinfer.graph.protos import (
     ExternalData,
@@ -26,6 +29,7 @@ from clinfer.graph.protos import (
 )
 from clinfer.graph.schemas import OLDEST_OPSET, newest_opset, schema
 from clinfer.graph.upgrade import typed
+from clinfer.mapping import MappedFile
 from clinfer_kernels.dims import Dim, sym
 
 if TYPE_CHECKING:
@@ -40,10 +44,12 @@ def read(source: Source) -> Model:
     Raises `ModelError` for what is not a readable ONNX model (the message names the file, and the
     node where there is one) and `ShapeError` where its shapes contradict each other.
     """
-    proto, origin, label = _load(source)
+    origin, label, content, file = _load(source)
+    structure = cut(content)
+    proto = _parse(structure.encoded, label, len(content))
     folder = origin.parent if isinstance(origin, Path) else None
     try:
-        return _Reader(proto, ExternalData(folder)).model(origin)
+        return _Reader(proto, ExternalData(folder, file, structure.contents)).model(origin)
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error
     except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -51,38 +57,42 @@ def read(source: Source) -> Model:
         raise ModelError(f"{label}: the model is damaged ({error}); get it anew") from error
 
 
-def _load(source: Source) -> tuple[ModelProto, Path | bytes, str]:
+def _load(source: Source) -> tuple[Path | bytes, str, Array, MappedFile | None]:
+    """Where the model comes from, its name for messages, its bytes, and its file if it has one."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        label = f"'{path}'"
-        return _parse(_file_content(path), label), path, label
+        file = _file(path)
+        return path, f"'{path}'", file.content, file
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
-        label = f"the model's {len(data)} bytes"
-        return _parse(data, label), data, label
+        return data, f"the model's {len(data)} bytes", _array(data), None
     from onnx import ModelProto
 
     if not isinstance(source, ModelProto):
         raise ModelError(
             f"a path, bytes or an onnx.ModelProto expected, found {type(source).__name__}"
         )
-    copy = ModelProto()
-    copy.CopyFrom(source)
-    return copy, source.SerializeToString(deterministic=True), "the ModelProto"
+    data = source.SerializeToString(deterministic=True)
+    return data, "the ModelProto", _array(data), None
 
 
-def _file_content(path: Path) -> bytes:
+def _file(path: Path) -> MappedFile:
     if path.is_dir():
         raise ModelError(f"'{path}' is a folder; expected an ONNX file")
     try:
-        return path.read_bytes()
+        return MappedFile(path)
     except FileNotFoundError:
         raise ModelError(f"'{path}' does not exist (looked in {Path.cwd()})") from None
     except OSError as error:
         raise ModelError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
-def _parse(data: bytes, label: str) -> ModelProto:
+def _array(data: bytes) -> Array:
+    return np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
+
+
+def _parse(data: bytes, label: str, size: int) -> ModelProto:
+    """The model's structure; `size` is that of the whole model in bytes, for messages."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import ModelProto
 
@@ -93,7 +103,7 @@ def _parse(data: bytes, label: str) -> ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise ModelError(
-            f"{label}: not an ONNX model, or a truncated one: its {len(data)} bytes are no "
+            f"{label}: not an ONNX model, or a truncated one: its {size} bytes are no "
             "complete protocol buffer; export or download it again"
         ) from error
     if not proto.HasField("graph") or not (proto.opset_import or proto.ir_version):
@@ -129,7 +139,8 @@ class _Reader:
         declared = {info.name: self._output(info) for info in self._proto.graph.output}
         typed(self._graph, list(self._graph.nodes))
         files = tuple(self._external.files)
-        return Model(self._graph, origin, files, declared, frozenset(self._unnamed))
+        unnamed = frozenset(self._unnamed)
+        return Model(self._graph, origin, files, declared, unnamed, _external=self._external)
 
     def _check_opsets(self) -> None:
         version = self._opsets.get("")
@@ -158,13 +169,10 @@ class _Reader:
 
     def _constants(self) -> None:
         graph = self._proto.graph
-        arrays: list[tuple[str, Any]] = []
-        for tensor in graph.initializer:
-            arrays.append((tensor.name, tensor_array(tensor, self._external)))
-            tensor.ClearField("raw_data")
-        arrays += [
-            (sparse.values.name, sparse_array(sparse, self._external))
-            for sparse in graph.sparse_initializer
+        external = self._external
+        arrays: list[tuple[str, Any]] = [
+            *((tensor.name, tensor_array(tensor, external)) for tensor in graph.initializer),
+            *((s.values.name, sparse_array(s, external)) for s in graph.sparse_initializer),
         ]
         for name, array in arrays:
             if name in self._builder.scope:

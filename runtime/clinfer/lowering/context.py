@@ -15,6 +15,7 @@ import numpy as np
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import UnsupportedError
 from clinfer.graph.ir import Array, Graph, Node, Value
+from clinfer.lowering.content import Content
 from clinfer_kernels.dims import Dim, product
 from clinfer_kernels.expr import identity
 from clinfer_kernels.spec import Kernel, Target, Tensor, dense, row_major
@@ -29,12 +30,15 @@ class Unlowerable(Exception):  # noqa: N818 - a decision, not an error a user se
 
 @dataclass(eq=False)
 class Storage:
-    """A buffer in the making; `kind` as in `plan.Buffer`. `size` counts elements."""
+    """A buffer in the making; `kind` as in `plan.Buffer`. `size` counts elements.
+
+    A packed constant has the element type and the size of what it is made of.
+    """
 
     kind: str
     dtype: str
     size: Dim
-    data: Array | None = None
+    data: Content | None = None
     content: tuple[Dim, ...] = ()
 
 
@@ -79,10 +83,12 @@ class View:
     def array(self) -> Array:
         """A constant's elements as this view shows them."""
         assert self.storage.data is not None
-        flat = self.storage.data.reshape(-1)
-        size = flat.dtype.itemsize
+        source = self.storage.data.source
         shape = tuple(int(d) for d in self.tensor.shape)  # type: ignore[arg-type]
-        steps = tuple(int(s) * size for s in self.tensor.strides)  # type: ignore[arg-type]
+        if self.tensor.is_contiguous and self.tensor.offset == 0 and shape == source.shape:
+            return source
+        flat = source.reshape(-1)
+        steps = tuple(int(s) * flat.itemsize for s in self.tensor.strides)  # type: ignore[arg-type]
         start = flat[int(self.tensor.offset) :]  # type: ignore[arg-type]
         return np.lib.stride_tricks.as_strided(start, shape, steps, writeable=False)
 
@@ -119,7 +125,7 @@ class Lowering:
     joins: dict[Value, Node] = field(default_factory=dict)
     _joined: dict[Value, View] = field(default_factory=dict)
     steps: list[PendingLaunch | PendingHost] = field(default_factory=list)
-    _constants: dict[int, tuple[Array, Storage]] = field(default_factory=dict)
+    _constants: dict[int, Storage] = field(default_factory=dict)
 
     # -- values to views ---------------------------------------------------------------------
 
@@ -144,7 +150,7 @@ class Lowering:
         if view.tensor.is_contiguous:
             return view
         if view.storage.kind == "const" and product(view.shape) == view.storage.size:
-            return self._constant(np.ascontiguousarray(view.array()))
+            return self._constant(view.array())
         made = self.temp(view.dtype, view.shape)
         self.copy(view, made, "copy")
         return made
@@ -284,7 +290,7 @@ class Lowering:
         if value in self.host_values:
             return self.host_values[value]
         if value.const is not None and value.dtype not in DEVICE_DTYPES:
-            storage = Storage("host", value.dtype or "object", 0, data=value.const)
+            storage = Storage("host", value.dtype or "object", 0, data=Content(value.const))
             self.host_values[value] = storage
             return storage
         return self.view(value)
@@ -292,18 +298,16 @@ class Lowering:
     def _constant(self, array: Array) -> View:
         known = self._constants.get(id(array))
         if known is None:
-            data = np.ascontiguousarray(array).reshape(array.shape)
-            storage = Storage("const", data.dtype.name, data.size, data=data)
-            known = (array, storage)  # keeps `array` alive, so that its id stays its own
-            self._constants[id(array)] = known
-        return View(known[1], dense(known[1].dtype, array.shape))
+            known = Storage("const", array.dtype.name, array.size, data=Content(array))
+            self._constants[id(array)] = known  # has `array`, so that its id stays its own
+        return View(known, dense(known.dtype, array.shape))
 
     def _packed(self, view: View, key: str, apply: Callable[[Array], Array]) -> Storage:
         tensor = view.tensor
         known = self._packs.get((id(view.storage), tensor, key))
         if known is None:
-            data = np.ascontiguousarray(apply(view.array()))
-            known = Storage("const", data.dtype.name, data.size, data=data)
+            content = Content(view.array(), apply)
+            known = Storage("const", view.dtype, view.storage.size, data=content)
             self._packs[(id(view.storage), tensor, key)] = known
         return known
 

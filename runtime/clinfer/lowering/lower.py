@@ -9,6 +9,7 @@ from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import UnsupportedError
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.reference import HostOp
+from clinfer.lowering.content import Content, Draft
 from clinfer.lowering.context import (
     Chooser,
     Lowering,
@@ -19,7 +20,6 @@ from clinfer.lowering.context import (
     View,
 )
 from clinfer.lowering.plan import (
-    Array,
     Buffer,
     Constraint,
     HostStep,
@@ -38,8 +38,8 @@ from clinfer_kernels.spec import Arg, Target
 _VIEW_OPERATORS = frozenset({"Reshape", "Transpose", "Slice", "Expand", "Identity"})
 
 
-def lower(graph: Graph, target: Target, choose: Chooser) -> Plan:
-    """The plan for a canonical graph (docs/ir.md) on a target.
+def lower(graph: Graph, target: Target, choose: Chooser) -> Draft:
+    """The draft of a plan for a canonical graph (docs/ir.md) on a target.
 
     `choose` maps a kernel spec to the kernel to use, None where no family takes it. Nodes without
     a rule or a fitting kernel become host steps that state the reason.
@@ -53,7 +53,7 @@ def lower(graph: Graph, target: Target, choose: Chooser) -> Plan:
         _lower_node(ctx, node, table.get(node.kind), known)
         known |= _symbols(node.outputs)
     outputs = [_output(ctx, value) for value in graph.outputs]
-    return _Assembler(ctx).plan(inputs, outputs)
+    return _Assembler(ctx).draft(inputs, outputs)
 
 
 def _lower_node(
@@ -115,7 +115,7 @@ def _output(ctx: Lowering, value: Value) -> Storage:
     if value in ctx.host_values:
         return ctx.host_values[value]
     if value.const is not None and value.dtype not in DEVICE_DTYPES:
-        return Storage("host", value.dtype or "object", 0, data=value.const)
+        return Storage("host", value.dtype or "object", 0, data=Content(value.const))
     view = ctx.view(value)
     whole = view.tensor.is_contiguous and view.tensor.offset == 0
     if view.storage.kind == "output" and whole and view.storage.size == view.tensor.size:
@@ -132,13 +132,13 @@ class _Assembler:
 
     ctx: Lowering
     buffers: list[Buffer] = field(default_factory=list)
-    constants: list[Array] = field(default_factory=list)
+    contents: list[Content] = field(default_factory=list)
     programs: dict[tuple[str, str], int] = field(default_factory=dict)
     program_list: list[Program] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     _numbers: dict[Storage, int] = field(default_factory=dict)
 
-    def plan(self, inputs: Sequence[Storage], outputs: Sequence[Storage]) -> Plan:
+    def draft(self, inputs: Sequence[Storage], outputs: Sequence[Storage]) -> Draft:
         graph = self.ctx.graph
         in_numbers = [self._number(s) for s in inputs]
         for pending in self.ctx.steps:
@@ -150,7 +150,7 @@ class _Assembler:
         self._lifetimes()
         names = graph.output_names or [v.name for v in graph.outputs]
         constraints = getattr(graph, "constraints", ())
-        return Plan(
+        plan = Plan(
             tuple(_port(v.name, v, n) for v, n in zip(graph.inputs, in_numbers, strict=True)),
             tuple(
                 _port(name, v, n)
@@ -159,18 +159,19 @@ class _Assembler:
             tuple(self.buffers),
             tuple(self.program_list),
             tuple(self.steps),
-            tuple(self.constants),
+            (),
             tuple(Constraint(*c) for c in constraints),
             dict(graph.metadata),
         )
+        return Draft(plan, self.contents)
 
     def _number(self, storage: Storage) -> int:
         if storage not in self._numbers:
             self._numbers[storage] = len(self.buffers)
             constant = -1
             if storage.data is not None:
-                constant = len(self.constants)
-                self.constants.append(storage.data)
+                constant = len(self.contents)
+                self.contents.append(storage.data)
             self.buffers.append(
                 Buffer(storage.kind, storage.dtype, storage.size, constant, storage.content)
             )

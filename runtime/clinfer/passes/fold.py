@@ -18,6 +18,7 @@ from clinfer.graph.branches import inline_branch
 from clinfer.graph.ir import Graph, Node
 from clinfer.graph.reference import HostOp
 from clinfer.graph.shapes import infer_node
+from clinfer.mapping import drop_pages
 from clinfer_kernels.dims import is_static, product
 
 # Results of up to this many elements are always kept; larger ones if no larger than the inputs.
@@ -50,6 +51,9 @@ def fold(graph: Graph) -> int:
         if not _is_foldable(node):
             continue
         results = _computed(graph, node)
+        for value in node.inputs:
+            if value is not None and value.const is not None:
+                drop_pages(value.const)
         if results is None:
             continue
         count += 1

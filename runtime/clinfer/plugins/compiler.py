@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clinfer.graph.ir import Graph
     from clinfer.graph.model import Model
     from clinfer.lowering.choose import KernelChoice
+    from clinfer.lowering.content import Draft
     from clinfer.lowering.plan import Plan
 
 _GENERATING = ("graph", "passes", "lowering")
@@ -27,14 +28,19 @@ def plan_model(model: Model, device: Described, look: Look | None = None) -> Pla
 
     `look` gives tuning data by their key, where there are any for the model's problems.
     """
+    return draft_model(model, device, look).finish()
+
+
+def draft_model(model: Model, device: Described, look: Look | None = None) -> Draft:
+    """As `plan_model`, but no constant is made yet; the graph is gone, with what it folded."""
     graph = optimised(model)
-    plan, first = plan_graph(graph, device, {})
-    if look is None or not first.problems:
-        return plan
-    found = choices(look(tuning_key(first, device)))
-    if all(first.chosen[digest] == index for digest, index in found.items()):
-        return plan
-    return plan_graph(graph, device, found)[0]
+    draft, first = draft_graph(graph, device, {})
+    if look is not None and first.problems:
+        found = choices(look(tuning_key(first, device)))
+        if any(first.chosen[digest] != index for digest, index in found.items()):
+            draft, _ = draft_graph(graph, device, found)
+    graph.forget_contents()
+    return draft
 
 
 def optimised(model: Model) -> Graph:
@@ -50,6 +56,14 @@ def plan_graph(
     graph: Graph, device: Described, tuned: Mapping[str, int]
 ) -> tuple[Plan, KernelChoice]:
     """The plan of a graph after all passes, and the choices made; the graph stays as it is."""
+    draft, choice = draft_graph(graph, device, tuned)
+    return draft.finish(), choice
+
+
+def draft_graph(
+    graph: Graph, device: Described, tuned: Mapping[str, int]
+) -> tuple[Draft, KernelChoice]:
+    """As `plan_graph`, with no constant made yet."""
     from clinfer.lowering.choose import KernelChoice
     from clinfer.lowering.lower import lower
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
-from clinfer.plugins.compiler import device_fields, plan_model
+from clinfer.plugins.compiler import device_fields, draft_model, plan_model
 from clinfer.plugins.tuning import Look
 from clinfer.properties import COMPILATION_NUM_THREADS
 
@@ -44,7 +44,7 @@ class GpuPlugin(Plugin):
     def needs(
         self, source: Source, device: Described, properties: Mapping[str, Any], look: Look
     ) -> list[tuple[str, KeyRecord]]:
-        programs = plan_model(source.read(), device, look).programs
+        programs = draft_model(source.read(), device, look).plan.programs
         return [(f"program '{p.entry}'", program_record(p, device)) for p in programs]
 
     def flaw(self, entry: Entry) -> str:

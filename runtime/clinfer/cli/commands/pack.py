@@ -204,7 +204,7 @@ def _programs(
 ) -> tuple[list[Program], set[str]]:
     """The programs of all models on the device; names of their entries and of tuning data."""
     from clinfer.device.discover import open_device
-    from clinfer.plugins.compiler import plan_model
+    from clinfer.plugins.compiler import draft_model
     from clinfer.plugins.gpu import program_record
     from clinfer.plugins.tuning import look_in
 
@@ -222,7 +222,7 @@ def _programs(
         model = core.read_model(path)
         if options.shape:
             model.reshape(dict(options.shape))
-        found += plan_model(model, described, look).programs
+        found += draft_model(model, described, look).plan.programs
     return found, names | {program_record(program, described).digest for program in found}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from clinfer.graph.ir import Array, Node, Value
+from clinfer.mapping import drop_pages
 from clinfer.passes.canonicalise.norms import batch_norm_factors
 from clinfer.passes.query import integers
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
@@ -128,6 +129,7 @@ def _folded(
     if np.any(factor != 1.0):
         scaled = _scale_weights(conv, array, factor)
         weights = rw.constant(scaled)
+        drop_pages(array)
     old = 0.0 if bias is None or bias.const is None else bias.const.astype(np.float64)
     moved = np.asarray(old * factor + shift, dtype=np.float64)
     inputs: list[Value | None] = [x, weights]

@@ -1,0 +1,73 @@
+"""A plan's constants before they are made: what they are made of, and how.
+
+Packing a weight makes a second one of it. So no constant is made while the graph, which has the
+first ones, is still there: lowering gives a `Draft`, the graph is forgotten, and `Draft.finish`
+makes one constant after the other and lets go of what it was made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from clinfer.graph.ir import Array
+from clinfer.lowering.plan import Plan
+from clinfer.mapping import drop_pages, is_mapped
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """A constant of the plan: `source` as it is, dense, or what `apply` makes of it."""
+
+    source: Array
+    apply: Callable[[Array], Array] | None = None
+
+    def make(self) -> Array:
+        """The constant in memory of its own or of the source's; never in a file of the model."""
+        made = self.source if self.apply is None else self.apply(self.source)
+        owned = _owned(made)
+        drop_pages(self.source)
+        return owned
+
+
+def _owned(array: Array) -> Array:
+    """The array dense, aligned, and outside mapped files, which may change after compilation."""
+    if array.flags.c_contiguous and array.flags.aligned and not is_mapped(array):
+        return array
+    return np.array(array, order="C", copy=True)
+
+
+class Draft:
+    """A plan whose constants are yet to be made; all else in `plan` is final."""
+
+    def __init__(self, plan: Plan, contents: Sequence[Content]) -> None:
+        self.plan = plan
+        self._contents: list[Content | None] = list(contents)
+
+    def finish(self) -> Plan:
+        """The plan. Can be called once: what constants are made of is let go of.
+
+        The largest come first, when the least has been made already.
+        """
+        contents = self._contents
+        sizes = [0 if content is None else content.source.nbytes for content in contents]
+        made: dict[int, Array] = {}
+        for index in sorted(range(len(contents)), key=lambda i: -sizes[i]):
+            content, contents[index] = contents[index], None
+            assert content is not None, "a draft is finished once"
+            made[index] = content.make()
+            del content
+        constants = tuple(made[index] for index in range(len(contents)))
+        buffers = [_filled(buffer, constants) for buffer in self.plan.buffers]
+        return replace(self.plan, constants=constants, buffers=tuple(buffers))
+
+
+def _filled(buffer: Any, constants: Sequence[Array]) -> Any:
+    """A constant's buffer with what is known of it now: a packed one's element type and size."""
+    if buffer.kind != "const":
+        return buffer
+    content = constants[buffer.constant]
+    return replace(buffer, dtype=content.dtype.name, size=content.size)
