@@ -95,12 +95,11 @@ def test_memory_is_given_back_while_others_run(core, cpu):
 
 
 def test_a_driver_that_fails_while_running_is_a_device_error(core, cpu, monkeypatch):
-    import pyopencl
-
+    from clinfer.device.binding import Error
     from clinfer.device.executor import Instance
 
     def fail(self: Instance, inputs: object) -> None:
-        raise pyopencl.MemoryError("clCreateBuffer failed: MEM_OBJECT_ALLOCATION_FAILURE")
+        raise Error("clCreateBuffer failed: MEM_OBJECT_ALLOCATION_FAILURE")
 
     model = core.compile_model(dense_model(), cpu)
     monkeypatch.setattr(Instance, "run", fail)

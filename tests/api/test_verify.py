@@ -188,14 +188,14 @@ def test_packs_are_looked_into(capsys, device, model, warmed, tmp_path):
 
 
 def test_a_lock_file_needs_no_opencl(cpu, model, tmp_path):
-    """In a process where pyopencl cannot be imported, for both kinds of device."""
+    """In a process where OpenCL cannot be loaded, for both kinds of device."""
     cache = tmp_path / "cache"
     clinfer.Core().compile_model(model, cpu, {"CACHE_DIR": str(cache)})
     lock = tmp_path / "device.lock"
     info = clinfer.Core()._device(cpu).info
     write_lock(lock, [info, info.named("GPU")])
     code = (
-        "import sys; sys.modules['pyopencl'] = None; from clinfer.cli import main; "
+        "import sys; sys.modules['clinfer.device.binding'] = None; from clinfer.cli import main; "
         "sys.exit(main(sys.argv[1:]))"
     )
     for name, expected in (("CPU", 0), ("GPU", 3)):

@@ -346,13 +346,13 @@ def test_explain_prints_the_graph_after_a_phase(clinfer):
 
 @pytest.mark.parametrize("how", ["an error", "an empty list"])
 def test_without_an_opencl_platform_it_says_what_to_install(clinfer, monkeypatch, how):
-    import pyopencl
+    from clinfer.device import binding
 
     def platforms() -> list:
         if how == "an error":
-            raise pyopencl.LogicError("clGetPlatformIDs failed: PLATFORM_NOT_FOUND_KHR")
+            raise binding.Error("clGetPlatformIDs failed: PLATFORM_NOT_FOUND_KHR")
         return []
 
-    monkeypatch.setattr(pyopencl, "get_platforms", platforms)
+    monkeypatch.setattr(binding, "get_platforms", platforms)
     for command in (["devices"], ["run", DIGITS], ["explain", DIGITS]):
         clinfer(*command).fails_with("OpenCL", "pip install clinfer[pocl]")

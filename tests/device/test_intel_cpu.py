@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def wheel(tmp_path, monkeypatch):
     (tmp_path / "vendors" / "nvidia.icd").write_text("libnvidia-opencl.so.1\n")
     files = [File(tmp_path / "lib" / "libtbb.so"), File(tmp_path / "x" / ".." / library)]
     distribution = type("Distribution", (), {"files": files})
-    monkeypatch.setattr(intel_cpu, "distribution", lambda name: distribution)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: distribution)
+    monkeypatch.setattr(intel_cpu, "_holds_the_wheel", lambda folder: True)
     return tmp_path
 
 
@@ -74,9 +76,9 @@ def test_a_library_that_is_gone_or_no_wheel(wheel, monkeypatch):
     assert found(wheel) is None
 
     def none(name):
-        raise intel_cpu.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(intel_cpu, "distribution", none)
+    monkeypatch.setattr(importlib.metadata, "distribution", none)
     assert found(wheel) is None
 
 

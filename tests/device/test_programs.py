@@ -45,7 +45,7 @@ def run(device, built) -> np.ndarray:
     buffer = cl().Buffer(device.context, flags, hostbuf=x)
     kernel = built.kernel()
     kernel.set_arg(0, buffer)
-    kernel.set_arg(1, np.int32(5))
+    kernel.set_arg(1, np.int32(5).tobytes())
     queue = device.new_queue()
     cl().enqueue_nd_range_kernel(queue, kernel, (1,), (1,))
     cl().enqueue_copy(queue, x, buffer)

@@ -18,7 +18,7 @@ _LOG = logging.getLogger("clinfer.device")
 def compile_source(
     context: Any, source: SourceProgram, quirks: Quirks, options: tuple[str, ...] = ()
 ) -> Any:
-    """The pyopencl program of a source. Raises `BuildError`."""
+    """The program of a source. Raises `BuildError`."""
     opencl = cl()
     flags = [*source.all_options, *options]
     if quirks.short_header and STANDARD in flags:
@@ -66,7 +66,8 @@ def driver_binary(program: Any, local_size: tuple[int, ...]) -> bytes:
     """
     sizes = "-".join(map(str, [*local_size, 1, 1][:3]))
     with environment(pocl_binary.SPECIALISE, f"{sizes}-goffs0-smallgrid"):
-        return bytes(program.get_info(cl().program_info.BINARIES)[0])
+        binary: bytes = program.binary()
+    return binary
 
 
 def check_binary(quirks: Quirks, source: SourceProgram, binary: bytes) -> None:
@@ -84,38 +85,27 @@ def check_binary(quirks: Quirks, source: SourceProgram, binary: bytes) -> None:
 
 def check_group_size(device: Any, kernel: Any, source: SourceProgram) -> None:
     """Raises `BuildError` where the device cannot run the kernel's work-groups."""
-    info = cl().kernel_work_group_info
-    limit = kernel.get_work_group_info(info.WORK_GROUP_SIZE, device)
+    limit = kernel.work_group_limit(device)
     if prod(source.local_size) > limit:
         raise BuildError(
             f"kernel '{source.entry}' has work-groups of {prod(source.local_size)} work-items; "
             f"this device takes {limit} of it"
         )
-    required = tuple(kernel.get_work_group_info(info.COMPILE_WORK_GROUP_SIZE, device))
+    required = kernel.required_group(device)
     if any(required) and required != source.group:
         raise BuildError(
             f"kernel '{source.entry}' requires work-groups of {required}, not {source.group}"
         )
 
 
-def build_binary(context: Any, device: Any, binary: bytes) -> Any:
-    """The pyopencl program of a binary. Raises pyopencl's errors."""
-    return _finish(cl()._cl._Program(context, [device], [binary]), [])
+def build_binary(context: Any, binary: bytes) -> Any:
+    """The program of a binary. Raises the binding's errors."""
+    program = cl().Program.from_binary(context, binary)
+    program.build()
+    return program
 
 
 def _build(context: Any, text: str, options: list[str]) -> Any:
-    return _finish(cl()._cl._Program(context, text), options)
-
-
-def _finish(program: Any, options: list[str]) -> Any:
-    """Builds without what `pyopencl.Program.build` adds: the path of pyopencl's folder to the
-    options, which some drivers keep in the binary, options from PYOPENCL_BUILD_OPTIONS, its cache,
-    and a warning for every remark of a compiler. The error has the driver's log.
-    """
-    opencl = cl()
-    try:
-        program._build(options=" ".join(options).encode(), devices=None)
-    except opencl.Error as error:
-        logs = [log for _, log in program._get_build_logs() if log]
-        raise opencl.RuntimeError("\n".join([str(error), *logs])) from error
-    return opencl.Program(program)
+    program = cl().Program.from_source(context, text)
+    program.build(" ".join(options))
+    return program

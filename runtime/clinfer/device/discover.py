@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clinfer import config
-from clinfer.device.driver import subgroup_sizes
 from clinfer.device.opencl import INSTALL, cl
 from clinfer.device.pocl_cpu import name_a_known_processor, uses_avx512
 from clinfer.device.processor import float_lanes, instruction_set
@@ -239,15 +238,19 @@ def _describe(platform: Any, handle: Any) -> DeviceInfo:
 def _features(handle: Any) -> frozenset[str]:
     """Names of OpenCL C 3.0 features ('__opencl_c_subgroups'); none on older devices."""
     try:
-        return frozenset(feature.name for feature in handle.opencl_c_features)
-    except (cl().Error, AttributeError):
+        return frozenset(handle.opencl_c_features)
+    except cl().Error:
         return frozenset()
 
 
 def _subgroup_sizes(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
     if "cl_intel_required_subgroup_size" not in extensions:
         return ()
-    return subgroup_sizes(handle)
+    try:
+        sizes: tuple[int, ...] = handle.sub_group_sizes_intel
+    except cl().Error:
+        return ()
+    return sizes
 
 
 def _processor(platform: Any, handle: Any) -> tuple[str, int]:

@@ -49,7 +49,7 @@ class LoadedPlan:
     """A plan with its programs and weights on a device. Safe to share between threads."""
 
     def __init__(self, device: Device, plan: Plan, programs: Sequence[BuiltProgram]) -> None:
-        import pyopencl as cl
+        cl = opencl()
 
         self.device = device
         self.plan = plan
@@ -163,7 +163,7 @@ class Instance:
             self.objects[number] = self.plan.constants[buffer.constant]
 
     def _new_buffer(self, nbytes: int) -> Any:
-        import pyopencl as cl
+        cl = opencl()
 
         limit = self.loaded.device.info.max_alloc
         if nbytes > limit:
@@ -185,7 +185,7 @@ class Instance:
         return steps
 
     def _launcher(self, bound: BoundLaunch) -> Any:
-        import pyopencl as cl
+        cl = opencl()
 
         kernel = self.loaded.programs[bound.program].kernel()
         for index, (kind, value) in enumerate(bound.args):
@@ -202,7 +202,7 @@ class Instance:
     # -- transfers -------------------------------------------------------------------------------
 
     def _write(self, number: int, array: Array) -> None:
-        import pyopencl as cl
+        cl = opencl()
 
         if array.size:
             content = _bytes_of(array)
@@ -211,7 +211,7 @@ class Instance:
 
     def read(self, number: int) -> Array:
         """A buffer's content, flat, in its dtype."""
-        import pyopencl as cl
+        cl = opencl()
 
         buffer = self.plan.buffers[number]
         array = np.empty(self.sizes(buffer.size), dtypes.to_numpy(buffer.dtype))
@@ -233,7 +233,7 @@ class Instance:
                 self._write(port.buffer, value)
 
     def _read_outputs(self) -> list[Any]:
-        import pyopencl as cl
+        cl = opencl()
 
         results: list[Any] = []
         for port in self.plan.outputs:
@@ -356,15 +356,14 @@ def _driver_errors(device: Device) -> Iterator[None]:
 
 
 def _set_scalar(kernel: Any, index: int, kind: str, value: int) -> None:
-    """Sets a scalar argument from its bytes, which costs pyopencl a twentieth of a NumPy scalar."""
+    """Sets a scalar argument from its bytes."""
     try:
         packed = _SCALARS[kind].pack(value)
     except struct.error:
         raise DeviceError(
             f"a size of {value} does not fit the kernels' '{kind}'; use smaller input sizes"
         ) from None
-    set_bytes = getattr(kernel, "_set_arg_buf", kernel.set_arg)
-    set_bytes(index, packed)
+    kernel.set_arg(index, packed)
 
 
 def _bytes_of(array: Array) -> Array:

@@ -15,12 +15,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from clinfer.device.driver import loaded_libraries
@@ -36,12 +33,21 @@ _SYSTEM = Path("/etc/OpenCL/vendors")
 
 def library() -> Path | None:
     """The library of the installed wheel; None where there is no such wheel."""
+    # The import takes ten milliseconds, a look at the folders less than one.
+    if not any(_holds_the_wheel(Path(folder or ".")) for folder in sys.path):
+        return None
+    from importlib.metadata import PackageNotFoundError, distribution
+
     try:
         files = distribution(DISTRIBUTION).files or []
     except PackageNotFoundError:
         return None
     found = (Path(str(file.locate())).resolve() for file in files if file.name == LIBRARY)
     return next((path for path in found if path.is_file()), None)
+
+
+def _holds_the_wheel(folder: Path) -> bool:
+    return any(True for _ in folder.glob(f"{DISTRIBUTION.replace('-', '_')}-*.dist-info"))
 
 
 def library_to_add(pyopencl: Path, system: Path = _SYSTEM) -> Path | None:
@@ -59,6 +65,9 @@ def library_to_add(pyopencl: Path, system: Path = _SYSTEM) -> Path | None:
 @contextmanager
 def vendors(added: Path, system: Path = _SYSTEM) -> Iterator[Path]:
     """A folder with the system's .icd files and one that names `added`, for a block's time."""
+    import shutil
+    import tempfile
+
     folder = Path(tempfile.mkdtemp(prefix="clinfer-icd-"))
     try:
         for name, text in _texts(system).items():

@@ -1,9 +1,9 @@
-"""The door to pyopencl: imported when a device is first needed, its own disk cache off."""
+"""The door to OpenCL, opened when a device is first needed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ _ENVIRONMENT = RLock()
 
 
 def cl() -> Any:
-    """The module pyopencl. Raises `DeviceError` where it cannot be loaded."""
+    """The module `clinfer.device.binding`. Raises `DeviceError` where OpenCL cannot be loaded."""
     return _loaded()[0]
 
 
@@ -49,22 +49,23 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _loaded() -> tuple[Any, Path | None]:
-    os.environ.setdefault("PYOPENCL_NO_CACHE", "1")
+    from clinfer.device import binding, loader
+
     try:
-        import pyopencl
-    except ImportError as error:
-        raise DeviceError(f"pyopencl cannot be loaded ({error}); {INSTALL}") from error
-    _share_generated_invokers()
-    return pyopencl, _load_drivers(pyopencl)
+        loader.functions()
+    except OSError as error:
+        raise DeviceError(f"OpenCL cannot be loaded ({error}); {INSTALL}") from error
+    return binding, _load_drivers(binding, loader.package())
 
 
-def _load_drivers(pyopencl: Any) -> Path | None:
+def _load_drivers(binding: Any, package: Path | None) -> Path | None:
     """Lets the drivers load with the settings they need; returns PoCL's folder, see `pocl_folder`.
 
-    Drivers read these variables once. Processes that the application starts must not see them:
-    the folders are of this process.
+    `package` is pyopencl's folder, where its loader of drivers is in use. Drivers read these
+    variables once. Processes that the application starts must not see them: the folders are of
+    this process.
     """
-    added = intel_cpu.library_to_add(Path(pyopencl.__file__).parent)
+    added = None if package is None else intel_cpu.library_to_add(package)
     folder = None if os.environ.get(_POCL_FOLDER) else scratch.new_folder()
     if added is None and folder is None:
         return None
@@ -74,41 +75,15 @@ def _load_drivers(pyopencl: Any) -> Path | None:
             variables.enter_context(environment(intel_cpu.VENDORS, str(shown)))
         if folder is not None:
             variables.enter_context(environment(_POCL_FOLDER, str(folder)))
-        _ask_for_devices(pyopencl)
+        _ask_for_devices(binding)
     if added is not None:
         intel_cpu.warn_if_missing(added)
     return folder
 
 
-def _ask_for_devices(pyopencl: Any) -> None:
+def _ask_for_devices(binding: Any) -> None:
     """Whoever lists the devices meets the errors again, and says which platform they come from."""
-    with suppress(pyopencl.Error):
-        for platform in pyopencl.get_platforms():
-            with suppress(pyopencl.Error):
+    with suppress(binding.Error):
+        for platform in binding.get_platforms():
+            with suppress(binding.Error):
                 platform.get_devices()
-
-
-def _share_generated_invokers() -> None:
-    """Lets kernel objects of one function share the Python code pyopencl generates for calling it.
-
-    It generates and compiles that code anew for every kernel object, 0.3 ms each, and a plan has a
-    kernel object per launch. The code takes the kernel as an argument, so it can be shared.
-    """
-    from pyopencl import invoker
-
-    generate: Callable[..., Any] | None = getattr(invoker, "generate_enqueue_and_set_args", None)
-    if generate is None:
-        return
-    known: dict[tuple[Any, ...], Any] = {}
-
-    def shared(*args: Any, **named: Any) -> Any:
-        key = tuple(_hashable(value) for value in (*args, *sorted(named.items())))
-        if key not in known:
-            known[key] = generate(*args, **named)
-        return known[key]
-
-    invoker.generate_enqueue_and_set_args = shared
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from clinfer.device.elf_stub import shared_object
-from clinfer.device.opencl import cl, environment
+from clinfer.device.opencl import environment
 
 # Code for which groups PoCL adds to a binary; read when it is asked for.
 SPECIALISE = "POCL_BINARY_SPECIALIZE_WG"
@@ -129,14 +129,14 @@ def final_binary(program: Any, local_size: tuple[int, int, int], made: frozenset
     size = "-".join(map(str, local_size)) + "-goffs0"
     if len(made) > 1:
         raise LayoutError(f"building one program has made {len(made)}")
-    names = program.get_info(cl().program_info.KERNEL_NAMES).split(";")
+    names = program.kernel_names
     for place in made:
         for name in names:
             stub = place / name / _ANY_SIZE / f"{name}.so"
             stub.parent.mkdir(parents=True)
             stub.write_bytes(shared_object(f"_pocl_kernel_{name}_workgroup"))
     with environment(SPECIALISE, size):
-        binary = parse(bytes(program.get_info(cl().program_info.BINARIES)[0]))
+        binary = parse(program.binary())
     kernels = tuple(_with_one_code(kernel, local_size, size) for kernel in binary.kernels)
     return dump(replace(binary, kernels=kernels))
 

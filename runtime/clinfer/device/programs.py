@@ -145,17 +145,15 @@ def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
     opencl = cl()
     compiling.check_binary(device.quirks, source, binary)
     try:
-        program = compiling.build_binary(device.context, device.cl, binary)
-        found = program.get_info(opencl.program_info.KERNEL_NAMES).split(";")
+        program = compiling.build_binary(device.context, binary)
+        found = program.kernel_names
         if source.entry not in found:
             raise BuildError(f"the binary has no kernel '{source.entry}', only {found}")
-        if device.quirks.compares_binary:
-            now = bytes(program.get_info(opencl.program_info.BINARIES)[0])
-            if now != binary:
-                raise BuildError(
-                    f"{source.entry}: the driver made another binary of it, so it is one of "
-                    f"another device or driver than {device.info.full_name}"
-                )
+        if device.quirks.compares_binary and program.binary() != binary:
+            raise BuildError(
+                f"{source.entry}: the driver made another binary of it, so it is one of "
+                f"another device or driver than {device.info.full_name}"
+            )
         built = BuiltProgram(device, program, source, binary)
         compiling.check_group_size(device.cl, built.kernel(), source)
     except opencl.Error as error:
