@@ -3,6 +3,7 @@
     python tools/conformance.py --device CPU            # the table
     python tools/conformance.py --device CPU --write    # also docs/operators.md
     python tools/conformance.py --device HOST           # the reader and the host steps alone
+    python tools/conformance.py --device CPU --cached   # cached equals uncached, every operator
     python tools/conformance.py --match softmax -v      # some cases, with messages
 
 The cases are those of the installed onnx: node, simple, pytorch-converted and pytorch-operator.
@@ -32,10 +33,10 @@ REPORT = Path(__file__).resolve().parent.parent / "docs" / "operators.md"
 class Worker:
     """A worker process and the case it is at."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, cached: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, device))
+        self.process = context.Process(target=serve, args=(theirs, device, cached))
         self.process.start()
         theirs.close()
         self.case: str | None = None
@@ -63,17 +64,25 @@ class Worker:
 class Pool:
     """Gives cases to workers and replaces workers that hang or die."""
 
-    def __init__(self, cases: Sequence[str], kinds: dict[str, str], device: str, limit: float):
+    def __init__(
+        self,
+        cases: Sequence[str],
+        kinds: dict[str, str],
+        device: str,
+        limit: float,
+        cached: bool = False,
+    ) -> None:
         self._waiting = list(reversed(cases))
         self._kinds = kinds
         self._device = device
+        self._cached = cached
         self._limit = limit
         self.outcomes: list[Outcome] = []
 
     def run(self, jobs: int) -> list[Outcome]:
         """All outcomes, in the order of kinds and names."""
         total = len(self._waiting)
-        workers = [Worker(self._device) for _ in range(min(jobs, total))]
+        workers = [Worker(self._device, self._cached) for _ in range(min(jobs, total))]
         while workers:
             ready = wait([w.pipe for w in workers], timeout=1.0)
             after = [self._attended(w, w.pipe in ready) for w in workers]
@@ -104,7 +113,7 @@ class Pool:
             raise SystemExit(f"a worker ended before its first case, exit code {code}")
         message = f"exit code {code}" if status == "crashed" else f"over {self._limit:g} s"
         self.outcomes.append(Outcome(case, self._kinds[case], status, message=message))
-        return Worker(self._device) if self._waiting else None
+        return Worker(self._device, self._cached) if self._waiting else None
 
 
 def main() -> int:
@@ -114,6 +123,9 @@ def main() -> int:
     parser.add_argument("--match", default="", help="only cases whose name contains this")
     parser.add_argument("--jobs", type=int, default=2, help="worker processes")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds per case")
+    parser.add_argument(
+        "--cached", action="store_true", help="compile twice with a cache: bits must be the same"
+    )
     parser.add_argument("--write", action="store_true", help=f"write docs/{REPORT.name}")
     parser.add_argument("--json", type=Path, help="write every outcome to this file")
     parser.add_argument("--least", type=int, default=0, help="how many must pass")
@@ -123,7 +135,7 @@ def main() -> int:
     kinds = Cases().kinds
     started = time.monotonic()
     chosen = [name for name in kinds if args.match in name]
-    outcomes = Pool(chosen, kinds, args.device, args.timeout).run(args.jobs)
+    outcomes = Pool(chosen, kinds, args.device, args.timeout, args.cached).run(args.jobs)
     failed = [o for o in outcomes if o.status != "passed"]
     if args.verbose:
         for outcome in failed:

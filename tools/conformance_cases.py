@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
@@ -129,10 +130,11 @@ class HostModel:
 class DeviceModel:
     """The model compiled through clinfer's public interface."""
 
-    def __init__(self, model: Any, device: str) -> None:
+    def __init__(self, model: Any, device: str, cache: str = "") -> None:
         from clinfer import Core
 
-        self._model = Core().compile_model(model, device)
+        self._model = Core().compile_model(model, device, {"CACHE_DIR": cache})
+        self.built = self._model.programs_built
         self.host = tuple(sorted({str(step.op["kind"]) for step in self._model.host_steps}))
 
     def run(self, inputs: list[Any]) -> list[Any]:
@@ -140,13 +142,41 @@ class DeviceModel:
         return list(self._model(dict(zip(names, inputs, strict=True))).to_tuple())
 
 
-def run_case(cases: Cases, name: str, device: str) -> Outcome:
-    """Compiles and runs one case, and compares its results."""
+class CachedModel:
+    """The model compiled into an empty cache, and again from there: bits must be the same."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        with TemporaryDirectory(prefix="clinfer-conformance-") as cache:
+            self._first = DeviceModel(model, device, cache)
+            self._second = DeviceModel(model, device, cache)
+        assert not self._second.built, f"{self._second.built} programs built from a warm cache"
+        self.host = self._first.host
+
+    def run(self, inputs: list[Any]) -> list[Any]:
+        first = self._first.run(inputs)
+        second = self._second.run(inputs)
+        assert bits(first) == bits(second), "the cached model gives other bits"
+        return second
+
+
+def bits(values: Any) -> Any:
+    """Values in a form that is equal exactly where dtypes, shapes and bits are."""
+    import numpy as np
+
+    if isinstance(values, (list, tuple)):
+        return [bits(value) for value in values]
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return values.dtype.str, values.shape, values.tobytes()
+    return repr(values)
+
+
+def run_case(cases: Cases, name: str, device: str, cached: bool = False) -> Outcome:
+    """Compiles and runs one case, and compares its results; `cached`: through a cache as well."""
     kind, operators = cases.kinds[name], cases.operators(name)
     host: tuple[str, ...] = ()
     try:
         source = cases.model(name)
-        model: Runnable = HostModel(source) if device == "HOST" else DeviceModel(source, device)
+        model = _runnable(source, device, cached)
         host = model.host
         for inputs, expected in cases.data(name):
             cases.compare(name, expected, model.run(inputs))
@@ -157,14 +187,20 @@ def run_case(cases: Cases, name: str, device: str) -> Outcome:
     return Outcome(name, kind, "passed", operators, host)
 
 
+def _runnable(source: Any, device: str, cached: bool) -> Runnable:
+    if device == "HOST":
+        return HostModel(source)
+    return CachedModel(source, device) if cached else DeviceModel(source, device)
+
+
 def _line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
-def serve(pipe: Connection, device: str) -> None:
+def serve(pipe: Connection, device: str, cached: bool = False) -> None:
     """A worker process: says None when ready, then answers names with outcomes until None comes."""
     warnings.simplefilter("ignore")
     cases = Cases()
     pipe.send(None)
     while (name := pipe.recv()) is not None:
-        pipe.send(run_case(cases, name, device))
+        pipe.send(run_case(cases, name, device, cached))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import Enum
@@ -16,7 +16,7 @@ from clinfer.cache.locks import LOCK_TIMEOUT, build_lock
 from clinfer.cache.record import KeyRecord
 from clinfer.cache.stats import Counters, Miss, Reason, Stats, report
 from clinfer.cache.store import Store
-from clinfer.errors import PropertyError
+from clinfer.errors import BuildError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import SectionData
@@ -207,6 +207,23 @@ class Layers:
             data = to_bytes(record, sections, seconds=seconds, page_aligned=page_aligned)
             self.remote.push(record, data)
         return stored
+
+    def put_made(
+        self,
+        record: KeyRecord,
+        make: Callable[[], Mapping[str, SectionData]],
+        seconds: float,
+    ) -> None:
+        """Stores what `make` gives; a `BuildError` of it is counted and costs the entry only."""
+        if not self.mode.writes:
+            return
+        try:
+            sections = make()
+        except BuildError as error:
+            if self.writable is not None:
+                self.writable.forgo(record, str(error))
+            return
+        self.put(record, sections, seconds=seconds)
 
     def reject(self, entry: Entry, detail: str) -> None:
         """Takes back a hit that was of no use, and removes the entry from the writable store."""

@@ -37,6 +37,8 @@ class Reason(str, Enum):
     """The disk, a quota or a file size limit is exhausted."""
     TOO_LARGE = "too-large"
     """The entry alone is above the store's size limit."""
+    NO_BINARY = "no-binary"
+    """The driver does not give what it has built."""
     UNWRITABLE = "unwritable"
     """Writing failed for another reason."""
 

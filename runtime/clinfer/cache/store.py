@@ -120,6 +120,11 @@ class Store:
         data = container.data
         return self._put(container.entry.record, data.nbytes, lambda: iter([data]))
 
+    def forgo(self, record: KeyRecord, detail: str) -> None:
+        """Counts an entry that cannot be stored, because the driver does not give its content."""
+        self._counters.unstored(Reason.NO_BINARY)
+        self._report(Miss(Reason.NO_BINARY, f"{record.digest}: {detail}"))
+
     def reject(self, entry: Entry, detail: str) -> None:
         """Takes back a hit whose content was of no use, say because the driver refused it.
 

@@ -62,11 +62,15 @@ def compile_to_binary(context: Any, source: SourceProgram, quirks: Quirks) -> by
 def driver_binary(program: Any, local_size: tuple[int, ...]) -> bytes:
     """The driver's binary; of PoCL with the code for groups of that size in it.
 
-    PoCL reads the variable when the binary is asked for. Other drivers do not know it.
+    PoCL reads the variable when the binary is asked for. Other drivers do not know it. Raises
+    `BuildError` where the driver gives none.
     """
     sizes = "-".join(map(str, [*local_size, 1, 1][:3]))
-    with environment(pocl_binary.SPECIALISE, f"{sizes}-goffs0-smallgrid"):
-        binary: bytes = program.binary()
+    try:
+        with environment(pocl_binary.SPECIALISE, f"{sizes}-goffs0-smallgrid"):
+            binary: bytes = program.binary()
+    except cl().Error as error:
+        raise BuildError(f"the driver gives no binary: {error}") from error
     return binary
 
 

@@ -105,6 +105,10 @@ class Plugin(ABC):
     def flaw(self, entry: Entry) -> str:
         """What is wrong with an intact entry, as far as that shows without its driver, or ''."""
 
+    @abstractmethod
+    def probe(self, entry: Entry, device: Device) -> None:
+        """Gives what an entry holds to the driver. Raises `BuildError` or `BlobError`."""
+
     def whole(self, plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
         """The sections of a compiled model's entry, for a plugin with `export_import`."""
         raise NotImplementedError(self.name)

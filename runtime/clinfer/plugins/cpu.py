@@ -67,8 +67,9 @@ class CpuPlugin(Plugin):
         loaded = _build(source, request, record)
         if request.cache is not None and source.digest is not None and source.unchanged():
             seconds = time.perf_counter() - start
-            sections = _sections(loaded.plan, _binaries(loaded))
-            request.cache.put(record, sections, seconds=seconds)
+            request.cache.put_made(
+                record, lambda: _sections(loaded.plan, _binaries(loaded)), seconds
+            )
         return loaded
 
     def needs(
@@ -84,6 +85,9 @@ class CpuPlugin(Plugin):
         except BlobError as error:
             return str(error)
         return ""
+
+    def probe(self, entry: Entry, device: Device) -> None:
+        _from_entry(entry, Request(device, {}, None))
 
     def whole(self, plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
         return _sections(plan, binaries)

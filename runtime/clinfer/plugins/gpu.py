@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clinfer.cache.record import FieldValue, KeyRecord
@@ -53,6 +55,13 @@ class GpuPlugin(Plugin):
         except BlobError as error:
             return str(error)
 
+    def probe(self, entry: Entry, device: Device) -> None:
+        from clinfer.device.programs import SourceProgram, load
+
+        record = entry.record
+        source = SourceProgram("", str(record.get("options")), str(record.get("entry")), (1,))
+        load(device, source, bytes(entry.section("binary")))
+
 
 def program_record(program: Program, device: Described) -> KeyRecord:
     """The key of one program's binary."""
@@ -69,24 +78,36 @@ def program_record(program: Program, device: Described) -> KeyRecord:
 def load_or_build(programs: Sequence[Program], request: Request) -> tuple[list[BuiltProgram], int]:
     """The programs, from the cache where they are there; and how many had to be built.
 
-    A binary that the driver refuses is a miss: the program is built from its source.
+    A binary that the driver refuses is a miss: the program is built from its source. Of several
+    processes that lack the same program first, one builds and the others then load.
     """
-    found = [_load(program, request) for program in programs]
-    missing = [i for i, program in enumerate(found) if program is None]
-    if missing:
-        built = build_and_store([programs[i] for i in missing], request)
-        for index, program in zip(missing, built, strict=True):
-            found[index] = program
-    return [program for program in found if program is not None], len(missing)
+    found = {i: _load(program, request) for i, program in enumerate(programs)}
+    missing = [i for i, program in found.items() if program is None]
+    if not missing:
+        return [program for program in found.values() if program is not None], 0
+    _forbid_in_cache_only([programs[i] for i in missing], request)
+    with _building(programs[missing[0]], request):
+        found.update({i: _load(programs[i], request, again=True) for i in missing})
+        missing = [i for i in missing if found[i] is None]
+        built = build_and_store([programs[i] for i in missing], request) if missing else []
+    found.update(zip(missing, built, strict=True))
+    return [program for program in found.values() if program is not None], len(missing)
 
 
-def _load(program: Program, request: Request) -> BuiltProgram | None:
+def _building(program: Program, request: Request) -> AbstractContextManager[Any]:
+    """Waits for other processes that build this program."""
+    if request.cache is None:
+        return nullcontext()
+    return request.cache.building(program_record(program, request.device))
+
+
+def _load(program: Program, request: Request, again: bool = False) -> BuiltProgram | None:
     from clinfer.device.programs import SourceProgram, load
 
     if request.cache is None:
         return None
     record = program_record(program, request.device)
-    entry = request.cache.get(record)
+    entry = request.cache.get(record, again=again)
     if entry is None:
         return None
     source = SourceProgram(program.source, program.options, program.entry, program.local_size)
@@ -101,7 +122,6 @@ def build_and_store(programs: Sequence[Program], request: Request) -> list[Built
     """Builds programs from source in parallel and keeps their binaries."""
     from clinfer.device.programs import SourceProgram, build
 
-    _forbid_in_cache_only(programs, request)
     sources = [SourceProgram(p.source, p.options, p.entry, p.local_size) for p in programs]
     start = time.perf_counter()
     built = build(request.device, sources, jobs=request.properties[COMPILATION_NUM_THREADS])
@@ -120,7 +140,11 @@ def _store(
 ) -> None:
     for program, ready in zip(programs, built, strict=True):
         record = program_record(program, device)
-        cache.put(record, {"binary": ready.binary()}, seconds=seconds)
+        cache.put_made(record, partial(_sections, ready), seconds)
+
+
+def _sections(ready: BuiltProgram) -> dict[str, bytes]:
+    return {"binary": ready.binary()}
 
 
 def _forbid_in_cache_only(programs: Sequence[Program], request: Request) -> None:

@@ -35,6 +35,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     verify = _action(actions, "verify", _verify, "read and check every entry")
     _place(verify)
     verify.add_argument("--remove", action="store_true", help="remove damaged entries of a cache")
+    verify.add_argument(
+        "--probe",
+        action="store_true",
+        help="also give each binary for a device here to its driver, in a child process",
+    )
     common.trust_arguments(verify)
     prune = _action(actions, "prune", _prune, "remove entries that have not been used for long")
     _place(prune)
@@ -169,6 +174,10 @@ def _verify(options: argparse.Namespace) -> int:
             problems = pack.verify()
     else:
         problems = _store(options).verify(remove=options.remove)
+        if options.probe:
+            from clinfer.plugins.probe import probe
+
+            problems += probe(_store(options), remove=options.remove)
     rows = [
         {"entry": p.digest[:12], "reason": str(p.reason), "detail": p.detail, "removed": p.removed}
         for p in problems
