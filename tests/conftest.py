@@ -1,12 +1,16 @@
-"""Options for all tests."""
+"""Options for all tests; the modules of tools/ are importable."""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
 import platforms
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -66,7 +66,7 @@ def test_a_binary_that_crashes_the_driver_is_found(cache, capsys, monkeypatch, f
     monkeypatch.setattr(probing.probe, "__kwdefaults__", {"remove": False, "seconds": 8.0})
     code, problems = verify(capsys, cache, "--remove")
     assert code == 1
-    assert [problem["entry"] for problem in problems] == [digests[1][:12]]
+    assert [problem["entry"] for problem in problems] == [digests[1][:12]], problems
     assert said in problems[0]["detail"]
     assert problems[0]["removed"]
     assert {info.digest for info in Store(cache).entries()} == {*digests} - {digests[1]}

@@ -88,7 +88,12 @@ def check_binary(quirks: Quirks, source: SourceProgram, binary: bytes) -> None:
 
 
 def check_group_size(device: Any, kernel: Any, source: SourceProgram) -> None:
-    """Raises `BuildError` where the device cannot run the kernel's work-groups."""
+    """Raises `BuildError` where the device cannot run the kernel's work-groups.
+
+    A source without a size of groups goes with any.
+    """
+    if not source.local_size:
+        return
     limit = kernel.work_group_limit(device)
     if prod(source.local_size) > limit:
         raise BuildError(

@@ -127,6 +127,11 @@ def build_binaries(
         raise DeviceError(f"no worker process can be started: {error}") from error
 
 
+def probe(device: Device, entry: str, binary: bytes) -> None:
+    """Gives a binary to the driver, up to a kernel of that name. Raises `BuildError`."""
+    load(device, SourceProgram("", "", entry, ()), binary)
+
+
 def prepare(device: Device, jobs: int | None = None) -> None:
     """Says that a model's programs are going to be built, so that what that needs is ready by then.
 

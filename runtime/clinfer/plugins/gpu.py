@@ -56,11 +56,9 @@ class GpuPlugin(Plugin):
             return str(error)
 
     def probe(self, entry: Entry, device: Device) -> None:
-        from clinfer.device.programs import SourceProgram, load
+        from clinfer.device.programs import probe
 
-        record = entry.record
-        source = SourceProgram("", str(record.get("options")), str(record.get("entry")), (1,))
-        load(device, source, bytes(entry.section("binary")))
+        probe(device, str(entry.record.get("entry")), bytes(entry.section("binary")))
 
 
 def program_record(program: Program, device: Described) -> KeyRecord:

@@ -71,12 +71,19 @@ def _answers(directory: Path, digests: Sequence[str], seconds: float) -> Iterato
             expired = not timer.is_alive()
             timer.cancel()
             if not line:
-                child.kill()
-                code = child.wait()
-                yield f"over {seconds:g} s in the driver" if expired else f"the driver died: {code}"
+                yield f"over {seconds:g} s in the driver" if expired else _epitaph(child)
                 return
             yield str(json.loads(line))
         child.stdin.close()
+
+
+def _epitaph(child: subprocess.Popen[str]) -> str:
+    """How a child ended whose answers have ended."""
+    try:
+        return f"the driver died: {child.wait(10.0)}"
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return "the driver closed the program's output"
 
 
 def _ask(questions: IO[str], answers: IO[str], digest: str) -> str:
@@ -106,14 +113,16 @@ def main() -> None:
 def _load(store: Store, digest: str) -> str:
     from clinfer.cache.entry import read
     from clinfer.device.discover import list_devices, open_device
-    from clinfer.plugins import plugin_for
     from clinfer.plugins.compiler import device_fields
+    from clinfer.plugins.cpu import CpuPlugin
+    from clinfer.plugins.gpu import GpuPlugin
 
     entry = read(store.folder.entry(digest))
+    plugin = {"model": CpuPlugin, "program": GpuPlugin}[entry.record.kind]()
     for info in list_devices():
         device = open_device(info.name)
         if all(entry.record.get(name) == value for name, value in device_fields(device).items()):
-            plugin_for(device).probe(entry, device)
+            plugin.probe(entry, device)
             return ""
     return ""
 
