@@ -265,9 +265,8 @@ def test_changed_headers_give_the_content_or_an_error(
         entry = read(signed_again(data) if sign else bytes(data))
     except ClinferError:
         return
-    # Only the build time and the record can be forged by whoever signs the header anew.
-    assert list(entry.sections) == list(SECTIONS)
-    assert {name: bytes(view) for name, view in entry.sections.items()} == SECTIONS
+    # Whoever signs the header anew can forge the record, the build time and names, no content.
+    assert [bytes(view) for view in entry.sections.values()] == list(SECTIONS.values())
 
 
 @settings(max_examples=60, deadline=None)
