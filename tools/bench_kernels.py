@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in ("tests/kernels", "kernels", "runtime"):
+for folder in ("tests", "tests/kernels", "kernels", "runtime"):
     sys.path.insert(0, str(ROOT / folder))
 
 import numpy as np  # noqa: E402

@@ -56,24 +56,21 @@ static $T tanh_$T($T x) {
 static $T erf_$T($T x) { return erf(x); }
 
 //// erf vector
-// |x| < 1: x P(x^2), error 4e-8; else sign(x) (1 - e^-Q(|x|)), Q fitting -log(erfc), error 2e-8.
+// |x| < 3.925: x P(x^2) / Q(x^2), relative error of the fit 3e-8; beyond it is 1 in float32.
 static $T erf_$T($T x) {
     const $T s = x * x;
-    $T p = s * -5.660153110511601e-4f + 4.924789071083069e-3f;
-    p = p * s - 0.02671770751476288f;
-    p = p * s + 0.112804114818573f;
-    p = p * s - 0.3761235475540161f;
-    p = (p * s + 1.1283791065216064f) * x;
-    const $T a = abs_$T(x);
-    const $T b = a > 3.95f ? ($T)(3.95f) : a;  // erf(3.95) is 1 in float32
-    $T q = b * 1.2004321906715631e-3f - 0.015179246664047241f;
-    q = q * b + 0.08989066630601883f;
-    q = q * b + 0.6525660753250122f;
-    q = q * b + 1.1188774108886719f;
-    q = q * b + 2.250012708827853e-3f;
-    const $T big = 1.0f - exp_$T(-q);
-    const $T signed_big = as_$T(as_$M(big) | (as_$M(x) & (int)0x80000000));
-    return a < 1.0f ? p : signed_big;
+    $T p = s * 2.025906435e-6f + 2.846884685e-4f;
+    p = p * s + 3.808185803e-3f;
+    p = p * s + 0.05287552147f;
+    p = p * s + 0.1915508505f;
+    p = (p * s + 1.128379144f) * x;
+    $T q = s * 3.78318232e-5f + 1.170732007e-3f;
+    q = q * s + 0.015055138f;
+    q = q * s + 0.1145598502f;
+    q = q * s + 0.5030901967f;
+    q = q * s + 1.0f;
+    const $T one = as_$T((as_$M(x) & (int)0x80000000) | 0x3F800000);
+    return abs_$T(x) > 3.925f ? one : p / q;
 }
 
 //// abs

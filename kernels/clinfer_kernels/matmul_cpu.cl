@@ -52,13 +52,14 @@ $load_b
                         for (int v = 0; v < VECS; ++v) acc[r][v] += x * y[v];
                     }
                 }
-                // The tile goes through memory, so that the epilogue's code is there once.
+                // The tile goes through memory, so that the epilogue's code is there few times.
                 vec tile[ROWS * VECS];
                 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
                     #pragma unroll
                     for (int v = 0; v < VECS; ++v) tile[r * VECS + v] = acc[r][v];
                 }
+$whole
                 const int stored = (row + ROWS < M ? ROWS : M - row) * VECS;
                 #pragma unroll 1
                 for (int t = 0; t < stored; ++t) {

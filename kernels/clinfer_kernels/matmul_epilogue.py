@@ -20,18 +20,19 @@ def tensors(problem: Problem) -> list[str]:
     return ["out", *(f"e{number}" for number in range(len(problem.operands)))]
 
 
-def store_lines(problem: Problem, width: int) -> list[str]:
+def store_lines(problem: Problem, width: int, is_whole: bool = False) -> list[str]:
     """Statements that finish `sum`, the results at row `i`, columns `j` to `j + width - 1`.
 
-    Where `lanes`, the columns left, is less than `width`, only so many are read and stored.
+    Where `lanes`, the columns left, is less than `width`, only so many are read and stored;
+    `is_whole` says that there are as many.
     """
     lines = [f"const long at = {element('out', problem.out, 'i', 'j')};"]
     values = ["sum"]
     for number, operand in enumerate(problem.operands):
         name, at = f"e{number}", f"at{number}"
         lines.append(f"const long {at} = {element(name, operand, 'i', 'j')};")
-        lines.append(read_vector(f"x{number}", name, operand, at, width))
+        lines.append(read_vector(f"x{number}", name, operand, at, width, is_whole))
         values.append(f"x{number}")
     rendered = render(problem.epilogue, values, width)
     lines += rendered.statements
-    return lines + write_vector(rendered.results[0], "out", problem.out, "at", width)
+    return lines + write_vector(rendered.results[0], "out", problem.out, "at", width, is_whole)

@@ -86,21 +86,27 @@ def read(name: str, matrix: Matrix, row: str, col: str, acc: str) -> str:
     return widen(memory.load(matrix.dtype, name, element(name, matrix, row, col)), matrix, acc)
 
 
-def read_vector(target: str, name: str, matrix: Matrix, at: str, width: int) -> str:
-    """The statement declaring `target`: up to `width` values of a row; `lanes` of them exist."""
+def read_vector(
+    target: str, name: str, matrix: Matrix, at: str, width: int, is_whole: bool = False
+) -> str:
+    """The statement declaring `target`: up to `width` values of a row; `lanes` of them exist, all
+    of them where it `is_whole`."""
     stride = col_stride(name, matrix)
     value = memory.load(matrix.dtype, name, at, width, stride)
-    if width > 1 and stride != "0":
+    if width > 1 and stride != "0" and not is_whole:
         part = memory.load_part(matrix.dtype, name, at, width, "lanes", stride)
         value = f"lanes >= {width} ? {value} : {part}"
     return f"const {register(matrix.dtype, width)} {target} = {value};"
 
 
-def write_vector(value: str, name: str, matrix: Matrix, at: str, width: int) -> list[str]:
-    """Statements that store up to `width` values of a row; `lanes` of them exist."""
+def write_vector(
+    value: str, name: str, matrix: Matrix, at: str, width: int, is_whole: bool = False
+) -> list[str]:
+    """Statements that store up to `width` values of a row; `lanes` of them exist, all of them
+    where it `is_whole`."""
     stride = col_stride(name, matrix)
     whole = memory.store(matrix.dtype, value, name, at, width, stride)
-    if width == 1:
+    if width == 1 or is_whole:
         return [whole]
     part = memory.store_part(matrix.dtype, value, name, at, width, "lanes", stride)
     return [f"if (lanes >= {width}) {{", f"    {whole}", "} else {", f"    {part}", "}"]

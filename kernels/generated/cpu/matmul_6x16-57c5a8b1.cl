@@ -2,13 +2,13 @@ typedef float8 float8_unaligned __attribute__((aligned(4)));
 static float8 load_float32x8(const __global float* p) {
     return *(const __global float8_unaligned*)p;
 }
+static void store_float32x8(float8 v, __global float* p) {
+    *(__global float8_unaligned*)p = v;
+}
 static float8 load_part_float32x8(const __global float* p, int s, int n) {
     float lanes[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     for (int j = 0; j < n; ++j) lanes[j] = p[j * s];
     return (float8)(lanes[0], lanes[1], lanes[2], lanes[3], lanes[4], lanes[5], lanes[6], lanes[7]);
-}
-static void store_float32x8(float8 v, __global float* p) {
-    *(__global float8_unaligned*)p = v;
 }
 static void store_part_float32x8(float8 v, __global float* p, int s, int n) {
     const float lanes[8] = {v.s0, v.s1, v.s2, v.s3, v.s4, v.s5, v.s6, v.s7};
@@ -91,12 +91,29 @@ void matmul_6x16(
                         for (int v = 0; v < VECS; ++v) acc[r][v] += x * y[v];
                     }
                 }
-                // The tile goes through memory, so that the epilogue's code is there once.
+                // The tile goes through memory, so that the epilogue's code is there few times.
                 vec tile[ROWS * VECS];
                 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
                     #pragma unroll
                     for (int v = 0; v < VECS; ++v) tile[r * VECS + v] = acc[r][v];
+                }
+                if (M - row >= ROWS && N - col >= COLS) {
+                    #pragma unroll 1
+                    for (int r = 0; r < ROWS; ++r) {
+                        const int i = row + r;
+                        #pragma unroll
+                        for (int v = 0; v < VECS; ++v) {
+                            const int j = col + v * LANES;
+                            const vec sum = tile[r * VECS + v];
+                            const long at = out_at + (long)i * out_row + j;
+                            const long at0 = e0_at + (long)i * e0_row + j;
+                            const float8 x0 = load_float32x8(e0 + at0);
+                            const float8 t0 = sum + x0;
+                            store_float32x8(t0, out + at);
+                        }
+                    }
+                    continue;
                 }
                 const int stored = (row + ROWS < M ? ROWS : M - row) * VECS;
                 #pragma unroll 1
