@@ -128,9 +128,10 @@ class CompiledModel:
         known: dict[str, Callable[[], Any]] = {
             properties.LOADED_FROM_CACHE: lambda: self._loaded.loaded_from_cache,
             properties.EXECUTION_DEVICES: lambda: [self._device.info.name],
-            properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS: self._optimal_requests,
+            properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS: self._streams,
+            properties.NUM_STREAMS: self._streams,
             properties.FULL_DEVICE_NAME: lambda: self._device.info.full_name,
-            properties.SUPPORTED_PROPERTIES: lambda: [*known, *self._settings],
+            properties.SUPPORTED_PROPERTIES: lambda: [*{**known, **self._settings}],
         }
         if name in known:
             return known[name]()
@@ -163,12 +164,14 @@ class CompiledModel:
             while True:
                 self._idle.get_nowait()
 
-    def _optimal_requests(self) -> int:
+    def _streams(self) -> int:
+        """How many requests run side by side; each has that share of a CPU's cores."""
         streams = self._settings.get(properties.NUM_STREAMS, "AUTO")
         if streams != "AUTO":
             return int(streams)
-        hint = self._settings.get(properties.PERFORMANCE_HINT)
-        return 4 if hint == "THROUGHPUT" else 1
+        if self._settings.get(properties.PERFORMANCE_HINT) != "THROUGHPUT":
+            return 1
+        return self._loaded.executable.most_streams
 
     @property
     def profiling_info(self) -> tuple[StepTime, ...]:
@@ -184,7 +187,7 @@ class CompiledModel:
 
     def _session(self) -> Session:
         profiling = bool(self._settings.get(properties.PERF_COUNT))
-        return self._loaded.executable.session(profiling)
+        return self._loaded.executable.session(profiling, self._streams())
 
     def __repr__(self) -> str:
         names = f"{', '.join(p.name for p in self.inputs)} -> {', '.join(self._names())}"

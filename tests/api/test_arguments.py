@@ -94,14 +94,14 @@ def test_memory_is_given_back_while_others_run(core, cpu):
             np.testing.assert_allclose(y, dense_answer(x), rtol=1e-4, atol=1e-5)
 
 
-def test_a_driver_that_fails_while_running_is_a_device_error(core, cpu, monkeypatch):
+def test_a_driver_that_fails_while_running_is_a_device_error(core, gpu, monkeypatch):
     from clinfer.device.binding import Error
-    from clinfer.device.executor import Instance
+    from clinfer.device.queue_instance import QueueInstance
 
-    def fail(self: Instance, inputs: object) -> None:
+    def fail(self: QueueInstance, inputs: object) -> None:
         raise Error("clCreateBuffer failed: MEM_OBJECT_ALLOCATION_FAILURE")
 
-    model = core.compile_model(dense_model(), cpu)
-    monkeypatch.setattr(Instance, "run", fail)
+    model = core.compile_model(dense_model(), gpu)
+    monkeypatch.setattr(QueueInstance, "run", fail)
     with pytest.raises(clinfer.DeviceError, match="MEM_OBJECT_ALLOCATION_FAILURE"):
         model(np.ones((2, 24), np.float32))

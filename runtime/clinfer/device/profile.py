@@ -1,4 +1,4 @@
-"""How long each step of an inference took, from the driver's event timestamps."""
+"""How long each step of an inference took."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from clinfer.lowering.binding import BoundLaunch
 
 if TYPE_CHECKING:
-    from clinfer.device.executor import Instance
+    from clinfer.device.instance import Instance
+    from clinfer.lowering.plan import HostStep
 
 
 @dataclass(frozen=True)
@@ -40,27 +41,22 @@ class StepTime:
 
 
 def step_times(instance: Instance) -> tuple[StepTime, ...]:
-    """The steps of the instance's last run, on a queue with profiling enabled.
+    """The steps of the instance's last run, in a session that profiles."""
+    timings = instance.timings()
+    begin = timings[0][1] if timings else 0.0
+    return tuple(
+        _step_time(instance, what, start - begin, seconds) for what, start, seconds in timings
+    )
 
-    Host steps have the host's clock, so their start is set to the end of the launch before them.
-    """
-    found: list[StepTime] = []
-    begin: int | None = None
-    end = 0.0
-    for what, mark in instance.events:
-        if isinstance(what, BoundLaunch):
-            begin = mark.profile.start if begin is None else begin
-            start = (mark.profile.start - begin) * 1e-9
-            seconds = (mark.profile.end - mark.profile.start) * 1e-9
-            kernel = instance.plan.programs[what.program].entry
-            nbytes = _bytes(instance, what)
-            found.append(
-                StepTime(what.label, kernel, start, seconds, what.flops, nbytes, what.problem)
-            )
-        else:
-            found.append(StepTime(what.label, "", end, mark[1] - mark[0], 0, 0))
-        end = found[-1].start + found[-1].seconds
-    return tuple(found)
+
+def _step_time(
+    instance: Instance, what: BoundLaunch | HostStep, start: float, seconds: float
+) -> StepTime:
+    if not isinstance(what, BoundLaunch):
+        return StepTime(what.label, "", start, seconds, 0, 0)
+    kernel = instance.plan.programs[what.program].entry
+    nbytes = _bytes(instance, what)
+    return StepTime(what.label, kernel, start, seconds, what.flops, nbytes, what.problem)
 
 
 def _bytes(instance: Instance, launch: BoundLaunch) -> int:

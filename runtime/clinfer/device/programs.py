@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from clinfer import config
-from clinfer.device import compiling, workers
+from clinfer.device import compiling, machine_code, workers
+from clinfer.device.machine_code import MachineCode
 from clinfer.device.opencl import cl
 from clinfer.device.processor import usable_cores
 from clinfer.device.sources import SourceProgram
@@ -51,6 +52,10 @@ class BuiltProgram:
     def kernel(self) -> Any:
         """A new kernel object, with arguments of its own."""
         return cl().Kernel(self._program, self.entry)
+
+    def code(self) -> MachineCode:
+        """The kernel's function in this process, for a device whose quirks say `plays`."""
+        return machine_code.load(self.binary(), self.entry)
 
     def binary(self) -> bytes:
         """The device's binary, with the final code in it as far as the driver gives that."""

@@ -19,6 +19,8 @@ class Quirks:
     compares_binary: the driver rebuilds a binary of another device without a word; the bytes it
         gives back tell.
     shares_host_memory: buffers made with USE_HOST_PTR are used in place.
+    plays: a binary holds a shared object whose functions can be called on host memory, so a plan
+        can be run by the player (`clinfer_kernels.player`) instead of launch by launch.
     """
 
     dialect: str
@@ -28,6 +30,7 @@ class Quirks:
     short_header: bool = False
     compares_binary: bool = False
     shares_host_memory: bool = False
+    plays: bool = False
 
 
 _POCL = Quirks("pocl", "processes", shares_host_memory=True)
@@ -38,11 +41,18 @@ _TABLE = (
     (
         "portable computing language",
         r"pocl (1\.8|3\.0)",
-        Quirks("pocl", "processes", one_code=True, short_header=True, shares_host_memory=True),
+        Quirks(
+            "pocl",
+            "processes",
+            one_code=True,
+            short_header=True,
+            shares_host_memory=True,
+            plays=True,
+        ),
         "one lock in the whole process while LLVM works, and an internal error of it ends the "
         "process; a kernel is compiled per work-group size at its first launch, and again for any "
         "size when the binary is asked for; reads a 1 MB header twice per program; fma() is a call "
-        "of a library where its target has no FMA",
+        "of a library where its target has no FMA; sleeps and wakes its threads for each launch",
     ),
     (
         "portable computing language",

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy as np
 from clinfer import dtypes
 from clinfer_kernels import dims as dim_algebra
 from clinfer_kernels.dims import Dim
+from clinfer_kernels.player import ENTRY
 from clinfer_kernels.spec import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -106,6 +108,11 @@ class LaunchStep:
     writes: tuple[int, ...] = ()
     problem: str = ""
 
+    @property
+    def is_playable(self) -> bool:
+        """Whether the player can call its kernel: one work-item a group, no local memory."""
+        return prod(self.local_size) == 1 and all(arg.kind != "local" for arg in self.args)
+
 
 @dataclass(frozen=True)
 class HostValue:
@@ -154,6 +161,11 @@ class Plan:
     @property
     def launches(self) -> Iterator[LaunchStep]:
         return (step for step in self.steps if isinstance(step, LaunchStep))
+
+    @cached_property
+    def player(self) -> int | None:
+        """The program that can run all launches of the plan, where it has one."""
+        return next((i for i, p in enumerate(self.programs) if p.entry == ENTRY), None)
 
     @property
     def host_steps(self) -> Iterator[HostStep]:

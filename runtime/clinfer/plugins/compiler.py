@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.plugins.tuning import Look, choices, tuning_record
 from clinfer.properties import SETTABLE
+from clinfer_kernels.player import ENTRY, player_text
 
 if TYPE_CHECKING:
     from clinfer.device.lock import Described
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from clinfer.lowering.choose import KernelChoice
     from clinfer.lowering.content import Draft
     from clinfer.lowering.plan import Plan
+    from clinfer_kernels.spec import Target
 
 _GENERATING = ("graph", "passes", "lowering")
 
@@ -68,7 +71,28 @@ def draft_graph(
     from clinfer.lowering.lower import lower
 
     choice = KernelChoice(tuned)
-    return lower(graph, device.target, choice), choice
+    draft = lower(graph, device.target, choice)
+    if plays(draft.plan, device):
+        draft.plan = with_player(draft.plan, device.target)
+    return draft, choice
+
+
+def plays(plan: Plan, device: Described) -> bool:
+    """Whether the plan can be run by the player: by its launches, and by what the driver gives."""
+    from clinfer.device.quirks import quirks_of
+
+    info = device.info
+    if "x86-64" not in info.processor or plan.has_late_symbols:
+        return False
+    is_offered = quirks_of(info.platform, info.platform_version).plays
+    return is_offered and all(launch.is_playable for launch in plan.launches)
+
+
+def with_player(plan: Plan, target: Target) -> Plan:
+    """The plan with the player among its programs."""
+    from clinfer.lowering.plan import Program
+
+    return replace(plan, programs=(*plan.programs, Program(ENTRY, player_text(target), "")))
 
 
 def tuning_key(choice: KernelChoice, device: Described) -> KeyRecord:

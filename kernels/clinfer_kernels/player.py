@@ -1,0 +1,47 @@
+"""The player: a program that runs the launches of a plan, for drivers whose machine code we hold.
+
+A launch through a queue costs a CPU driver tens of microseconds: threads sleep between dependent
+kernels and are woken for each. The player is one kernel, of which each thread runs one work-group
+that goes through all launches; `player.cl` describes its tables. The threads deal groups out to
+themselves and wait for each other at counters in memory, as runtimes with a thread pool of their
+own do (OpenMP's dynamic schedule).
+
+It calls kernels at their addresses, which OpenCL C cannot say, so its text has assembly for x86-64
+in it. Kernels it can call have one work-item a group and no local memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clinfer_kernels.spec import Target
+
+ENTRY = "play_1"
+"""The kernel's name; the number changes with the tables."""
+
+STEP_WORDS = 8
+"""64-bit words of a launch in the table of steps."""
+
+LINE = 32
+"""32-bit counters from one that is in use to the next: two cache lines."""
+
+_SHARES = 8  # shares of a launch for each thread: the last one to end is little of it
+
+
+def player_text(target: Target) -> str:
+    """The OpenCL C text."""
+    from clinfer_kernels.common import kernel_head
+    from clinfer_kernels.template import fill
+
+    return fill("player", target, head=kernel_head(ENTRY), step_words=STEP_WORDS, line=LINE)
+
+
+def taken_line(launch: int) -> int:
+    """The index in `state` of a launch's first counter; those before are not the launches'."""
+    return (2 + 2 * launch) * LINE
+
+
+def share(groups: int, threads: int) -> int:
+    """How many groups a thread takes at a time."""
+    return -(-groups // (threads * _SHARES)) if threads > 1 else max(groups, 1)
