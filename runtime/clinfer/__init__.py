@@ -24,7 +24,7 @@ _PLACES = {
     "AsyncInferQueue": "clinfer.compiled",
     "Results": "clinfer.compiled",
     "Model": "clinfer.graph.model",
-    "Port": "clinfer.graph.model",
+    "Port": "clinfer.ports",
     "properties": "clinfer.properties",
     "ClinferError": "clinfer.errors",
     "ModelError": "clinfer.errors",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from clinfer.errors import ShapeError as ShapeError
     from clinfer.errors import UnsupportedError as UnsupportedError
     from clinfer.graph.model import Model as Model
-    from clinfer.graph.model import Port as Port
+    from clinfer.ports import Port as Port
 
 
 def __getattr__(name: str) -> Any:

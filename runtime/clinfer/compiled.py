@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -14,10 +13,12 @@ import numpy as np
 from clinfer import feeds, properties
 from clinfer.errors import ClinferError, InputError, PropertyError
 from clinfer.feeds import Inputs
-from clinfer.graph.model import Port
+from clinfer.ports import Port
 from clinfer_kernels.dims import Dim
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from clinfer.device.discover import Device
     from clinfer.device.executor import Session
     from clinfer.device.profile import StepTime
@@ -226,6 +227,8 @@ class InferRequest:
         self._require_idle()
         self._take(inputs)
         if self._worker is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._worker = ThreadPoolExecutor(1, "clinfer-request")
         self.userdata = userdata
         self._pending = self._worker.submit(self._run_and_call)
@@ -306,6 +309,8 @@ class AsyncInferQueue:
             )
         self._requests = [model.create_infer_request() for _ in range(count)]
         self._idle: SimpleQueue[InferRequest] = SimpleQueue()
+        from concurrent.futures import ThreadPoolExecutor
+
         self._workers = ThreadPoolExecutor(count, "clinfer-queue")
         self._futures: list[Future[None]] = []
         self._callback: Callable[[InferRequest, Any], None] | None = None

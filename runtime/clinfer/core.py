@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 from weakref import WeakKeyDictionary
 
 from clinfer import properties
 from clinfer.compiled import CompiledModel
-from clinfer.errors import DeviceError, InputError, PropertyError
+from clinfer.errors import ClinferError, DeviceError, InputError, PropertyError
 from clinfer.log import follow_environment
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class Core:
         Raises `ModelError`, `DeviceError`, `PropertyError`, `BuildError`, or with CACHE_MODE
         'cache-only' `CompileRequiredError`.
         """
+        self._open_ahead(device)
         request = self._request(device, config)
         plugin = self._plugin(request.device)
         source = self._source(model, request.cache if plugin.export_import else None)
@@ -271,6 +273,26 @@ class Core:
             if name not in self._devices:
                 self._devices[name] = open_device(name)
             return self._devices[name]
+
+    def _open_ahead(self, name: str) -> None:
+        """Opens a device in a thread, for that is mostly the driver's work, and imports meanwhile.
+
+        Who asks for the device waits for the thread, and meets the error that it met.
+        """
+        if not isinstance(name, str) or name in self._devices:
+            return
+        opening = Thread(target=self._try_to_open, args=(name,), name="clinfer-open", daemon=True)
+        opening.start()
+        import clinfer.cache.content
+        import clinfer.device.executor
+        import clinfer.device.programs
+        import clinfer.plugins.base  # noqa: F401
+
+        opening.join()
+
+    def _try_to_open(self, name: str) -> None:
+        with suppress(ClinferError):
+            self._device(name)
 
     @staticmethod
     def _plugin(device: Device) -> Plugin:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clinfer import dtypes
 from clinfer.errors import InputError
-from clinfer.graph.model import Port
+from clinfer.ports import Port
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[Any, Any] | Sequence[Any] | Array | None

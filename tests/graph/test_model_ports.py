@@ -7,8 +7,9 @@ from graph_helpers import model
 from onnx import TensorProto, helper
 
 from clinfer.errors import InputError, ShapeError
-from clinfer.graph.model import Port, bind_symbols
+from clinfer.graph.model import bind_symbols
 from clinfer.graph.reader import read
+from clinfer.ports import Port
 
 TWO = "m (float[N, S] x, float[N, 4] y) => (float[N, Q] z) { z = Concat<axis = 1>(x, y) }"
 

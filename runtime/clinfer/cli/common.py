@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from clinfer.cache.policy import Trust
     from clinfer.core import Core
     from clinfer.device.lock import LockedDevice
-    from clinfer.graph.model import Model, Port
+    from clinfer.graph.model import Model
+    from clinfer.ports import Port
 
 
 def model_argument(parser: argparse.ArgumentParser, many: bool = False) -> None:

@@ -6,7 +6,7 @@ import logging
 from math import prod
 from typing import Any
 
-from clinfer.device import pocl_binary, pocl_header
+from clinfer.device import pocl_binary
 from clinfer.device.opencl import cl, environment, pocl_folder
 from clinfer.device.quirks import Quirks
 from clinfer.device.sources import STANDARD, SourceProgram
@@ -22,6 +22,8 @@ def compile_source(
     opencl = cl()
     flags = [*source.all_options, *options]
     if quirks.short_header and STANDARD in flags:
+        from clinfer.device import pocl_header
+
         head = pocl_header.declarations(source.source)
         text = f'{head}\n#line 1 "{source.entry}"\n{source.source}'
         try:

@@ -22,7 +22,6 @@ from clinfer.device.instance import Instance, bytes_of
 from clinfer.device.opencl import cl as opencl
 from clinfer.device.played_instance import PlayedInstance, Player
 from clinfer.device.processor import usable_cores
-from clinfer.device.profile import StepTime, step_times
 from clinfer.device.queue_instance import LateInstance, QueueInstance
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import Sizes, bind_inputs
@@ -30,6 +29,7 @@ from clinfer.lowering.plan import Plan
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
+    from clinfer.device.profile import StepTime
     from clinfer.device.programs import BuiltProgram
 
 _INSTANCES_PER_SESSION = 8
@@ -111,6 +111,8 @@ class Session:
                 instance = self._instance(inputs)
                 results = instance.run(inputs)
             if self._profiling:
+                from clinfer.device.profile import step_times
+
                 self.profile = step_times(instance)
             return results
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from clinfer import config
-from clinfer.device import compiling, machine_code, workers
+from clinfer.device import compiling, machine_code
 from clinfer.device.machine_code import MachineCode
 from clinfer.device.opencl import cl
 from clinfer.device.processor import usable_cores
-from clinfer.device.sources import SourceProgram
+from clinfer.device.sources import SECONDS_PER_PROGRAM, SourceProgram
 from clinfer.errors import BuildError, DeviceError
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
+    from clinfer.device.workers import Done
 
 __all__ = [
     "BuiltProgram",
@@ -91,7 +91,7 @@ def build_each(
     sources: Sequence[SourceProgram],
     jobs: int | None = None,
     progress: Progress | None = None,
-    seconds: float = workers.SECONDS_PER_PROGRAM,
+    seconds: float = SECONDS_PER_PROGRAM,
 ) -> list[BuiltProgram | BuildError]:
     """As `build`, but a program that does not build has its error in its place.
 
@@ -105,6 +105,8 @@ def build_each(
         except OSError as error:
             _LOG.warning("no worker process can be started (%s); building one by one", error)
     if builds == "threads" and count > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(count, "clinfer-build") as pool:
             return list(pool.map(lambda source: _attempt(device, source, progress), sources))
     return [_attempt(device, source, progress) for source in sources]
@@ -113,9 +115,9 @@ def build_each(
 def build_binaries(
     device: Device,
     sources: Sequence[SourceProgram],
-    done: workers.Done,
+    done: Done,
     jobs: int | None = None,
-    seconds: float = workers.SECONDS_PER_PROGRAM,
+    seconds: float = SECONDS_PER_PROGRAM,
 ) -> None:
     """Builds programs in worker processes, whatever the driver; none is loaded here.
 
@@ -125,6 +127,8 @@ def build_binaries(
     """
     if not sources:
         return
+    from clinfer.device import workers
+
     count = min(_jobs(jobs), len(sources))
     try:
         workers.pool_of(device).build(sources, count, None, seconds, done)
@@ -143,6 +147,8 @@ def prepare(device: Device, jobs: int | None = None) -> None:
     Starts worker processes where the device's programs are built in such, and returns at once.
     """
     if device.quirks.builds == "processes":
+        from clinfer.device import workers
+
         workers.pool_of(device).prepare(min(_jobs(jobs), workers.MOST_PREPARED))
 
 
@@ -178,6 +184,8 @@ def _in_processes(
     progress: Progress | None,
     seconds: float,
 ) -> list[BuiltProgram | BuildError]:
+    from clinfer.device import workers
+
     results: list[BuiltProgram | BuildError] = []
     made = workers.pool_of(device).build(sources, jobs, progress, seconds)
     for source, binary in zip(sources, made, strict=True):

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import IO
@@ -29,7 +27,8 @@ def new_folder() -> Path:
     """A new empty folder, removed when this process ends."""
     base = _base()
     _remove_abandoned(base)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    folder = base / f"{_PREFIX}{os.urandom(8).hex()}"
+    folder.mkdir(mode=0o700)
     lock = (folder / _LOCK).open("wb")
     _try_lock(lock)
     _held.append(lock)
@@ -42,6 +41,8 @@ def _base() -> Path:
     for place in ("/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "")):
         if place and _is_fit(Path(place)):
             return Path(place)
+    import tempfile
+
     return Path(tempfile.gettempdir())
 
 
@@ -57,6 +58,8 @@ def _is_fit(place: Path) -> bool:
 
 def _remove(folder: Path, owner: int) -> None:
     if os.getpid() == owner:  # not in a forked child
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -68,6 +71,8 @@ def _remove_abandoned(base: Path) -> None:
                 continue
             with (folder / _LOCK).open("rb") as lock:
                 if _try_lock(lock):
+                    import shutil
+
                     shutil.rmtree(folder, ignore_errors=True)
         except (OSError, AttributeError):
             continue

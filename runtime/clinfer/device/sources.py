@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SECONDS_PER_PROGRAM = 300.0
+"""How long a build may take by default."""
 STANDARD = "-cl-std=CL1.2"
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.sources import SourceProgram
 
-SECONDS_PER_PROGRAM = 300.0
 SECONDS_IDLE = 20.0
 SECONDS_DEAF = 0.1
 # A process takes as long to start as two or three programs to build; a model has 7 to 15.

@@ -9,26 +9,13 @@ from typing import TYPE_CHECKING
 
 from clinfer.errors import InputError, ModelError, ShapeError
 from clinfer.graph.ir import Graph, Shape, Value
+from clinfer.ports import Port, PortShape
 from clinfer_kernels.dims import Dim, Expr, evaluate, substitute, sym, symbols
 
 if TYPE_CHECKING:
     from clinfer.graph.protos import ExternalData
 
-PortShape = tuple[int | str | None, ...]
 ShapeRequest = Sequence[int | str | None]
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a model.
-
-    `shape` holds a size, the name of a dynamic dimension, or None for one without a name; it is
-    None where the model does not even fix the rank. `dtype` is an element type's name ('float32').
-    """
-
-    name: str
-    shape: PortShape | None
-    dtype: str
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from clinfer.graph.build import NodeBuilder, describe
 from clinfer.graph.cutting import cut
 from clinfer.graph.functions import Inliner, Opsets, domain_of, imports
 from clinfer.graph.ir import Array, Declared, Graph, Shape, Value
-from clinfer.graph.model import Model, PortShape
+from clinfer.graph.model import Model
 from clinfer.graph.protos import (
     ExternalData,
     captured_names,
@@ -30,6 +30,7 @@ from clinfer.graph.protos import (
 from clinfer.graph.schemas import OLDEST_OPSET, newest_opset, schema
 from clinfer.graph.upgrade import typed
 from clinfer.mapping import MappedFile
+from clinfer.ports import PortShape
 from clinfer_kernels.dims import Dim, sym
 
 if TYPE_CHECKING:

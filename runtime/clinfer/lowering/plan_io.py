@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -212,10 +213,25 @@ def _arg(arg: PlanArg) -> Json:
 
 def _read_arg(value: Json) -> PlanArg:
     if isinstance(value, int):
-        return PlanArg("buffer", value)
+        return _buffer_arg(value)
     kind, size, ctype = value
+    return _number_arg(kind, size, ctype) if type(size) is int else _new_arg(kind, size, ctype)
+
+
+@lru_cache(maxsize=4096)
+def _buffer_arg(number: int) -> PlanArg:
+    return PlanArg("buffer", number)
+
+
+@lru_cache(maxsize=4096)
+def _number_arg(kind: str, size: int, ctype: str) -> PlanArg:
+    """Sizes recur: the same argument is the same object."""
+    return _new_arg(kind, size, ctype)
+
+
+def _new_arg(kind: str, size: Json, ctype: str) -> PlanArg:
     if kind not in ("scalar", "local") or ctype not in ("int", "long", "float", "uint"):
-        raise BlobError(f"unknown argument: {value!r}")
+        raise BlobError(f"unknown argument: {[kind, size, ctype]!r}")
     return PlanArg(kind, value=from_json(size), ctype=ctype)
 
 

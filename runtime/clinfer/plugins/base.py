@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from clinfer.cache.layers import Layers
 from clinfer.cache.record import KeyRecord
 from clinfer.errors import DeviceError
-from clinfer.plugins.tuning import Look
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from clinfer.device.lock import Described
     from clinfer.graph.model import Model
     from clinfer.lowering.plan import Plan
+    from clinfer.plugins.tuning import Look
 
 
 @dataclass(frozen=True)

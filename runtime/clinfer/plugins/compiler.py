@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clinfer.cache.content import RACY_NS
 from clinfer.cache.record import FieldValue, KeyRecord
-from clinfer.plugins.tuning import Look, choices, tuning_record
 from clinfer.properties import SETTABLE
 from clinfer_kernels.player import ENTRY, player_text
 
 if TYPE_CHECKING:
+    from clinfer.cache.store import Store
     from clinfer.device.lock import Described
     from clinfer.graph.ir import Graph
     from clinfer.graph.model import Model
     from clinfer.lowering.choose import KernelChoice
     from clinfer.lowering.content import Draft
     from clinfer.lowering.plan import Plan
+    from clinfer.plugins.tuning import Look
     from clinfer_kernels.spec import Target
 
 _GENERATING = ("graph", "passes", "lowering")
+_SOURCES = (".py", ".cl", ".json")
+_generator: list[str] = []  # the digest, once it is known
 
 
 def plan_model(model: Model, device: Described, look: Look | None = None) -> Plan:
@@ -39,6 +44,8 @@ def draft_model(model: Model, device: Described, look: Look | None = None) -> Dr
     graph = optimised(model)
     draft, first = draft_graph(graph, device, {})
     if look is not None and first.problems:
+        from clinfer.plugins.tuning import choices
+
         found = choices(look(tuning_key(first, device)))
         if any(first.chosen[digest] != index for digest, index in found.items()):
             draft, _ = draft_graph(graph, device, found)
@@ -97,6 +104,8 @@ def with_player(plan: Plan, target: Target) -> Plan:
 
 def tuning_key(choice: KernelChoice, device: Described) -> KeyRecord:
     """The key of the tuning data for all problems that a choice was asked for."""
+    from clinfer.plugins.tuning import tuning_record
+
     return tuning_record(choice.problems, device, device_fields(device))
 
 
@@ -123,27 +132,66 @@ def compile_fields(device: Described, properties: Mapping[str, Any]) -> dict[str
     }
 
 
-@lru_cache(maxsize=1)
+def recall_generator(memo: Store) -> None:
+    """Lets `generator_digest` be known from a memo, where none of its files has changed since.
+
+    Reading 200 files takes longer than what else a warm start does in Python. The memo's key is
+    made of the files' names, sizes, times and inodes (`clinfer.cache.content` tells why).
+    """
+    if _generator:
+        return
+    before = time.time_ns()
+    states = sha256()
+    newest = 0
+    for base, name in _generating_files():
+        status = os.stat(os.path.join(base, name))  # noqa: PTH116, PTH118
+        fields = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        states.update(f"{name}\0{fields}\n".encode())
+        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
+    record = KeyRecord.make("generator", [("format", 1), ("files", states.hexdigest())])
+    entry = memo.recall(record)
+    known = b"" if entry is None else bytes(entry.sections.get("memo", b""))
+    if len(known) == sha256().digest_size:
+        _generator.append(known.hex())
+    elif newest < before - RACY_NS:
+        memo.remember(record, {"memo": bytes.fromhex(generator_digest())})
+
+
 def generator_digest() -> str:
     """SHA-256 over the code that turns graphs into sources: other code, other programs.
 
     Files in order of their path below the two packages; paths of the machine do not enter.
     """
+    if not _generator:
+        digest = sha256()
+        for base, name in _generating_files():
+            digest.update(name.encode() + b"\0")
+            digest.update(sha256(Path(base, name).read_bytes()).digest())
+        _generator.append(digest.hexdigest())
+    return _generator[0]
+
+
+def _generating_files() -> list[tuple[str, str]]:
+    """(folder of a package, path of a file below it with '/'), in order."""
     import clinfer_kernels
 
     runtime = Path(__file__).resolve().parent.parent
     kernels = Path(str(clinfer_kernels.__file__)).resolve().parent
-    digest = sha256()
-    for base, folders in ((runtime, _GENERATING), (kernels, (".",))):
-        files = sorted(f for name in folders for f in (base / name).rglob("*") if _is_source(f))
-        for file in files:
-            digest.update(file.relative_to(base).as_posix().encode() + b"\0")
-            digest.update(sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    found: list[tuple[str, str]] = []
+    for base, folders in ((str(runtime), _GENERATING), (str(kernels), ("",))):
+        names = (name for folder in folders for name in _sources_below(base, folder))
+        found += [(base, name) for name in sorted(names, key=lambda name: name.split("/"))]
+    return found
 
 
-def _is_source(file: Path) -> bool:
-    return file.suffix in (".py", ".cl", ".json")
+def _sources_below(base: str, folder: str) -> Iterator[str]:
+    with os.scandir(os.path.join(base, folder)) as entries:  # noqa: PTH118
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.endswith(_SOURCES):
+                yield name
+            elif entry.name != "__pycache__" and entry.is_dir():
+                yield from _sources_below(base, name)
 
 
 def _ordered(target: Any) -> list[tuple[str, Any]]:

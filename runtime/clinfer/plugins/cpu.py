@@ -20,15 +20,14 @@ from clinfer.cache.entry import Entry, read, to_bytes
 from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
-from clinfer.plugins.compiler import compile_fields, device_fields, plan_model
-from clinfer.plugins.gpu import build_and_store
-from clinfer.plugins.tuning import Look
+from clinfer.plugins.compiler import compile_fields, device_fields, plan_model, recall_generator
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.lock import Described
     from clinfer.lowering.plan import Plan
+    from clinfer.plugins.tuning import Look
 
 BLOB_FORMAT = 1
 
@@ -43,8 +42,10 @@ class CpuPlugin(Plugin):
         """From the cache; on a miss one of several waiting processes builds, the rest import."""
         from clinfer.cache.stats import Miss
 
-        record = model_record(source, request.device, request.properties)
         cache = request.cache
+        if cache is not None and cache.writable is not None:
+            recall_generator(cache.writable)
+        record = model_record(source, request.device, request.properties)
         if cache is None or source.digest is None:
             return _build(source, request, record)
         found = cache.lookup(record)
@@ -132,6 +133,7 @@ def _import(entry: Entry, request: Request) -> Loaded | None:
 def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
     from clinfer.device.executor import LoadedPlan
     from clinfer.device.programs import prepare
+    from clinfer.plugins.gpu import build_and_store
 
     prepare(request.device, request.properties[COMPILATION_NUM_THREADS])
     plan = plan_model(source.read(), request.device, request.look)

@@ -12,7 +12,6 @@ from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
 from clinfer.plugins.compiler import device_fields, draft_model, plan_model
-from clinfer.plugins.tuning import Look
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from clinfer.device.lock import Described
     from clinfer.device.programs import BuiltProgram
     from clinfer.lowering.plan import Program
+    from clinfer.plugins.tuning import Look
 
 PROGRAM_FORMAT = 1
 

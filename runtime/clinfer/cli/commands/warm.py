@@ -25,7 +25,7 @@ HELP = "compile models into a cache directory, so that their first start compile
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL... --device --cache-dir --store --shape --jobs --shard --timeout --tune ..."""
-    from clinfer.device.workers import SECONDS_PER_PROGRAM
+    from clinfer.device.sources import SECONDS_PER_PROGRAM
 
     common.model_argument(parser, many=True)
     common.locked_device_argument(parser)
