@@ -102,6 +102,8 @@ def child(
         "CUDA_CACHE_DISABLE": "1",
         "PYOPENCL_NO_CACHE": "1",
     }
+    # Installed packages have their bytecode; a checkout has it after the first, cold run.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, str(ROOT / "tools" / "bench_child.py"), runtime, str(model)]
     command += ["--cache", cache, "--through", through]
     start = time.perf_counter()
