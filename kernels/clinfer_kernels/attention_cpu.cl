@@ -27,6 +27,26 @@ typedef $vec vec;
 
 $exp_below
 
+// The transpose of LANES x LANES values. A stage interleaves both halves of the vectors, which moves
+// the uppermost bit of an element's row to the lower end of its column, and that of its column to
+// the lower end of its row; after all stages both numbers have changed places.
+static void transpose(vec* m)
+{
+    #pragma unroll
+    for (int stage = 0; stage < $stages; ++stage) {
+        vec t[LANES];
+        #pragma unroll
+        for (int i = 0; i < LANES / 2; ++i) {
+            t[2 * i].even = m[i].lo;
+            t[2 * i].odd = m[i + LANES / 2].lo;
+            t[2 * i + 1].even = m[i].hi;
+            t[2 * i + 1].odd = m[i + LANES / 2].hi;
+        }
+        #pragma unroll
+        for (int i = 0; i < LANES; ++i) m[i] = t[i];
+    }
+}
+
 $head
 $parameters)
 {
@@ -39,11 +59,27 @@ $parameters)
         const int z0 = task / query_blocks / heads;
         const int kv = z1 / group;
 $batch
+        // Queries into lanes, LANES of a head's elements at a time, the rest of them one by one.
         $element* q_lanes = ($element*)q_t;
-        for (int lane = 0; lane < QUERIES; ++lane) {
-            const int i = query0 + lane < Sq ? query0 + lane : Sq - 1;
-            for (int d = 0; d < D; ++d) {
-                q_lanes[d * QUERIES + lane] = $load_q * $scale;
+        for (int lane0 = 0; lane0 < QUERIES; lane0 += LANES) {
+            int d = 0;
+            for (; d + LANES <= D; d += LANES) {
+                vec m[LANES];
+                #pragma unroll
+                for (int lane = 0; lane < LANES; ++lane) {
+                    const int query = query0 + lane0 + lane;
+                    const int i = query < Sq ? query : Sq - 1;
+                    m[lane] = $load_q_vector * $scale;
+                }
+                transpose(m);
+                #pragma unroll
+                for (int n = 0; n < LANES; ++n) q_t[(d + n) * VECS + lane0 / LANES] = m[n];
+            }
+            for (; d < D; ++d) {
+                for (int lane = lane0; lane < lane0 + LANES; ++lane) {
+                    const int i = query0 + lane < Sq ? query0 + lane : Sq - 1;
+                    q_lanes[d * QUERIES + lane] = $load_q * $scale;
+                }
             }
         }
         for (int d = 0; d < HEAD * VECS; ++d) o_t[d] = 0;
@@ -154,12 +190,28 @@ $mask
             for (int d = 0; d < Dv; ++d) o_t[d * VECS + w] *= inverse;
         }
         const $element* o_lanes = (const $element*)o_t;
-        for (int lane = 0; lane < QUERIES && query0 + lane < Sq; ++lane) {
-            const int i = query0 + lane;
-            for (int d = 0; d < Dv; ++d) {
-                const long at = $out_at;
-                const $element result = o_lanes[d * QUERIES + lane];
-                $store
+        for (int lane0 = 0; lane0 < QUERIES && query0 + lane0 < Sq; lane0 += LANES) {
+            const int rows = Sq - query0 - lane0 < LANES ? Sq - query0 - lane0 : LANES;
+            int d = 0;
+            for (; d + LANES <= Dv; d += LANES) {
+                vec m[LANES];
+                #pragma unroll
+                for (int n = 0; n < LANES; ++n) m[n] = o_t[(d + n) * VECS + lane0 / LANES];
+                transpose(m);
+                for (int lane = 0; lane < rows; ++lane) {
+                    const int i = query0 + lane0 + lane;
+                    const long at = $out_at;
+                    const vec result = m[lane];
+                    $store_vector
+                }
+            }
+            for (; d < Dv; ++d) {
+                for (int lane = lane0; lane < lane0 + rows; ++lane) {
+                    const int i = query0 + lane;
+                    const long at = $out_at;
+                    const $element result = o_lanes[d * QUERIES + lane];
+                    $store
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ from clinfer_kernels.attention_text import exp_below, mask_lines, seen
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv, minimum
 from clinfer_kernels.matrix import Matrix
-from clinfer_kernels.matrix_text import element, read, widen
+from clinfer_kernels.matrix_text import col_stride, element, read, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.template import block, fill
@@ -100,16 +100,30 @@ def emit_lanes(problem: Problem, tile: LaneTile, target: Target) -> Kernel:
         batch=block(bases(problem), 2),
         scale=literal(problem.scale, acc),
         seen=seen(problem, "(query0 + QUERIES < Sq ? query0 + QUERIES : Sq)"),
+        stages=tile.lanes.bit_length() - 1,
         load_q=read("q", problem.q, "i", "d", acc),
+        load_q_vector=_queries(problem, tile.lanes),
         load_k=_along(problem.k, "k_rows[r]", _step(problem.k), acc),
         v_start=element("v", problem.v, "key0", "d"),
         load_v=_along(problem.v, "v_cols[r]", "(long)n * v_row", acc),
         mask=block(mask, 5),
         out_at=element("out", problem.out, "i", "d"),
         store=memory.store(problem.out.dtype, "result", "out", "at"),
+        store_vector=_store(problem.out, tile.lanes),
     )
     launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
     return Kernel((launch,), flops=problem.flops)
+
+
+def _queries(problem: Problem, lanes: int) -> str:
+    """`lanes` elements of query `i` from `d` on."""
+    at = element("q", problem.q, "i", "d")
+    value = memory.load(problem.q.dtype, "q", at, lanes, col_stride("q", problem.q))
+    return widen(value, problem.q, problem.acc, lanes)
+
+
+def _store(out: Matrix, lanes: int) -> str:
+    return memory.store(out.dtype, "result", "out", "at", lanes, col_stride("out", out))
 
 
 def _along(matrix: Matrix, pointer: str, index: str, acc: str) -> str:
