@@ -2,6 +2,7 @@
 
     python tools/bench_kernels.py                     every case, the best candidate
     python tools/bench_kernels.py attention --all     cases named 'attention', every candidate
+    CLINFER_TEST_PLATFORM=Intel python tools/bench_kernels.py    on that OpenCL platform, not PoCL
 
 The peak is what the device reaches multiplying and adding in registers; all columns of a line are
 measured in turns, and each keeps its best time, so that a busy machine disturbs ratios little.
