@@ -80,7 +80,7 @@ def vendors(added: Path, system: Path = _SYSTEM) -> Iterator[Path]:
 
 def warn_if_missing(added: Path) -> None:
     """Says why a library that the loader was shown is not in this process."""
-    if loaded_libraries(added.name):
+    if loaded_libraries(str(added)):
         return
     try:
         ctypes.CDLL(str(added))
