@@ -21,9 +21,11 @@ _SWITCHES = {
     "AUBDumpCaptureFileName": "/dev/null",
     "NEO_CACHE_PERSISTENT": "0",
 }
-# What a product needs beyond its name: DG2 (Arc) has several configurations.
+# What a product needs beyond its name: DG2 (Arc) has several configurations; PVC (Data Center Max)
+# without one reports that it takes no work-items at all.
 _DETAILS: Mapping[str, Mapping[str, str]] = {
     "dg2": {"ForceDeviceId": "56a0", "HardwareInfoOverride": "8x4x16"},
+    "pvc": {"HardwareInfoOverride": "8x4x16"},
 }
 PRODUCTS = (
     "skl kbl cfl glk icllp ehl tgllp rkl adls adlp dg1 dg2 pvc".split()  # noqa: SIM905

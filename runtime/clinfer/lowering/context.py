@@ -18,6 +18,7 @@ from clinfer.graph.ir import Array, Graph, Node, Value
 from clinfer.lowering.content import Content
 from clinfer_kernels.dims import Dim, product
 from clinfer_kernels.expr import identity
+from clinfer_kernels.families import why_not
 from clinfer_kernels.spec import Kernel, Target, Tensor, dense, row_major
 from clinfer_kernels.specs import MatmulSpec, PointwiseSpec
 
@@ -250,7 +251,8 @@ class Lowering:
             spec = _spec(spec_type, ins, outs, params)
             kernel = self.choose(spec, self.target)
         if kernel is None:
-            raise Unlowerable(f"no {spec_type.__name__} kernel takes these operands")
+            reason = why_not(spec, self.target)
+            raise Unlowerable(reason or f"no {spec_type.__name__} kernel takes these operands")
         storages = [v.storage for v in ins]
         for pack in kernel.packs:
             view = ins[pack.index]
@@ -263,7 +265,8 @@ class Lowering:
 
     def copy(self, source: View, target: View, label: str) -> None:
         """Copies elements between views of one shape."""
-        self.launch(PointwiseSpec, [source], [target], label, expr=identity(source.dtype))
+        moved = [_movable(source)], [_movable(target)]
+        self.launch(PointwiseSpec, *moved, label, expr=identity(moved[0][0].dtype))
 
     def host(self, node: Node, reason: str) -> None:
         """Adds a host step for a node; its outputs become device tensors where they can."""
@@ -337,6 +340,13 @@ def _spec(
 def _broadcasts(view: View) -> bool:
     pairs = zip(view.tensor.shape, view.tensor.strides, strict=True)
     return any(step == 0 and size != 1 for size, step in pairs)
+
+
+def _movable(view: View) -> View:
+    """The view as elements that every device can move: bits of float64 as int64."""
+    if view.dtype != "float64":
+        return view
+    return View(view.storage, replace(view.tensor, dtype="int64"))
 
 
 def _matrix(view: View) -> View:
