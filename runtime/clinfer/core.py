@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from clinfer.plugins.base import Plugin, Request, Source
     from clinfer.plugins.coverage import Coverage
     from clinfer.plugins.tune import Tuned
-    from clinfer.plugins.warm import Warmed, Watch
+    from clinfer.plugins.warm import Warmed
+    from clinfer.plugins.warm_builds import Watch
 
 ModelLike = Union["Model", str, "os.PathLike[str]", bytes, "ModelProto"]
 

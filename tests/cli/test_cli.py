@@ -356,3 +356,42 @@ def test_without_an_opencl_platform_it_says_what_to_install(clinfer, monkeypatch
     monkeypatch.setattr(binding, "get_platforms", platforms)
     for command in (["devices"], ["run", DIGITS], ["explain", DIGITS]):
         clinfer(*command).fails_with("OpenCL", "pip install clinfer[pocl]")
+
+
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_explain_says_what_a_cache_has_and_how_the_nearest_differs(
+    clinfer, tmp_path, monkeypatch, device
+):
+    if device == "GPU":
+        monkeypatch.setenv("CLINFER_GPU_PLATFORM", platform())
+    explain = ("explain", DIGITS, "--cache-dir", tmp_path / "c", "--cache", "--device")
+    empty = clinfer(*explain, device)
+    assert "is not in the cache (absent" in empty.out
+    assert not (tmp_path / "c").exists()
+    clinfer("warm", DIGITS, "--device", device, "--cache-dir", tmp_path / "c")
+    assert "is not in the cache" not in clinfer(*explain, device).out
+    lock = tmp_path / "lock"
+    clinfer("devices", "--device", device, "--lock", lock)
+    document = json.loads(lock.read_text())
+    for found in document["devices"]:
+        found["driver_version"] = "99.0"
+    lock.write_text(json.dumps(document))
+    assert "driver: '99.0' here" in clinfer(*explain, f"@{lock}").out
+
+
+def test_a_cache_that_is_not_there_is_an_error(clinfer, tmp_path):
+    for action in ("list", "info", "verify", "prune", "clear"):
+        done = clinfer("cache", action, tmp_path / "none")
+        assert done.code == 1
+        assert "none" in done.err
+
+
+def test_a_pipe_is_no_model(clinfer, tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for command in ("run", "explain", "compile"):
+        arguments = ("-o", tmp_path / "blob") if command == "compile" else ()
+        done = clinfer(command, tmp_path / "pipe.onnx", "--device", "CPU", *arguments)
+        assert done.code == 1
+        assert "is a pipe" in done.err

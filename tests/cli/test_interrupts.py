@@ -48,7 +48,7 @@ def test_compile_leaves_no_file(tmp_path):
 def test_warm_leaves_no_damaged_entry_and_goes_on(tmp_path):
     cache = tmp_path / "cache"
     command = ["warm", DIGITS, "--device", "CPU", "--cache-dir", cache]
-    code, said = interrupted(command, tmp_path / "drivers", cache / "entries")
+    code, said = interrupted(command, tmp_path / "drivers", cache / "memos")
     assert code == 130
     assert "Traceback" not in said
     assert "clinfer: interrupted" in said

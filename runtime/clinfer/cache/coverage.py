@@ -12,7 +12,7 @@ from typing import Protocol
 
 from clinfer.cache.entry import Entry
 from clinfer.cache.index import Index, IndexEntry
-from clinfer.cache.inventory import Nearest
+from clinfer.cache.inventory import Nearest, explanation
 from clinfer.cache.record import FieldDifference, FieldValue, KeyRecord
 from clinfer.cache.stats import Miss, Reason
 
@@ -64,6 +64,10 @@ class Gap:
     record: KeyRecord
     miss: Miss
     nearest: Nearest | None
+
+    def __str__(self) -> str:
+        """What `CACHE_MODE=cache-only` would say of it."""
+        return explanation(self.what, self.miss, self.record.kind, self.nearest)
 
     @property
     def verdict(self) -> str:

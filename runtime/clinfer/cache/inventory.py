@@ -71,6 +71,19 @@ class Nearest:
         return not self.is_same_thing, len(self.differences)
 
 
+def explanation(what: str, miss: Miss, kind: str, nearest: Nearest | None) -> str:
+    """Why `what`, of that kind, is missing, for people: the reason, and how the nearest differs."""
+    lines = [f"{what} is not in the cache ({miss.reason}: {miss.detail})"]
+    if nearest is None:
+        lines.append(f"no other {kind} is there")
+    else:
+        lines.append(
+            f"the nearest {kind} in '{nearest.directory}', {nearest.record.digest[:12]}, differs in"
+        )
+        lines.extend(f"  {difference}" for difference in nearest.differences)
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Problem:
     """An entry that failed verification; `removed` tells whether it is gone now."""

@@ -266,17 +266,10 @@ class Layers:
         found = miss or self._find(record)
         if isinstance(found, Entry):
             return f"{what} is in the cache"
-        lines = [f"{what} is not in the cache ({found.reason}: {found.detail})"]
+        from clinfer.cache.inventory import explanation
+
         nearest = self.nearest(record) if self.mode.reads else None
-        if nearest is None:
-            lines.append(f"no other {record.kind} is there")
-        else:
-            lines.append(
-                f"the nearest {record.kind} in '{nearest.directory}', "
-                f"{nearest.record.digest[:12]}, differs in"
-            )
-            lines.extend(f"  {difference}" for difference in nearest.differences)
-        return "\n".join(lines)
+        return explanation(what, found, record.kind, nearest)
 
     def _find(self, record: KeyRecord) -> Entry | Miss:
         if not self.mode.reads:

@@ -80,6 +80,8 @@ def _load(source: Source) -> tuple[Path | bytes, str, Array, MappedFile | None]:
 def _file(path: Path) -> MappedFile:
     if path.is_dir():
         raise ModelError(f"'{path}' is a folder; expected an ONNX file")
+    if path.exists() and not path.is_file():
+        raise ModelError(f"'{path}' is a pipe or a device; expected an ONNX file, or its bytes")
     try:
         return MappedFile(path)
     except FileNotFoundError:

@@ -24,7 +24,7 @@ from clinfer.plugins import tuning
 from clinfer.plugins.base import Plugin, Request, Source
 from clinfer.plugins.compiler import optimised, plan_graph, tuning_key
 from clinfer.plugins.tuning import Timing
-from clinfer.plugins.warm import Watch
+from clinfer.plugins.warm_builds import Watch
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:

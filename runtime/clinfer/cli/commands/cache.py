@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clinfer import config
 from clinfer.cli import common
 from clinfer.cli.output import emit_json, size_text, table
-from clinfer.errors import PropertyError
+from clinfer.errors import CacheError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.cache.coverage import Difference
@@ -92,7 +92,10 @@ def _path(options: argparse.Namespace) -> Path:
     place = options.place or options.cache_dir or config.CACHE_DIR.get()
     if not place:
         raise PropertyError("which cache? name it, give --cache-dir DIR or set CLINFER_CACHE_DIR")
-    return Path(place)
+    path = Path(place)
+    if not path.exists():
+        raise CacheError(f"there is no cache or pack at '{path}'")
+    return path
 
 
 def _store(options: argparse.Namespace) -> Store:

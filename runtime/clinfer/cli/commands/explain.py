@@ -11,6 +11,7 @@ from clinfer.cli.output import emit_json, size_text, table
 from clinfer.errors import PropertyError
 
 if TYPE_CHECKING:
+    from clinfer.core import Core
     from clinfer.graph.ir import Graph
     from clinfer.graph.model import Model
     from clinfer.lowering.plan import Plan, Program
@@ -19,12 +20,18 @@ HELP = "list a model's kernels, fused groups and host steps on a device"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL --device --shape --source --phase."""
+    """MODEL --device --device-lock --cache-dir --store --shape --source --phase --cache."""
     common.model_argument(parser)
-    common.device_argument(parser)
+    common.locked_device_argument(parser)
+    common.store_argument(parser)
     common.shape_argument(parser)
     parser.add_argument("--source", metavar="KERNEL", help="print that kernel's OpenCL C")
     parser.add_argument("--phase", metavar="NAME", help="print the graph after that phase")
+    parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="say what of the model the cache has, and how the nearest entries differ",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +46,10 @@ def run(options: argparse.Namespace) -> int:
     if options.phase:
         _show_phase(model, options)
         return 0
-    plan = plan_model(model, open_device(options.device))
+    if options.cache:
+        _show_cache(core, model, options)
+        return 0
+    plan = plan_model(model, common.locked_device(options) or open_device(options.device))
     if options.source:
         _show_source(plan, options)
         return 0
@@ -129,6 +139,19 @@ def _program(program: Program) -> dict[str, Any]:
         "options": program.options,
         "source": program.source,
     }
+
+
+def _show_cache(core: Core, model: Model, options: argparse.Namespace) -> None:
+    """What `CACHE_MODE=cache-only` would find, and say of what it does not find."""
+    device = common.locked_device(options) or str(options.device)
+    found = core.coverage(model, device)
+    if options.json:
+        emit_json(found.to_json())
+        return
+    for gap in found.gaps:
+        print(gap)
+    there = found.needed - len(found.gaps)
+    print(f"{there} of the {found.needed} entries that a start looks up are in the cache")
 
 
 def _show_phase(model: Model, options: argparse.Namespace) -> None:
