@@ -6,21 +6,23 @@
 //             2  its context: begins with the numbers of groups along x, y, z
 //             3  groups along x      4  groups along x and y      5  groups in all
 //             6  groups that a thread takes at a time
+//             7  from the arguments of one thread to those of the next, in bytes; 0: they share them
 //     state   lines of LINE counters of 32 bits, so that no two share a cache line:
 //             line 0  whether helpers may come in          line 1  helpers that are inside
-//             line 2 + 2 i  groups of launch i taken       line 3 + 2 i  groups of it done
+//             then for each launch a line per part, groups of it taken, and one for all, groups done
 //     clock   the processor's time stamps before and after each launch
 //
-// A thread takes groups of the launch at hand until none is left, then waits until all are done:
-// for groups that running threads have taken, never for a thread to come. So the leader alone gets
+// A launch's groups are cut into as many parts as there may be threads. A thread takes groups of the
+// part with its own number first, so that it finds in its caches what it wrote there for the launch
+// before, then of the parts after it. When none is left it waits until all are done: for groups
+// that running threads have taken, never for a thread to come. So the leader alone gets
 // to the end, and a helper that comes late finds what is left. The leader lets helpers in and is
 // the last to leave: when it has, nobody reads the counters.
 #define STEP $step_words
 #define LINE $line
 #define OPEN 0
 #define INSIDE LINE
-#define TAKEN(i) ((2 + 2 * (i)) * LINE)
-#define DONE(i) ((3 + 2 * (i)) * LINE)
+#define LAUNCH(i, threads) ((2 + (i) * ((threads) + 1)) * LINE)
 #define PATIENCE 2000 // looks at a counter before the core is given to a thread that waits for one
 
 // A call by the System V ABI for AMD64, from below the red zone, on an aligned stack. Only integers
@@ -52,36 +54,45 @@ static void await(volatile __global int* counter, int value) {
     }
 }
 
-static void play(const __global ulong* launch, volatile __global int* taken,
-                 volatile __global int* done) {
-    const int groups = (int)launch[5];
+static void play(const __global ulong* launch, volatile __global int* state, int threads, int self) {
+    const long groups = (long)launch[5];
     const int share = (int)launch[6];
     const uint row = (uint)launch[3];
     const uint plane = (uint)launch[4];
+    const ulong arguments = launch[1] + self * launch[7];
+    volatile __global int* done = state + threads * LINE;
     int finished = 0;
-    for (;;) {
-        const int begin = __atomic_fetch_add(taken, share, __ATOMIC_ACQUIRE);
-        if (begin >= groups) break;
-        const int end = begin + share < groups ? begin + share : groups;
-        for (int group = begin; group < end; ++group) {
-            const uint within = (uint)group % plane;
-            call(launch[0], launch[1], launch[2], within % row, within / row, (uint)group / plane);
+    for (int turn = 0; turn < threads; ++turn) {
+        const int part = self + turn < threads ? self + turn : self + turn - threads;
+        const int begin = (int)(groups * part / threads);
+        const int size = (int)(groups * (part + 1) / threads) - begin;
+        volatile __global int* taken = state + part * LINE;
+        while (__atomic_load_n(taken, __ATOMIC_RELAXED) < size) {
+            const int first = __atomic_fetch_add(taken, share, __ATOMIC_ACQUIRE);
+            if (first >= size) break;
+            const int end = first + share < size ? first + share : size;
+            for (int i = first; i < end; ++i) {
+                const uint group = (uint)(begin + i);
+                const uint within = group % plane;
+                call(launch[0], arguments, launch[2], within % row, within / row, group / plane);
+            }
+            finished += end - first;
         }
-        finished += end - begin;
     }
     if (finished) __atomic_fetch_add(done, finished, __ATOMIC_RELEASE);
-    await(done, groups);
+    await(done, (int)groups);
 }
 
 $head
 const __global ulong* restrict steps, volatile __global int* state, __global ulong* clock,
-const int first, const int end, const int leads)
+const int first, const int end, const int threads, const int leads)
 {
     if (!leads) {
+        const int self = 1 + (int)get_group_id(0);
         __atomic_fetch_add(state + INSIDE, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(state + OPEN, __ATOMIC_SEQ_CST)) {
             for (int i = first; i < end; ++i) {
-                play(steps + i * STEP, state + TAKEN(i), state + DONE(i));
+                play(steps + i * STEP, state + LAUNCH(i, threads), threads, self);
             }
         }
         __atomic_fetch_sub(state + INSIDE, 1, __ATOMIC_SEQ_CST);
@@ -90,7 +101,7 @@ const int first, const int end, const int leads)
     __atomic_store_n(state + OPEN, 1, __ATOMIC_SEQ_CST);
     for (int i = first; i < end; ++i) {
         clock[2 * i] = __builtin_ia32_rdtsc();
-        play(steps + i * STEP, state + TAKEN(i), state + DONE(i));
+        play(steps + i * STEP, state + LAUNCH(i, threads), threads, 0);
         clock[2 * i + 1] = __builtin_ia32_rdtsc();
     }
     __atomic_store_n(state + OPEN, 0, __ATOMIC_SEQ_CST);

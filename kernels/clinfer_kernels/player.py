@@ -7,7 +7,7 @@ themselves and wait for each other at counters in memory, as runtimes with a thr
 own do (OpenMP's dynamic schedule).
 
 It calls kernels at their addresses, which OpenCL C cannot say, so its text has assembly for x86-64
-in it. Kernels it can call have one work-item a group and no local memory.
+in it. Kernels it can call have one work-item a group, and local memory as arguments only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clinfer_kernels.spec import Target
 
-ENTRY = "play_1"
+ENTRY = "play_2"
 """The kernel's name; the number changes with the tables."""
 
 STEP_WORDS = 8
@@ -26,7 +26,7 @@ STEP_WORDS = 8
 LINE = 32
 """32-bit counters from one that is in use to the next: two cache lines."""
 
-_SHARES = 8  # shares of a launch for each thread: the last one to end is little of it
+_SHARES = 8  # shares of a part: the last one to end is little of a launch
 
 
 def player_text(target: Target) -> str:
@@ -37,11 +37,11 @@ def player_text(target: Target) -> str:
     return fill("player", target, head=kernel_head(ENTRY), step_words=STEP_WORDS, line=LINE)
 
 
-def taken_line(launch: int) -> int:
+def launch_line(launch: int, threads: int) -> int:
     """The index in `state` of a launch's first counter; those before are not the launches'."""
-    return (2 + 2 * launch) * LINE
+    return (2 + launch * (threads + 1)) * LINE
 
 
 def share(groups: int, threads: int) -> int:
     """How many groups a thread takes at a time."""
-    return -(-groups // (threads * _SHARES)) if threads > 1 else max(groups, 1)
+    return max(-(-groups // (threads * _SHARES)) if threads > 1 else groups, 1)

@@ -16,7 +16,7 @@ from clinfer.device import machine_code
 from clinfer.device.pocl_binary import LayoutError
 from clinfer.device.processor import usable_cores
 from clinfer.device.queue_instance import QueueInstance
-from clinfer_kernels.player import ENTRY, LINE, share, taken_line
+from clinfer_kernels.player import ENTRY, LINE, launch_line, share
 
 MODELS = Path(__file__).parent.parent / "models"
 RNG = np.random.default_rng(3)
@@ -32,7 +32,7 @@ def on_the_queue(model: clinfer.CompiledModel, inputs: list[np.ndarray]) -> list
     return QueueInstance(session.loaded, session.queue, sizes).run(inputs)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_b0", "bert_base"])
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_b0", "resnet50"])
 def test_the_player_gives_the_queues_bits(core, cpu, name):
     model = core.compile_model(MODELS / f"{name}.onnx", cpu)
     assert plays(model)
@@ -157,7 +157,7 @@ def test_shares_cover_all_groups():
             size = share(groups, threads)
             assert 1 <= size <= groups
             assert size == groups or threads > 1
-    assert taken_line(3) - taken_line(2) == 2 * LINE
+    assert launch_line(3, 4) - launch_line(2, 4) == 5 * LINE
 
 
 @pytest.mark.parametrize(("hint", "count"), [("LATENCY", 1), ("THROUGHPUT", None)])

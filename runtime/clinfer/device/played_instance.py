@@ -28,7 +28,7 @@ from clinfer.device.pocl_binary import LayoutError
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena, bind_launch
 from clinfer.lowering.plan import Array, HostStep, LaunchStep, Plan
-from clinfer_kernels.player import STEP_WORDS, share, taken_line
+from clinfer_kernels.player import STEP_WORDS, launch_line, share
 
 if TYPE_CHECKING:
     from clinfer.device.executor import LoadedPlan
@@ -89,8 +89,9 @@ class PlayedInstance(Instance):
         self._launches = [step for step in steps if isinstance(step, BoundLaunch)]
         self._slots: dict[int, list[int]] = defaultdict(list)
         self._values = self._arguments()
-        self._tables = _Tables(player, self._launches, self._values, threads)
-        self._helpers = _Helpers(player, queue, self._tables, threads - 1)
+        local = _LocalMemory(self._launches, threads)
+        self._tables = _Tables(player, self._launches, self._values, local)
+        self._helpers = _Helpers(player, queue, self._tables, threads)
         self._segments = self._cut(steps)
         self._last: list[Any] = []
 
@@ -144,7 +145,7 @@ class PlayedInstance(Instance):
                 f"there is no memory for a buffer of {nbytes} bytes; use smaller input sizes"
             ) from None
         self._memory.append(memory)
-        return -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+        return _aligned(memory.ctypes.data)
 
     def _arguments(self) -> _Words:
         """A word for each argument of each launch; `_slots` says where buffers' addresses are."""
@@ -154,6 +155,8 @@ class PlayedInstance(Instance):
                 if kind == "buffer":
                     self._slots[value].append(len(values))
                     values.append(self._addresses[value])
+                elif kind == "local":
+                    values.append(0)  # not the same for all threads: `_LocalMemory`
                 else:
                     values.append(int.from_bytes(scalar_bytes(kind, value), "little"))
         return np.array(values, np.uint64)
@@ -251,20 +254,48 @@ class PlayedInstance(Instance):
             ctypes.memmove(self._addresses[number], content.ctypes.data, content.nbytes)
 
 
+class _LocalMemory:
+    """Local memory of each thread: for one group at a time, so launches have it in common."""
+
+    def __init__(self, launches: Sequence[BoundLaunch], threads: int) -> None:
+        self.threads = threads
+        self._each = max((_local_bytes(launch) for launch in launches), default=0)
+        self._memory = np.empty(self._each * threads + _ALIGNMENT, np.uint8)
+        self._kept: list[_Words] = []
+
+    def rows(self, launch: BoundLaunch, shared: _Words) -> _Words:
+        """Addresses of a launch's arguments, a row a thread, from those of shared arguments."""
+        rows = np.tile(shared, (self.threads, 1))
+        places = _aligned(self._memory.ctypes.data) + self._each * _count(self.threads)
+        for index, (kind, nbytes) in enumerate(launch.args):
+            if kind == "local":
+                rows[:, index] = places.ctypes.data + 8 * _count(self.threads)
+                self._kept.append(places)
+                places = places + _aligned(nbytes)
+        self._kept.append(rows)
+        return rows
+
+
 class _Tables:
     """The player's tables (`player.cl`) for launches whose arguments' values are given."""
 
     def __init__(
-        self, player: Player, launches: Sequence[BoundLaunch], values: _Words, threads: int
+        self,
+        player: Player,
+        launches: Sequence[BoundLaunch],
+        values: _Words,
+        local: _LocalMemory,
     ) -> None:
         self.player = player
+        self.threads = threads = local.threads
         self._launches = launches
-        self._pointers = values.ctypes.data + 8 * np.arange(len(values), dtype=np.uint64)
+        self._pointers = values.ctypes.data + 8 * _count(len(values))
+        self._local = local
         self._contexts = np.array(
             [machine_code.context(_groups(x)) for x in launches], np.uint64
         ).reshape(-1, machine_code.CONTEXT_WORDS)
         self.steps = np.zeros((max(len(launches), 1), STEP_WORDS), np.uint64)
-        self.state = np.zeros(taken_line(len(launches)), np.int32)
+        self.state = np.zeros(launch_line(len(launches), threads), np.int32)
         self.clock = np.zeros(2 * max(len(launches), 1), np.uint64)
         self._own_context = np.array(machine_code.context((1, 1, 1)), np.uint64)
         argument = 0
@@ -279,17 +310,21 @@ class _Tables:
                 x * y * z,
                 share(x * y * z, threads),
             )
+            if _local_bytes(launch):
+                own = self._pointers[argument : argument + len(launch.args)]
+                rows = local.rows(launch, own)
+                self.steps[index, 1], self.steps[index, 7] = rows.ctypes.data, rows.strides[0]
             argument += len(launch.args)
 
     def reset(self) -> None:
         """No launch has begun. What helpers count themselves with stays: one may be at the door."""
-        self.state[taken_line(0) :] = 0
+        self.state[launch_line(0, self.threads) :] = 0
 
     def leader(self, first: int, end: int) -> Callable[[], None]:
         """The call that runs launches first .. end - 1."""
         addresses = [table.ctypes.data for table in (self.steps, self.state, self.clock)]
-        values = np.array([*addresses, first, end, 1], np.uint64)
-        pointers = values.ctypes.data + 8 * np.arange(len(values), dtype=np.uint64)
+        values = np.array([*addresses, first, end, self.threads, 1], np.uint64)
+        pointers = values.ctypes.data + 8 * _count(len(values))
         play, context = self.player.play, self._own_context.ctypes.data
         at = pointers.ctypes.data
 
@@ -311,10 +346,10 @@ class _Tables:
 class _Helpers:
     """Work-groups of the player on a queue; they touch the tables until the queue has finished."""
 
-    def __init__(self, player: Player, queue: Any, tables: _Tables, count: int) -> None:
+    def __init__(self, player: Player, queue: Any, tables: _Tables, threads: int) -> None:
         opencl = cl()
         self._queue = queue
-        self._count = count
+        self._threads = threads
         flags = opencl.mem_flags.READ_WRITE | opencl.mem_flags.USE_HOST_PTR
         arrays = (tables.steps, tables.state, tables.clock)
         self._buffers = [
@@ -326,14 +361,15 @@ class _Helpers:
 
     def caller(self, first: int, end: int) -> Callable[[], None] | None:
         """The call that asks for help with launches first .. end - 1; None without helpers."""
-        if self._count < 1:
+        if self._threads == 1:
             return None
         kernel = self._player.helper.kernel()
         for index, buffer in enumerate(self._buffers):
             kernel.set_arg(index, buffer)
-        for index, value in enumerate((first, end, 0), start=len(self._buffers)):
+        numbers = (first, end, self._threads, 0)
+        for index, value in enumerate(numbers, start=len(self._buffers)):
             kernel.set_arg(index, scalar_bytes("int", value))
-        enqueue, queue, groups = cl().enqueue_nd_range_kernel, self._queue, (self._count,)
+        enqueue, queue, groups = cl().enqueue_nd_range_kernel, self._queue, (self._threads - 1,)
 
         def call() -> None:
             enqueue(queue, kernel, groups, (1,))
@@ -352,3 +388,16 @@ def _bound(step: LaunchStep | HostStep, sizes: Sizes) -> BoundLaunch | HostStep:
 def _groups(launch: BoundLaunch) -> tuple[int, int, int]:
     x, y, z = (*launch.global_size, 1, 1)[:3]
     return x, y, z
+
+
+def _local_bytes(launch: BoundLaunch) -> int:
+    return sum(_aligned(nbytes) for kind, nbytes in launch.args if kind == "local")
+
+
+def _aligned(number: int) -> int:
+    """The next multiple of the alignment."""
+    return -(-number // _ALIGNMENT) * _ALIGNMENT
+
+
+def _count(number: int) -> _Words:
+    return np.arange(number, dtype=np.uint64)
