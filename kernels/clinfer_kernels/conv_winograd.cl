@@ -9,8 +9,8 @@
 //     |   |   |tile   |  B' x B       of the SIDE x SIDE    v w     each point         A' m A    y
 //     +---+---+   |   |  ------->     points                --->                       ----->
 //
-// A task is a block of tiles by a block of panels of COLS filters. Its transformed inputs and
-// products lie in local memory. Missing tiles of the last block repeat the first one.
+// A task is a block of tiles by a block of panels of COLS filters. Its transformed inputs v and
+// products m lie in private or local memory. Missing tiles of the last block repeat the first one.
 #define OUT $out // outputs of a tile along an axis
 #define SIDE (OUT + 2) // inputs of a tile along an axis
 #define POINTS (SIDE * SIDE)
@@ -37,6 +37,7 @@ $head
 $parameters)
 {
     const __global float* zeros = w + zeros_at;
+$room
     for (int task = get_global_id(0); task < tasks; task += get_global_size(0)) {
         const int tile0 = task % tile_tasks * tile_block;
         const int tile1 = tile0 + tile_block < tiles ? tile0 + tile_block : tiles;
@@ -77,7 +78,7 @@ $parameters)
                     transform_input(line, points);
                     #pragma unroll
                     for (int i = 0; i < SIDE; ++i) {
-                        *(__local vec*)(v + ((i * SIDE + j) * TILES + t) * C + c) = points[i];
+                        *(${space}vec*)(v + ((i * SIDE + j) * TILES + t) * C + c) = points[i];
                     }
                 }
             }
@@ -85,7 +86,7 @@ $parameters)
         for (int panel = panel0; panel < panel1; ++panel) {
             const __global float* next_w = w + (long)panel * POINTS * C * COLS;
             for (int p = 0; p < POINTS; ++p) {
-                const __local float* from = v + p * TILES * C;
+                const ${space}float* from = v + p * TILES * C;
                 vec acc[TILES][VECS];
                 #pragma unroll
                 for (int t = 0; t < TILES; ++t) {

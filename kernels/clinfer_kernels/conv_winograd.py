@@ -65,6 +65,7 @@ _OUTPUT: dict[int, Matrix] = {
 # time that reading it from memory takes; measured on ResNet-50's layers, weights out of the caches.
 _TRANSFORMS = {2: 1.15, 4: 1.25}
 _READING = 27
+_ROOM = 512  # channels that private memory has room for
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class WinogradTile:
 
     A register tile has `tiles` of them x (`vecs` x `lanes`) filters. A task is as many tiles by
     panels of filters: all, or fewer where there would be less than `tasks` tasks per compute unit.
+    Transformed inputs and products lie in private memory of a fixed size or, where `is_local`, in
+    local memory, which drivers may restrict less.
     """
 
     out: int = 4
@@ -80,6 +83,7 @@ class WinogradTile:
     vecs: int = 2
     lanes: int = 16
     tasks: int = 4
+    is_local: bool = False
 
     @property
     def points(self) -> int:
@@ -91,9 +95,10 @@ class WinogradTile:
         """Filters of a register tile."""
         return self.vecs * self.lanes
 
-    def local_bytes(self, channels: int) -> int:
-        """Local memory for that many channels."""
-        return self.points * self.tiles * (channels + self.cols) * 4
+    def has_room(self, channels: int, target: Target) -> bool:
+        """Whether the memory it works in suffices for that many channels."""
+        needed = self.points * self.tiles * (channels + self.cols) * 4
+        return needed <= target.local_mem if self.is_local else channels <= _ROOM
 
 
 def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
@@ -114,13 +119,10 @@ def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
     if not in_place or channels % lanes or min(channels, filters) < 32:
         return ()
     rows = 7 if target.vector_width >= 16 else 6
-    tiles = (WinogradTile(out, rows, 2, lanes) for out in (4, 2))
+    is_local = target.dialect != "pocl"
+    tiles = (WinogradTile(out, rows, 2, lanes, is_local=is_local) for out in (4, 2))
     direct = 9 * (pixels + _READING)
-    costs = {
-        tile: _cost(problem, tile)
-        for tile in tiles
-        if tile.local_bytes(channels) <= target.local_mem
-    }
+    costs = {tile: _cost(problem, tile) for tile in tiles if tile.has_room(channels, target)}
     return tuple(sorted((t for t in costs if costs[t] < direct), key=lambda t: costs[t]))
 
 
@@ -200,9 +202,10 @@ def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
         ("tasks", tasks),
     ):
         signature.scalar(name, value)
-    area = tile.points * tile.tiles * 4
-    signature.local("float", "v", area * problem.channels)
-    signature.local(register("float32", tile.lanes), "m", area * tile.cols)
+    if tile.is_local:
+        area = tile.points * tile.tiles * 4
+        signature.local("float", "v", area * problem.channels)
+        signature.local(register("float32", tile.lanes), "m", area * tile.cols)
     entry = f"conv_winograd{tile.out}_{tile.tiles}x{tile.cols}"
     text = fill(
         "conv_winograd",
@@ -214,6 +217,8 @@ def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
         vecs=tile.vecs,
         lanes=tile.lanes,
         vec=register("float32", tile.lanes),
+        space="__local " if tile.is_local else "",
+        room=block([] if tile.is_local else _PRIVATE, 1),
         transform_input=block(_transform(_INPUT[tile.out], "x"), 1),
         transform_output=block(_transform(_OUTPUT[tile.out], "m"), 1),
         load_x=memory.load("float32", "from", "c", tile.lanes),
@@ -225,6 +230,13 @@ def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
     )
     launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
     return Kernel((launch,), packs=(weights.pack,), flops=problem.flops)
+
+
+_PRIVATE = (
+    f"vec room[POINTS * TILES * {_ROOM} / LANES];",
+    "vec m[POINTS * TILES * VECS];",
+    "float* v = (float*)room;",
+)
 
 
 def _transform(matrix: Matrix, name: str) -> list[str]:

@@ -221,19 +221,25 @@ WINOGRAD = {
 @pytest.mark.parametrize(("window", "out"), WINOGRAD.values(), ids=WINOGRAD)
 def test_winograd(window: Window, out: int) -> None:
     """Tiles over the ends of the output, missing tiles, filters that fill no panel."""
-    check(window, TARGETS["cpu"], 1e-4, WinogradTile(out, 6, 2, 8))
+    for is_local in (False, True):
+        check(window, TARGETS["cpu"], 1e-4, WinogradTile(out, 6, 2, 8, is_local=is_local))
 
 
 @pytest.mark.parametrize(
     ("size", "out"), [((56, 56), (4, 2)), ((14, 14), (2, 4)), ((5, 5), ())], ids=str
 )
 def test_winograd_where_it_pays(size: tuple[int, int], out: tuple[int, ...]) -> None:
-    """For images that are large enough, on devices with enough local memory."""
+    """For images that are large enough, on devices with enough memory of the kind it uses."""
     window = Window(64, 64, size, (3, 3), pads=(1, 1, 1, 1)).full
     x = dense("float32", (1, *size, 64))
     spec = window.spec(x, x, identity("float32"), ())
-    for local_mem, expected in ((1 << 20, out), (4096, ())):
-        tiles = conv.candidates(spec, Target(local_mem=local_mem))
+    targets = [
+        (Target(local_mem=4096), out),
+        (Target(local_mem=1 << 20, dialect="intel"), out),
+        (Target(local_mem=4096, dialect="intel"), ()),
+    ]
+    for target, expected in targets:
+        tiles = conv.candidates(spec, target)
         assert tuple(t.out for t in tiles if isinstance(t, WinogradTile)) == expected
 
 
