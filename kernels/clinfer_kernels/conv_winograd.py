@@ -65,6 +65,9 @@ _OUTPUT: dict[int, Matrix] = {
 # time that reading it from memory takes; measured on ResNet-50's layers, weights out of the caches.
 _TRANSFORMS = {2: 1.15, 4: 1.25}
 _READING = 27
+# Bytes of transformed weights up to which a layer is worth it: a compiled model has 1.8 to 4 times
+# the bytes for it, and beyond a few times a core's second cache a fifth of the time is won at most.
+_LARGEST = 3 << 20
 _ROOM = 512  # channels that private memory has room for
 
 
@@ -122,7 +125,9 @@ def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
     is_local = target.dialect != "pocl"
     tiles = (WinogradTile(out, rows, 2, lanes, is_local=is_local) for out in (4, 2))
     direct = 9 * (pixels + _READING)
-    costs = {tile: _cost(problem, tile) for tile in tiles if tile.has_room(channels, target)}
+    fits = [t for t in tiles if t.has_room(channels, target)]
+    fits = [t for t in fits if 4 * t.points * channels * filters <= _LARGEST]
+    costs = {tile: _cost(problem, tile) for tile in fits}
     return tuple(sorted((t for t in costs if costs[t] < direct), key=lambda t: costs[t]))
 
 
