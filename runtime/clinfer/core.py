@@ -5,33 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, BinaryIO, Union
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clinfer import properties
 from clinfer.compiled import CompiledModel
 from clinfer.errors import ClinferError, DeviceError, InputError, PropertyError
 from clinfer.log import follow_environment
+from clinfer.models import ModelLike, Models
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from clinfer.cache.content import FileState
     from clinfer.cache.coverage import Source as PackSource
     from clinfer.cache.layers import Layers
     from clinfer.device.discover import Device
     from clinfer.device.lock import LockedDevice
     from clinfer.feeds import Inputs
     from clinfer.graph.model import Model
-    from clinfer.plugins.base import Plugin, Request, Source
+    from clinfer.plugins.base import Plugin, Request
     from clinfer.plugins.coverage import Coverage
     from clinfer.plugins.tune import Tuned
     from clinfer.plugins.warm import Warmed
     from clinfer.plugins.warm_builds import Watch
-
-ModelLike = Union["Model", str, "os.PathLike[str]", bytes, "ModelProto"]
 
 
 class Core:
@@ -44,7 +40,7 @@ class Core:
         self._device_settings: dict[str, dict[str, Any]] = {}
         self._devices: dict[str, Device] = {}
         self._caches: dict[tuple[str, str, str], Layers] = {}
-        self._states: WeakKeyDictionary[Model, tuple[FileState, ...]] = WeakKeyDictionary()
+        self._models = Models()
         self._lock = Lock()
 
     # -- devices and properties --------------------------------------------------------------
@@ -128,19 +124,7 @@ class Core:
 
         Raises `ModelError` naming the file or node where it is not a model that can be read.
         """
-        from clinfer.graph.reader import read
-
-        path = Path(model) if isinstance(model, (str, os.PathLike)) else None
-        if path is None or not path.is_file():
-            return read(model)
-        from clinfer.cache.content import file_states
-
-        before = file_states(path)
-        found = read(path)
-        states = file_states(path, external_names(found))
-        if states[:1] == before:
-            self._states[found] = states
-        return found
+        return self._models.read(model)
 
     def compile_model(
         self,
@@ -156,7 +140,7 @@ class Core:
         self._open_ahead(device)
         request = self._request(device, config)
         plugin = self._plugin(request.device)
-        source = self._source(model, request.cache if plugin.export_import else None)
+        source = self._models.source(model, request.cache if plugin.export_import else None)
         loaded = plugin.compile(source, request)
         return CompiledModel(loaded, plugin, request.device, request.properties)
 
@@ -200,7 +184,11 @@ class Core:
         if not stores:
             raise PropertyError("there is no cache to look into: set CACHE_DIR or name a pack")
         plugin = plugin_for(described)
-        source = self._digested(model) if plugin.export_import else self._source(model, None)
+        source = (
+            self._models.digested(model)
+            if plugin.export_import
+            else self._models.source(model, None)
+        )
         return prove(plugin, source, described, settings, stores)
 
     def warm(
@@ -221,7 +209,8 @@ class Core:
         plugin = self._plugin(request.device)
         cache = request.cache if plugin.export_import else None
         sources = {
-            name: lambda give=give: self._source(give(), cache) for name, give in models.items()
+            name: lambda give=give: self._models.source(give(), cache)
+            for name, give in models.items()
         }
         return warm(plugin, sources, request, watch, seconds)
 
@@ -246,8 +235,8 @@ class Core:
 
         request = self._request(device, config)
         plugin = self._plugin(request.device)
-        read = self._as_model(model)
-        source = self._source(read, request.cache if plugin.export_import else None)
+        read = self._models.given(model)
+        source = self._models.source(read, request.cache if plugin.export_import else None)
         arrays = arranged(read.inputs, inputs)
         return tune(plugin, source, request, arrays, watch, seconds, again)
 
@@ -256,7 +245,7 @@ class Core:
         from clinfer.plugins.compiler import draft_model
 
         opened = self._device(device)
-        read = self._as_model(model)
+        read = self._models.given(model)
         hosts = {step.label for step in draft_model(read, opened).plan.host_steps}
         nodes = [node.describe() for node in read.graph().nodes]
         return {n: "HOST" if n in hosts else opened.info.name for n in nodes}
@@ -336,72 +325,6 @@ class Core:
             self._caches[key] = Layers.open(directory, store=store, mode=mode)
         return self._caches[key]
 
-    def _source(self, model: ModelLike, cache: Layers | None) -> Source:
-        """What is compiled, with its digest where there is a cache of compiled models."""
-        from clinfer.plugins.base import Source
-
-        if not isinstance(model, (str, os.PathLike)):
-            read = self._as_model(model)
-            return Source(lambda: read, self._model_digest(read, cache), read.shape_changes)
-        path = Path(model)
-        held: list[Model] = []
-
-        def read_once() -> Model:
-            if not held:
-                held.append(self.read_model(path))
-            return held[0]
-
-        if cache is None or not path.is_file():
-            return Source(read_once, None)
-        from clinfer.cache.content import content_digest
-
-        content = content_digest(path, lambda _: external_names(read_once()), cache.writable)
-        return Source(read_once, content.digest, unchanged=content.unchanged)
-
-    def _digested(self, model: ModelLike) -> Source:
-        """What would be compiled, with the digest of its content as it is now."""
-        from clinfer.cache.content import bytes_digest, content_digest
-        from clinfer.plugins.base import Source
-
-        read = self._as_model(model)
-        if isinstance(read.source, bytes):
-            return Source(lambda: read, bytes_digest(read.source), read.shape_changes)
-        names = external_names(read)
-        digest = content_digest(read.source, lambda _: names, None).digest
-        return Source(lambda: read, digest, read.shape_changes)
-
-    def _model_digest(self, model: Model, cache: Layers | None) -> str | None:
-        """The digest of a model read before; None where its files have changed since."""
-        if cache is None:
-            return None
-        from clinfer.cache.content import bytes_digest, content_digest
-
-        if isinstance(model.source, bytes):
-            return bytes_digest(model.source)
-        names = external_names(model)
-        content = content_digest(model.source, lambda _: names, cache.writable)
-        return content.digest if content.files == self._states.get(model) else None
-
-    def _as_model(self, model: ModelLike) -> Model:
-        from clinfer.graph.model import Model
-
-        if isinstance(model, Model):
-            return model
-        if not isinstance(model, (str, os.PathLike, bytes)) and not _is_proto(model):
-            raise InputError(
-                f"a model is a path, bytes, an onnx.ModelProto or what read_model returns; "
-                f"found {type(model).__name__}"
-            )
-        return self.read_model(model)
-
-
-def external_names(model: Model) -> list[str]:
-    """The model's external data files, relative to its folder."""
-    if isinstance(model.source, bytes):
-        return []
-    folder = model.source.absolute().parent
-    return [os.path.relpath(file.absolute(), folder) for file in model.external_files]
-
 
 def _content(blob: object) -> bytes | memoryview:
     """The bytes of a blob or of a file opened for reading them."""
@@ -414,7 +337,3 @@ def _content(blob: object) -> bytes | memoryview:
         "import_model takes a blob's bytes or a file opened with open(path, 'rb'); "
         f"found {type(blob).__name__}"
     )
-
-
-def _is_proto(model: object) -> bool:
-    return hasattr(model, "SerializeToString") and hasattr(model, "graph")

@@ -194,7 +194,7 @@ def _selection(
 
 def _content(core: Any, path: Path) -> str:
     from clinfer.cache.content import content_digest
-    from clinfer.core import external_names
+    from clinfer.models import external_names
 
     return content_digest(path, lambda file: external_names(core.read_model(file))).digest
 
