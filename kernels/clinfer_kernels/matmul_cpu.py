@@ -177,6 +177,7 @@ def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Ope
     declare(signature, "a", a.matrix, a.kind, a.index)
     declare(signature, "b", b.matrix, b.kind, b.index)
     declare_epilogue(signature, problem)
+    signature.share(*tensors(problem))
     declare_batch(signature, problem.batch)
     for name, value in (
         ("M", problem.m),

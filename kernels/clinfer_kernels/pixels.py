@@ -35,6 +35,11 @@ class Pixels:
         return self.outs + self.operands
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The views' names in texts."""
+        return tuple(view.name for view in self.views)
+
+    @property
     def rank(self) -> int:
         """How many merged pixel axes there are."""
         return len(self.sizes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from clinfer_kernels.dims import Dim
-from clinfer_kernels.memory import parameter
+from clinfer_kernels.memory import parameter as buffer_parameter
 from clinfer_kernels.spec import Arg
 
 
@@ -18,12 +18,12 @@ class Signature:
 
     def buffer(self, kind: str, index: int, dtype: str, name: str) -> None:
         """A buffer parameter; `kind` as in `Arg`. Inputs are const."""
-        self._parameters.append(parameter(dtype, name, written=kind != "in"))
+        self._parameters.append(buffer_parameter(dtype, name, written=kind != "in"))
         self._args.append(Arg(kind, index))
 
     def read(self, kind: str, index: int, dtype: str, name: str) -> None:
         """A buffer parameter that is only read, whatever its kind."""
-        self._parameters.append(parameter(dtype, name))
+        self._parameters.append(buffer_parameter(dtype, name))
         self._args.append(Arg(kind, index))
 
     def scalar(self, name: str, value: Dim, ctype: str = "int") -> None:
@@ -35,6 +35,14 @@ class Signature:
         """Local memory of `nbytes` bytes, as elements of a C type."""
         self._parameters.append(f"__local {ctype}* restrict {name}")
         self._args.append(Arg("local", value=nbytes))
+
+    def share(self, *names: str) -> None:
+        """States that these buffers may be one and the same: none of them is `restrict`."""
+        alone = {f" restrict {name}": f" {name}" for name in names}
+        for number, parameter in enumerate(self._parameters):
+            for ending, plain in alone.items():
+                if parameter.startswith("__global ") and parameter.endswith(ending):
+                    self._parameters[number] = parameter.removesuffix(ending) + plain
 
     @property
     def text(self) -> str:

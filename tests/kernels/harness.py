@@ -11,7 +11,9 @@ What a launcher has to do, and this one does:
 - a launch whose global size is 0 in any dimension is skipped (empty tensors); a kernel that must
   write something for an empty input (the identity of a reduction) has a global size above 0;
 - "scratch" buffers keep their content between the launches of one kernel, and hold garbage before;
-- a `Pack` replaces the input it names, once; the scalar arguments of the kernel fit the packed one.
+- a `Pack` replaces the input it names, once; the scalar arguments of the kernel fit the packed one;
+- an output may be written over an input that the kernel's `in_place` allows: the kernel is run once
+  more for each, and has to give the same bits.
 
 Outputs and scratch start out poisoned (NaN for floats), inputs are followed by poison, and bytes
 behind each buffer are checked afterwards, so that reading or writing out of bounds shows.
@@ -119,15 +121,35 @@ def run_kernel(
 ) -> list[Array]:
     """Launches `kernel` and returns the output buffers; see the module's text."""
     values = dict(symbols or {})
-    results = [_initial(out) for out in outs]
     arrays = list(ins)
     for pack in kernel.packs:
         arrays[pack.index] = np.ascontiguousarray(pack.apply(np.asarray(arrays[pack.index])))
+    results = _run(kernel, arrays, outs, values)
+    for output, index in kernel.in_place:
+        is_whole = arrays[index].nbytes == results[output].nbytes
+        if is_whole and not isinstance(outs[output], np.ndarray):
+            again = _run(kernel, arrays, outs, values, (output, index))
+            for one, other in zip(results, again, strict=True):
+                assert one.tobytes() == other.tobytes(), f"in place of input {index}: other bits"
+    return results
+
+
+def _run(
+    kernel: Kernel,
+    arrays: Sequence[Array],
+    outs: Sequence[tuple[Sequence[int], str] | Array],
+    values: Mapping[str, int],
+    shared: tuple[int, int] | None = None,
+) -> list[Array]:
+    """The outputs; `shared` names an output and the input whose buffer it is written to."""
+    results = [_initial(out) for out in outs]
     buffers = {
         "in": [_upload(array) for array in arrays],
         "out": [_upload(array) for array in results],
         "scratch": [_poisoned(evaluate(size, values)) for size in kernel.scratch],
     }
+    if shared is not None:
+        buffers["out"][shared[0]] = buffers["in"][shared[1]]
     for launch in kernel.launches:
         enqueue(launch, buffers, values)
     for index, array in enumerate(results):

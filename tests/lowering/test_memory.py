@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinfer.lowering.memory import Lifetime, plan_arena
+from clinfer.lowering.memory import Lifetime, least_bytes, plan_arena
 
 LIFETIMES = st.lists(
     st.tuples(st.integers(0, 5000), st.integers(0, 20), st.integers(0, 20)).map(
@@ -25,6 +25,13 @@ def test_buffers_alive_together_do_not_overlap(buffers, alignment):
             together = a.first <= b.last and b.first <= a.last
             apart = start + a.nbytes <= other or other + b.nbytes <= start
             assert apart or not together
+
+
+@given(LIFETIMES)
+def test_no_arena_is_smaller_than_what_is_alive_at_once(buffers):
+    alive = [sum(b.nbytes for b in buffers if b.first <= t <= b.last) for t in range(21)]
+    assert least_bytes(buffers) == max(alive)
+    assert least_bytes(buffers) <= plan_arena(buffers, 1).nbytes
 
 
 def test_a_chain_needs_two_buffers_of_memory():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinfer.dtypes import DEVICE_DTYPES
@@ -19,6 +19,7 @@ from clinfer.lowering.context import (
     Unlowerable,
     View,
 )
+from clinfer.lowering.in_place import taken_over
 from clinfer.lowering.plan import (
     Buffer,
     Constraint,
@@ -137,9 +138,11 @@ class _Assembler:
     program_list: list[Program] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     _numbers: dict[Storage, int] = field(default_factory=dict)
+    _taken_over: Mapping[Storage, Storage] = field(default_factory=dict)
 
     def draft(self, inputs: Sequence[Storage], outputs: Sequence[Storage]) -> Draft:
         graph = self.ctx.graph
+        self._taken_over = taken_over(self.ctx.steps)
         in_numbers = [self._number(s) for s in inputs]
         for pending in self.ctx.steps:
             if isinstance(pending, PendingLaunch):
@@ -166,6 +169,8 @@ class _Assembler:
         return Draft(plan, self.contents)
 
     def _number(self, storage: Storage) -> int:
+        while storage in self._taken_over:
+            storage = self._taken_over[storage]
         if storage not in self._numbers:
             self._numbers[storage] = len(self.buffers)
             constant = -1

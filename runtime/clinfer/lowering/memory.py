@@ -6,8 +6,10 @@ Greedy by size (Pisarchyk and Lee, 'Efficient Memory Management for Deep Neural 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,15 @@ class Arena:
 
     offsets: tuple[int, ...]
     nbytes: int
+
+
+def least_bytes(buffers: Sequence[Lifetime]) -> int:
+    """The largest sum of buffers alive in one step: no arena is smaller."""
+    changes: Counter[int] = Counter()
+    for life in buffers:
+        changes[life.first] += life.nbytes
+        changes[life.last + 1] -= life.nbytes
+    return max(accumulate(changes[step] for step in sorted(changes)), default=0)
 
 
 def plan_arena(buffers: Sequence[Lifetime], alignment: int) -> Arena:
