@@ -15,7 +15,7 @@ from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.spec import Kernel, Launch, Pack, Target, same_places
+from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
 from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
@@ -154,7 +154,7 @@ def emit_cpu(spec: ConvSpec, tile: CpuTile, target: Target) -> Kernel:
         for phase in range(len(problems))
     )
     flops = sum((p.flops for p in problems), 0)
-    in_place = same_places(spec.outs, spec.ins, first=2)
+    in_place = tuple((o.index, v.index) for o, v in problems[0].pixels.in_place)
     return Kernel(tuple(launches), tuple(scratch), packs, flops, in_place=in_place)
 
 
@@ -174,7 +174,7 @@ def _product(
     signature.read(*x_from, problem.acc, "x")
     signature.read(*w_from, problem.acc, "w")
     declare_pixels(signature, problem.pixels)
-    signature.share(*problem.pixels.names)
+    signature.share((o.name, v.name) for o, v in problem.pixels.in_place)
     signature.scalar("x_o", problem.x.offset)
     declare_axes(signature, problem.axes)
     outer_taps = 1

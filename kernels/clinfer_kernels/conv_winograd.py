@@ -18,7 +18,7 @@ from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
 from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum
 from clinfer_kernels.pixels import declare_pixels, finish, locate
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.spec import Kernel, Launch, Pack, Target, same_places
+from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
 from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
@@ -186,7 +186,7 @@ def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
     signature.read("in", 0, "float32", "x")
     signature.read("in", 1, "float32", "w")
     declare_pixels(signature, problem.pixels)
-    signature.share(*problem.pixels.names)
+    signature.share((o.name, v.name) for o, v in problem.pixels.in_place)
     signature.scalar("x_o", problem.x.offset)
     for number, axis in enumerate(axes):
         signature.scalar(f"x_s{number}", axis.stride)
@@ -235,7 +235,7 @@ def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
         ),
     )
     launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
-    in_place = same_places(spec.outs, spec.ins, first=2)
+    in_place = tuple((o.index, v.index) for o, v in problem.pixels.in_place)
     return Kernel((launch,), packs=(weights.pack,), flops=problem.flops, in_place=in_place)
 
 

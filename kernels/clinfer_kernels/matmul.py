@@ -6,12 +6,10 @@ the text; `candidates` lists the tiles worth trying. Every tile is right on ever
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from clinfer_kernels.matmul_cpu import CpuTile, cpu_tiles, emit_cpu
 from clinfer_kernels.matmul_gpu import DotTile, GpuTile, emit_gpu, gpu_tiles
 from clinfer_kernels.matmul_problem import simplify
-from clinfer_kernels.spec import Kernel, Target, same_places
+from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import MatmulSpec
 
 Tile = CpuTile | GpuTile | DotTile
@@ -29,6 +27,5 @@ def emit(spec: MatmulSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec` cut as `tile` says."""
     problem = simplify(spec)
     if isinstance(tile, CpuTile):
-        in_place = same_places(spec.outs, spec.ins, first=2)
-        return replace(emit_cpu(problem, tile, target), in_place=in_place)
+        return emit_cpu(problem, tile, target)
     return emit_gpu(problem, tile, target)

@@ -163,7 +163,9 @@ def emit_cpu(problem: Problem, tile: CpuTile, target: Target) -> Kernel:
             b = Operand(packed, "scratch", len(scratch))
             scratch.append(_bytes(problem.b, problem, each))
     launches.append(_product(problem, tile, target, a, b))
-    return Kernel(tuple(launches), tuple(scratch), tuple(packs), problem.flops)
+    in_place = tuple((0, number + 2) for number in problem.in_place)
+    every = tuple(launches)
+    return Kernel(every, tuple(scratch), tuple(packs), problem.flops, in_place=in_place)
 
 
 def _bytes(matrix: Matrix, problem: Problem, each: Dim) -> Dim:
@@ -177,7 +179,7 @@ def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Ope
     declare(signature, "a", a.matrix, a.kind, a.index)
     declare(signature, "b", b.matrix, b.kind, b.index)
     declare_epilogue(signature, problem)
-    signature.share(*tensors(problem))
+    signature.share(("out", f"e{number}") for number in problem.in_place)
     declare_batch(signature, problem.batch)
     for name, value in (
         ("M", problem.m),

@@ -37,6 +37,11 @@ class Problem:
     acc: str
 
     @property
+    def in_place(self) -> tuple[int, ...]:
+        """The numbers of the operands whose elements lie as the output's do."""
+        return tuple(i for i, operand in enumerate(self.operands) if operand == self.out)
+
+    @property
     def batches(self) -> Dim:
         """How many products there are."""
         return product(self.batch)

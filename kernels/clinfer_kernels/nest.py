@@ -108,6 +108,16 @@ class View:
         return f"{self.name}_at + {index}" + (f" * {self.step}" if self.inner == "s" else "")
 
 
+def in_place(outs: Sequence[View], operands: Sequence[View]) -> tuple[tuple[View, View], ...]:
+    """(output, operand) for the operands whose elements lie as the output's do."""
+    return tuple((o, v) for o in outs for v in operands if _places(o) == _places(v))
+
+
+def _places(view: View) -> tuple[object, ...]:
+    """What fixes where each element lies."""
+    return view.dtype, view.offset, view.strides
+
+
 def views_of(
     kind: str, letter: str, tensors: Sequence[Tensor], axes: Sequence[Axis], first: int
 ) -> tuple[View, ...]:

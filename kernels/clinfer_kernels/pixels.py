@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from clinfer_kernels import memory
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import Expr
-from clinfer_kernels.nest import View, address, axes_of, declare_strides, decode, merge
+from clinfer_kernels.nest import View, address, axes_of, declare_strides, decode, in_place, merge
 from clinfer_kernels.render import render
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Tensor
@@ -35,9 +35,9 @@ class Pixels:
         return self.outs + self.operands
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The views' names in texts."""
-        return tuple(view.name for view in self.views)
+    def in_place(self) -> tuple[tuple[View, View], ...]:
+        """(output, operand) where the operand's elements lie as the output's do."""
+        return in_place(self.outs, self.operands)
 
     @property
     def rank(self) -> int:

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from clinfer_kernels import pointwise_text
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum
+from clinfer_kernels.nest import in_place
 from clinfer_kernels.pointwise_problem import Problem, problem_of
 from clinfer_kernels.pointwise_text import Parts
-from clinfer_kernels.spec import Kernel, Launch, Target, same_places
+from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import PointwiseSpec
 from clinfer_kernels.template import fill
 
@@ -72,10 +73,9 @@ def emit(spec: PointwiseSpec, tile: PointwiseTile, target: Target) -> Kernel:
     """The kernel of `spec`: one launch."""
     problem = problem_of(spec, square=tile.schedule in ("tiles", "blocks"))
     signature = problem.signature()
-    in_place: tuple[tuple[int, int], ...] = ()
-    if tile.schedule == "rows":  # each index once; elsewhere squares overlap
-        signature.share(*(view.name for view in problem.views))
-        in_place = same_places(spec.outs, spec.ins)
+    # Rows are read and written once at each index; the other schedules' squares overlap.
+    shared = in_place(problem.outs, problem.ins) if tile.schedule == "rows" else ()
+    signature.share((o.name, v.name) for o, v in shared)
     name = _name(problem, tile.schedule)
     text = fill(
         f"pointwise_{tile.schedule}",
@@ -88,7 +88,7 @@ def emit(spec: PointwiseSpec, tile: PointwiseTile, target: Target) -> Kernel:
     groups = minimum(ceildiv(problem.total, tile.grain * tile.local), most)
     launch = Launch(name, text, signature.args, (groups * tile.local,), (tile.local,))
     flops = problem.total * len(spec.expr.lines)
-    return Kernel((launch,), flops=flops, in_place=in_place)
+    return Kernel((launch,), flops=flops, in_place=tuple((o.index, v.index) for o, v in shared))
 
 
 def _name(problem: Problem, schedule: str) -> str:

@@ -16,7 +16,7 @@ from clinfer_kernels.nest import stride_kind
 from clinfer_kernels.pixels import declare_pixels, finish, locate
 from clinfer_kernels.resize_problem import Problem, problem_of
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.spec import Kernel, Launch, Target, same_places
+from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import ResizeSpec
 from clinfer_kernels.tasks import neighbours, shares
 from clinfer_kernels.template import block, fill
@@ -85,8 +85,8 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
     tasks = ceildiv(lines, tile.line_block) * pieces * minimum(inner, 1)
     groups = minimum(ceildiv(tasks, tile.local), tile.waves * target.compute_units)
     signature = _signature(problem)
-    if target.cls == "cpu":
-        signature.share(*problem.pixels.names)
+    shared = problem.pixels.in_place if target.cls == "cpu" else ()
+    signature.share((o.name, v.name) for o, v in shared)
     for name, value in (
         ("inner", inner),
         ("piece", piece),
@@ -123,8 +123,7 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
     )
     flops = 2 * product(axis.size for axis in problem.axes) * taps**resized
     launch = Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
-    in_place = same_places(spec.outs, spec.ins, first=1) if target.cls == "cpu" else ()
-    return Kernel((launch,), flops=flops, in_place=in_place)
+    return Kernel((launch,), flops=flops, in_place=tuple((o.index, v.index) for o, v in shared))
 
 
 def _signature(problem: Problem) -> Signature:

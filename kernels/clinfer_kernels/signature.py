@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from clinfer_kernels.dims import Dim
@@ -36,9 +37,9 @@ class Signature:
         self._parameters.append(f"__local {ctype}* restrict {name}")
         self._args.append(Arg("local", value=nbytes))
 
-    def share(self, *names: str) -> None:
-        """States that these buffers may be one and the same: none of them is `restrict`."""
-        alone = {f" restrict {name}": f" {name}" for name in names}
+    def share(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """States that the buffers of each pair may be one: neither of them is `restrict`."""
+        alone = {f" restrict {name}": f" {name}" for pair in pairs for name in pair}
         for number, parameter in enumerate(self._parameters):
             for ending, plain in alone.items():
                 if parameter.startswith("__global ") and parameter.endswith(ending):

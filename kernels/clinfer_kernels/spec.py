@@ -84,24 +84,6 @@ def dense(dtype: str, shape: Sequence[Dim], offset: Dim = 0) -> Tensor:
     return Tensor(dtype, tuple(shape), row_major(shape), offset)
 
 
-def same_places(
-    outs: Sequence[Tensor], ins: Sequence[Tensor], first: int = 0
-) -> tuple[tuple[int, int], ...]:
-    """(output, input) for the inputs from `first` on whose elements lie as the output's do."""
-    return tuple(
-        (o, i)
-        for o, out in enumerate(outs)
-        for i, tensor in enumerate(ins)
-        if i >= first and _places(tensor) == _places(out)
-    )
-
-
-def _places(tensor: Tensor) -> tuple[object, ...]:
-    """What fixes where each element lies; strides of dimensions of size 1 do not matter."""
-    axes = [(n, s) for n, s in zip(tensor.shape, tensor.strides, strict=True) if n != 1]
-    return tensor.dtype, tensor.offset, tuple(axes)
-
-
 @dataclass(frozen=True)
 class Arg:
     """One kernel argument.

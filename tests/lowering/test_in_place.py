@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clinfer.lowering.context import PendingLaunch, Storage
 from clinfer.lowering.in_place import taken_over
 from clinfer.lowering.memory import Lifetime, least_bytes, plan_arena
-from clinfer_kernels.spec import Kernel, dense, same_places
+from clinfer_kernels.spec import Kernel
 
 
 @st.composite
@@ -78,11 +78,3 @@ def test_only_what_a_kernel_allows_is_taken_over(steps: list[PendingLaunch]) -> 
         assert (0, step.ins.index(operand)) in step.kernel.in_place
         assert (out.kind, operand.kind, out.dtype) == ("temp", "temp", operand.dtype)
         assert step.ins.count(operand) == 1
-
-
-def test_elements_must_lie_at_the_same_places() -> None:
-    out = dense("float32", (4, 1, 6))
-    bias = dense("float32", (4, 1, 6), offset=1)
-    same = dense("float32", (4, 6))
-    assert same_places([out], [same, bias, out, dense("int32", (4, 1, 6))]) == ((0, 0), (0, 2))
-    assert same_places([out], [same, bias, out], first=1) == ((0, 2),)

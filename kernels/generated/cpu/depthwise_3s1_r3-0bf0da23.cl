@@ -50,8 +50,8 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void depthwise_3s1_r3(
         __global const float* restrict x,
         __global const float* restrict w,
-        __global float* y0,
-        __global const float* e0,
+        __global float* restrict y0,
+        __global const float* restrict e0,
         const int y0_o,
         const int y0_s0,
         const int e0_o,
