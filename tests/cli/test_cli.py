@@ -305,6 +305,17 @@ def test_explain_lists_kernels_and_what_is_fused_into_them(clinfer):
     assert document["host_steps"] == []
 
 
+def test_explain_tells_the_memory_once_shapes_are_known(clinfer):
+    without = json.loads(clinfer("explain", DIGITS, "--device", "CPU", "--json").out)
+    assert without["memory"] is None
+    shape = ("--shape", "image=1x1x8x8")
+    found = json.loads(clinfer("explain", DIGITS, "--device", "CPU", *shape, "--json").out)
+    memory = found["memory"]
+    assert memory["arena"] >= memory["alive"] >= memory["scratch"] >= 0
+    assert memory["weights"] == found["totals"]["weight_bytes"] > 0
+    assert "alive at once" in clinfer("explain", DIGITS, "--device", "CPU", *shape).out
+
+
 def test_explain_gives_the_reason_of_host_steps(clinfer, hosted):
     done = clinfer("explain", hosted, "--device", "CPU")
     assert 'host step: Unique "distinct": ' in done.out

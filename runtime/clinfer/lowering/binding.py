@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinfer.errors import InputError, ShapeError
-from clinfer.lowering.memory import Arena, Lifetime, plan_arena
-from clinfer.lowering.plan import LaunchStep, Plan, PlanPort
+from clinfer.lowering.memory import Arena, Lifetime, least_bytes, plan_arena
+from clinfer.lowering.plan import LaunchStep, Plan, PlanPort, touched
 from clinfer_kernels import dims as dim_algebra
 from clinfer_kernels.dims import Dim, Expr
 
@@ -152,10 +152,49 @@ class ArenaPlan:
 
 def bind_arena(plan: Plan, sizes: Callable[[Dim], int], alignment: int) -> ArenaPlan:
     """The memory plan for bound sizes; offsets are multiples of `alignment` bytes."""
-    numbers = [i for i, b in enumerate(plan.buffers) if b.kind == "temp"]
-    lifetimes = [
-        Lifetime(sizes(plan.buffers[i].nbytes), plan.buffers[i].first, plan.buffers[i].last)
-        for i in numbers
-    ]
-    arena: Arena = plan_arena(lifetimes, alignment)
+    numbers = _temporaries(plan)
+    arena: Arena = plan_arena([_lifetime(plan, i, sizes) for i in numbers], alignment)
     return ArenaPlan(dict(zip(numbers, arena.offsets, strict=True)), arena.nbytes)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A plan's memory in bytes.
+
+    `arena` holds all temporaries and is never smaller than `alive`, the largest set of them that is
+    alive in one step; `scratch` is the largest part of it that launches of one node use among
+    themselves. `ports` are the inputs' and outputs' own buffers, `weights` the constants.
+    """
+
+    arena: int
+    alive: int
+    scratch: int
+    ports: int
+    weights: int
+
+
+def bind_memory(plan: Plan, sizes: Callable[[Dim], int], alignment: int) -> Memory:
+    """The figures for bound sizes; `KeyError` where a size is not known."""
+    lives = {i: _lifetime(plan, i, sizes) for i in _temporaries(plan)}
+    readers: dict[int, set[str]] = {}
+    for step in plan.steps:
+        for number in touched(step):
+            readers.setdefault(number, set()).add(step.label)
+    ports = [sizes(b.nbytes) for b in plan.buffers if b.kind in ("input", "output")]
+    return Memory(
+        arena=bind_arena(plan, sizes, alignment).nbytes,
+        alive=least_bytes(list(lives.values())),
+        scratch=least_bytes([life for i, life in lives.items() if len(readers[i]) == 1]),
+        ports=sum(ports),
+        weights=sum(int(c.nbytes) for c in plan.constants),
+    )
+
+
+def _temporaries(plan: Plan) -> list[int]:
+    """The buffers in the arena: those that some step touches."""
+    return [i for i, b in enumerate(plan.buffers) if b.kind == "temp" and b.first >= 0]
+
+
+def _lifetime(plan: Plan, number: int, sizes: Callable[[Dim], int]) -> Lifetime:
+    buffer = plan.buffers[number]
+    return Lifetime(sizes(buffer.nbytes), buffer.first, buffer.last)

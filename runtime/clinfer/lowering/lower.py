@@ -31,6 +31,7 @@ from clinfer.lowering.plan import (
     PlanPort,
     Program,
     Step,
+    touched,
 )
 from clinfer.lowering.table import rules
 from clinfer_kernels.dims import symbols
@@ -237,20 +238,13 @@ class _Assembler:
         first: dict[int, int] = {}
         last: dict[int, int] = {}
         for index, step in enumerate(self.steps):
-            for buffer in _touched(step):
+            for buffer in touched(step):
                 first.setdefault(buffer, index)
                 last[buffer] = index
         for number in first:
             self.buffers[number] = replace(
                 self.buffers[number], first=first[number], last=last[number]
             )
-
-
-def _touched(step: Step) -> list[int]:
-    if isinstance(step, LaunchStep):
-        return [arg.buffer for arg in step.args if arg.kind == "buffer"]
-    values = (*step.inputs, *step.outputs)
-    return [value.buffer for value in values if value is not None]
 
 
 def _port(name: str, value: Value, buffer: int) -> PlanPort:

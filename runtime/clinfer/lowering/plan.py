@@ -136,6 +136,14 @@ class HostStep:
 Step = LaunchStep | HostStep
 
 
+def touched(step: Step) -> list[int]:
+    """The buffers that a step reads or writes."""
+    if isinstance(step, LaunchStep):
+        return [arg.buffer for arg in step.args if arg.kind == "buffer"]
+    values = (*step.inputs, *step.outputs)
+    return [value.buffer for value in values if value is not None]
+
+
 @dataclass(frozen=True)
 class Constraint:
     """Two sizes that must be equal when shapes are bound; `message` names who says so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clinfer.cli import common
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from clinfer.graph.ir import Graph
     from clinfer.graph.model import Model
     from clinfer.lowering.plan import Plan, Program
+
+_ALIGNMENT = 128  # bytes, as the CPU devices have it
 
 HELP = "list a model's kernels, fused groups and host steps on a device"
 
@@ -64,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
     """The plan as plain data; `graph` is the one it was made of, after all passes."""
     from clinfer.cli.graph_text import fused_operations
-    from clinfer.lowering.binding import Sizes, bind_arena
+    from clinfer.lowering.binding import Sizes, bind_memory
     from clinfer.lowering.plan import LaunchStep
 
     fused = {node.describe(): fused_operations(node) for node in graph.nodes}
@@ -78,9 +81,9 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
             row.update(kind="host", kernel="", computes=step.label, reason=step.reason)
         steps.append(row)
     try:
-        arena = size_text(bind_arena(plan, Sizes({}), 128).nbytes)
-    except KeyError:
-        arena = "as input shapes say"
+        memory = asdict(bind_memory(plan, Sizes({}), _ALIGNMENT))
+    except KeyError:  # a dynamic size; --shape gives it
+        memory = None
     uses = Counter(plan.programs[s.program].entry for s in plan.launches)
     return {
         "steps": steps,
@@ -92,8 +95,8 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
             "host_steps": len(list(plan.host_steps)),
             "fused": len({s["computes"] for s in steps if s.get("fused")}),
             "weight_bytes": sum(int(c.nbytes) for c in plan.constants),
-            "arena": arena,
         },
+        "memory": memory,
     }
 
 
@@ -106,7 +109,16 @@ def _print(document: dict[str, Any]) -> None:
     print(
         f"{totals['launches']} launches of {totals['programs']} programs, "
         f"{totals['host_steps']} host steps, {totals['fused']} fused groups, "
-        f"weights {size_text(totals['weight_bytes'])}, arena {totals['arena']}"
+        f"weights {size_text(totals['weight_bytes'])}"
+    )
+    memory = document["memory"]
+    if memory is None:
+        print("memory as input shapes say: give them with --shape")
+        return
+    sizes = {name: size_text(value) for name, value in memory.items()}
+    print(
+        f"arena {sizes['arena']} (alive at once {sizes['alive']}, of it scratch "
+        f"{sizes['scratch']}), inputs and outputs {sizes['ports']}"
     )
 
 
