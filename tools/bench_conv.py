@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bench_kernels import TARGETS, peak_kernel, rate, seconds_of, session, time_kernel
+from clinfer.device.discover import open_device
 from clinfer_kernels import conv
 from clinfer_kernels.dims import evaluate
 from clinfer_kernels.expr import Builder, Expr
@@ -199,33 +200,40 @@ def _seconds(kernel: Kernel, arrays: tuple[Array, ...], layer: Layer) -> float:
     return time_kernel(kernel, arrays, [out], repeats=4, batch=4)
 
 
-def ort_runner(layer: Layer, arrays: tuple[Array, Array, Array]) -> Any:
-    """ONNX Runtime on the same layer, bias and ReLU included; None where it is not installed."""
-    try:
-        import onnxruntime
-        from onnx import TensorProto, helper, numpy_helper
-    except ImportError:
-        return None
-    x, w, bias = arrays
-    first = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+def onnx_layer(layer: Layer, arrays: tuple[Array, Array, Array]) -> bytes:
+    """A model of the layer: x [1, C, size, size] to y, bias and activation included."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    _, w, bias = arrays
     attrs = {"pads": [layer.pad] * 4, "strides": [layer.stride] * 2, "group": layer.groups}
     nodes = [helper.make_node("Conv", ["x", "w", "b"], ["s"], **attrs)]
     nodes += [helper.make_node(op, ins, [out]) for op, ins, out in _ACTIVATIONS[layer.activation]]
     initial = {"w": w, "b": bias}
     if layer.activation == "relu6":
         initial |= {"zero": np.float32(0), "six": np.float32(6)}
+    shape = (1, layer.c, layer.size, layer.size)
     graph = helper.make_graph(
         nodes,
         "layer",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, first.shape)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in initial.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def ort_runner(layer: Layer, arrays: tuple[Array, Array, Array]) -> Any:
+    """ONNX Runtime on the same layer, bias and ReLU included; None where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    first = np.ascontiguousarray(np.moveaxis(arrays[0], -1, 1))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = TARGETS["cpu"].compute_units
     made = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        onnx_layer(layer, arrays), options, providers=["CPUExecutionProvider"]
     )
     return lambda: made.run(None, {"x": first})
 
@@ -244,12 +252,15 @@ def main() -> None:
     parser.add_argument("network", nargs="*", help=f"of {', '.join(NETWORKS)}; default all")
     parser.add_argument("--tiles", action="store_true", help="every candidate, not only the best")
     parser.add_argument("--cls", choices=sorted(TARGETS), default="cpu", help="class of schedules")
-    parser.add_argument("--lanes", type=int, help="float32 lanes of a vector register (CPU)")
+    parser.add_argument(
+        "--lanes", type=int, help="float32 lanes of a vector register; default: the CPU device's"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
     target = replace(TARGETS[options.cls], local_mem=session().device.local_mem_size)
-    if options.lanes:
-        target = replace(target, vector_width=options.lanes)
+    if options.cls == "cpu":
+        lanes = options.lanes or open_device("CPU").target.vector_width
+        target = replace(target, vector_width=lanes)
     if not options.json:
         print(session().device.name.strip())
     for network in options.network or NETWORKS:

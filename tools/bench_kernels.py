@@ -30,6 +30,7 @@ for folder in ("tests", "tests/kernels", "kernels", "runtime"):
 import numpy as np  # noqa: E402
 from harness import TARGETS, session, time_kernel  # noqa: E402
 
+from clinfer.device.discover import open_device  # noqa: E402
 from clinfer_kernels import attention, matmul  # noqa: E402
 from clinfer_kernels.dims import evaluate  # noqa: E402
 from clinfer_kernels.expr import Builder, Expr, identity  # noqa: E402
@@ -271,12 +272,15 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="", help="part of the cases' names")
     parser.add_argument("--all", action="store_true", help="every candidate, not only the best")
     parser.add_argument("--cls", choices=sorted(TARGETS), default="cpu", help="class of schedules")
-    parser.add_argument("--lanes", type=int, help="float32 lanes of a vector register (CPU)")
+    parser.add_argument(
+        "--lanes", type=int, help="float32 lanes of a vector register; default: the CPU device's"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
+    lanes = options.lanes or open_device("CPU").target.vector_width
     target = TARGETS[options.cls]
-    if options.lanes:
-        target = replace(target, vector_width=options.lanes)
+    if options.cls == "cpu":
+        target = replace(target, vector_width=lanes)
     if not options.json:
         print(session().device.name.strip())
         print(f"{'case':44} {'GFLOP/s':>8} {'of peak':>8} {'x NumPy':>8} {'x ORT':>8}")

@@ -2,6 +2,7 @@
 
     python tools/bench_peers.py zoo/*.onnx [--rounds 5] [--seconds 1] [--tinygrad]
     python tools/bench_peers.py zoo/*.onnx --runtimes clinfer-intel onnxruntime openvino
+    python tools/bench_peers.py --kernel [...]              single operators, see bench_operators.py
 
 Batch 1, float32, the same threads. Each runtime keeps its process; in every round each runs for the
 given time while the others wait; the first round is dropped. Prints medians, spreads and ratios to
@@ -31,6 +32,11 @@ PEERS = ("onnxruntime", "openvino")
 
 def main() -> None:
     """Measures, prints, writes."""
+    if sys.argv[1:2] == ["--kernel"]:
+        import bench_operators
+
+        bench_operators.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
