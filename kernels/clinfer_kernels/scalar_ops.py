@@ -107,6 +107,7 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "reciprocal": ScalarOp(1, f="1.0f / {0}", d="1.0 / {0}"),
     # exponentials
     "exp": ScalarOp(1, f="exp_{T}({0})", d="exp({0})"),
+    "exp_below": ScalarOp(1, f="exp_below_{T}({0})", d="exp({0})"),  # of x <= 0; 0 below -87
     "log": _float("log({0})"),
     "softplus": _float("softplus_{T}({0})"),
     "tanh": ScalarOp(1, f="tanh_{T}({0})", d="tanh({0})"),

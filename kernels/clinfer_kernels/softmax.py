@@ -77,7 +77,7 @@ def _maximum(spec: SoftmaxSpec, problem: RowProblem, acc: str) -> Run:
 def _sum(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:
     def build(b: Builder, values: list[int]) -> list[int]:
         x = apply(b, spec.prologue, values[1:-1], acc)
-        e = (x - Term(b, values[-1])).exp()
+        e = (x - Term(b, values[-1])).op("exp_below")
         total = Term(b, 0) + e
         return [total.number, e.number] if hold else [total.number]
 
@@ -108,7 +108,7 @@ def _quotients(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | No
             y = Term(b, own[0]) * last
         else:
             x = apply(b, spec.prologue, own, acc) - top
-            y = x - last if spec.log else x.exp() * last
+            y = x - last if spec.log else x.op("exp_below") * last
         result = y.cast(spec.epilogue.inputs[0]).number
         return list(b.inline(spec.epilogue, [result, *values[len(loads) : -2]]))
 
