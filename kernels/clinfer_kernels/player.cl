@@ -8,8 +8,12 @@
 //             6  groups that a thread takes at a time
 //             7  from the arguments of one thread to those of the next, in bytes; 0: they share them
 //     state   lines of LINE counters of 32 bits, so that no two share a cache line:
-//             line 0  whether helpers may come in          line 1  helpers that are inside
+//             line 0  the number of the run that helpers may join, 0: none; its first launch, its end
+//             line 1  helpers that are inside: at a run's launches
+//             line 2  helpers that are present: inside, or waiting for a run
+//             line 3  how often helpers were sent that have come; the last run's number
 //             then for each launch a line per part, groups of it taken, and one for all, groups done
+//     crowd   of all players in the process: helpers that were sent, and a line on, that have come
 //     clock   the processor's time stamps before and after each launch
 //
 // A launch's groups are cut into as many parts as there may be threads. A thread takes groups of the
@@ -17,12 +21,20 @@
 // before, then of the parts after it. When none is left it waits until all are done: for groups
 // that running threads have taken, never for a thread to come. So the leader alone gets
 // to the end, and a helper that comes late finds what is left. The leader lets helpers in and is
-// the last to leave: when it has, nobody reads the counters.
+// the last to leave: when it has, nobody reads the counters of launches. Helpers stay for LINGER
+// after a run, because waking them is a tenth of a small model's time, unless others are to come: the
+// driver has a thread for each core only.
 #define STEP $step_words
 #define LINE $line
 #define OPEN 0
+#define FIRST 1
+#define END 2
 #define INSIDE LINE
-#define LAUNCH(i, threads) ((2 + (i) * ((threads) + 1)) * LINE)
+#define PRESENT (2 * LINE)
+#define COME (3 * LINE)
+#define LAST_RUN (3 * LINE + 1)
+#define LAUNCH(i, threads) (($state_lines + (i) * ((threads) + 1)) * LINE)
+#define LINGER 2000000 // of the processor's time stamps: somewhat less than a millisecond
 #define PATIENCE 2000 // looks at a counter before the core is given to a thread that waits for one
 
 // A call by the System V ABI for AMD64, from below the red zone, on an aligned stack. Only integers
@@ -83,22 +95,56 @@ static void play(const __global ulong* launch, volatile __global int* state, int
     await(done, (int)groups);
 }
 
-$head
-const __global ulong* restrict steps, volatile __global int* state, __global ulong* clock,
-const int first, const int end, const int threads, const int leads)
-{
-    if (!leads) {
-        const int self = 1 + (int)get_group_id(0);
+// Waits for a run that is open and is not `last`; 0 where none comes, or the thread is wanted.
+static int next_run(volatile __global int* state, volatile __global int* crowd, int last) {
+    const ulong start = __builtin_ia32_rdtsc();
+    for (int looks = 0; __builtin_ia32_rdtsc() - start < LINGER; ++looks) {
+        const int run = __atomic_load_n(state + OPEN, __ATOMIC_SEQ_CST);
+        if (run && run != last) return run;
+        if (last && crowd[0] != crowd[LINE]) return 0;
+        if (looks < PATIENCE) __builtin_ia32_pause();
+        else yield();
+    }
+    return 0;
+}
+
+static void help(const __global ulong* steps, volatile __global int* state,
+                 volatile __global int* crowd, int threads, int self) {
+    int last = 0;
+    __atomic_fetch_add(crowd + LINE, 1, __ATOMIC_SEQ_CST);
+    if (self == 1) __atomic_fetch_add(state + COME, 1, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(state + PRESENT, 1, __ATOMIC_SEQ_CST);
+    for (;;) {
+        int run = next_run(state, crowd, last);
+        if (!run) {
+            __atomic_fetch_sub(state + PRESENT, 1, __ATOMIC_SEQ_CST);
+            // Who opened a run before that has counted on this helper.
+            run = __atomic_load_n(state + OPEN, __ATOMIC_SEQ_CST);
+            if (!run || run == last) return;
+            __atomic_fetch_add(state + PRESENT, 1, __ATOMIC_SEQ_CST);
+        }
         __atomic_fetch_add(state + INSIDE, 1, __ATOMIC_SEQ_CST);
-        if (__atomic_load_n(state + OPEN, __ATOMIC_SEQ_CST)) {
-            for (int i = first; i < end; ++i) {
+        if (__atomic_load_n(state + OPEN, __ATOMIC_SEQ_CST) == run) {
+            last = run;
+            for (int i = state[FIRST]; i < state[END]; ++i) {
                 play(steps + i * STEP, state + LAUNCH(i, threads), threads, self);
             }
         }
         __atomic_fetch_sub(state + INSIDE, 1, __ATOMIC_SEQ_CST);
-        return;
     }
-    __atomic_store_n(state + OPEN, 1, __ATOMIC_SEQ_CST);
+}
+
+// Lets helpers in. Afterwards PRESENT tells how many there are.
+static void begin(volatile __global int* state, int first, int end) {
+    const int run = state[LAST_RUN] == 0x7FFFFFFF ? 1 : state[LAST_RUN] + 1;
+    state[LAST_RUN] = run;
+    state[FIRST] = first;
+    state[END] = end;
+    __atomic_store_n(state + OPEN, run, __ATOMIC_SEQ_CST);
+}
+
+static void lead(const __global ulong* steps, volatile __global int* state, __global ulong* clock,
+                 int first, int end, int threads) {
     for (int i = first; i < end; ++i) {
         clock[2 * i] = __builtin_ia32_rdtsc();
         play(steps + i * STEP, state + LAUNCH(i, threads), threads, 0);
@@ -106,4 +152,14 @@ const int first, const int end, const int threads, const int leads)
     }
     __atomic_store_n(state + OPEN, 0, __ATOMIC_SEQ_CST);
     await(state + INSIDE, 0);
+}
+
+$head
+const __global ulong* restrict steps, volatile __global int* state, __global ulong* clock,
+const int first, const int end, const int threads, const int role, const long crowd)
+{
+    volatile __global int* all = (volatile __global int*)crowd;
+    if (role == $helps) help(steps, state, all, threads, 1 + (int)get_group_id(0));
+    else if (role == $begins) begin(state, first, end);
+    else lead(steps, state, clock, first, end, threads);
 }

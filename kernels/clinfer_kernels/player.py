@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clinfer_kernels.spec import Target
 
-ENTRY = "play_2"
+ENTRY = "play_3"
 """The kernel's name; the number changes with the tables."""
 
 STEP_WORDS = 8
@@ -25,6 +25,19 @@ STEP_WORDS = 8
 
 LINE = 32
 """32-bit counters from one that is in use to the next: two cache lines."""
+
+STATE_LINES = 4
+"""Lines of counters before those of launches; `PRESENT` and `COME` are the indices of two counters:
+helpers that are there, and how often helpers were sent that have come."""
+
+PRESENT = 2 * LINE
+COME = 3 * LINE
+
+CROWD_LINES = 2
+"""Lines of counters of all players in a process: helpers sent, helpers come."""
+
+HELPS, BEGINS, LEADS = range(3)
+"""What a call of the player is for."""
 
 _SHARES = 8  # shares of a part: the last one to end is little of a launch
 
@@ -34,12 +47,21 @@ def player_text(target: Target) -> str:
     from clinfer_kernels.common import kernel_head
     from clinfer_kernels.template import fill
 
-    return fill("player", target, head=kernel_head(ENTRY), step_words=STEP_WORDS, line=LINE)
+    return fill(
+        "player",
+        target,
+        head=kernel_head(ENTRY),
+        step_words=STEP_WORDS,
+        line=LINE,
+        state_lines=STATE_LINES,
+        helps=HELPS,
+        begins=BEGINS,
+    )
 
 
 def launch_line(launch: int, threads: int) -> int:
     """The index in `state` of a launch's first counter; those before are not the launches'."""
-    return (2 + launch * (threads + 1)) * LINE
+    return (STATE_LINES + launch * (threads + 1)) * LINE
 
 
 def share(groups: int, threads: int) -> int:

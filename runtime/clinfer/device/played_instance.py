@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,18 @@ from clinfer.device.pocl_binary import LayoutError
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena, bind_launch
 from clinfer.lowering.plan import Array, HostStep, LaunchStep, Plan
-from clinfer_kernels.player import STEP_WORDS, launch_line, share
+from clinfer_kernels.player import (
+    BEGINS,
+    COME,
+    CROWD_LINES,
+    HELPS,
+    LEADS,
+    LINE,
+    PRESENT,
+    STEP_WORDS,
+    launch_line,
+    share,
+)
 
 if TYPE_CHECKING:
     from clinfer.device.executor import LoadedPlan
@@ -40,6 +52,11 @@ _ALIGNMENT = 128
 # 20 microseconds of one core.
 _LEAST_FLOPS = 1_000_000
 _LEAST_BYTES = 200_000
+
+# Helpers sent by all instances, and helpers that have come, a line apart. Only who holds the lock
+# changes the first, only helpers the second.
+_CROWD = np.zeros(CROWD_LINES * LINE, np.int32)
+_SENDING = Lock()
 
 _Words = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -177,16 +194,18 @@ class PlayedInstance(Instance):
 
     def _player_call(self, first: int, end: int) -> Callable[[], None]:
         launches = self._launches[first:end]
-        lead = self._tables.leader(first, end)
+        lead = self._tables.caller(first, end, LEADS)
         nbytes = sum(self._touched(launch) for launch in launches)
         is_little = sum(x.flops for x in launches) < _LEAST_FLOPS and nbytes < _LEAST_BYTES
         call_helpers = None if is_little else self._helpers.caller(first, end)
 
         def call() -> None:
             start = perf_counter()
-            if call_helpers is not None:
-                call_helpers()
-            lead()
+            try:
+                if call_helpers is not None:
+                    call_helpers()
+            finally:
+                lead()  # whom `call_helpers` has let in must not be left alone
             seconds = perf_counter() - start
             self._last.append((first, end, start, seconds))
 
@@ -320,18 +339,20 @@ class _Tables:
         """No launch has begun. What helpers count themselves with stays: one may be at the door."""
         self.state[launch_line(0, self.threads) :] = 0
 
-    def leader(self, first: int, end: int) -> Callable[[], None]:
-        """The call that runs launches first .. end - 1."""
+    def caller(self, first: int, end: int, role: int) -> Callable[[], None]:
+        """The call of the player for launches first .. end - 1."""
         addresses = [table.ctypes.data for table in (self.steps, self.state, self.clock)]
-        values = np.array([*addresses, first, end, self.threads, 1], np.uint64)
+        values = np.array(
+            [*addresses, first, end, self.threads, role, _CROWD.ctypes.data], np.uint64
+        )
         pointers = values.ctypes.data + 8 * _count(len(values))
         play, context = self.player.play, self._own_context.ctypes.data
         at = pointers.ctypes.data
 
-        def lead(_kept: Any = (values, pointers)) -> None:
+        def call(_kept: Any = (values, pointers)) -> None:
             play(at, context, 0, 0, 0)
 
-        return lead
+        return call
 
     def timings(self, first: int, end: int, start: float, seconds: float) -> list[Timing]:
         """The launches' times: time stamps scaled to the seconds that all took, from `start`."""
@@ -357,6 +378,8 @@ class _Helpers:
             for array in arrays
         ]
         self._player = player
+        self._tables = tables
+        self._sent = 0
         weakref.finalize(self, _finish, queue, tables)
 
     def caller(self, first: int, end: int) -> Callable[[], None] | None:
@@ -366,15 +389,27 @@ class _Helpers:
         kernel = self._player.helper.kernel()
         for index, buffer in enumerate(self._buffers):
             kernel.set_arg(index, buffer)
-        numbers = (first, end, self._threads, 0)
-        for index, value in enumerate(numbers, start=len(self._buffers)):
-            kernel.set_arg(index, scalar_bytes("int", value))
-        enqueue, queue, groups = cl().enqueue_nd_range_kernel, self._queue, (self._threads - 1,)
+        numbers = (
+            *(("int", x) for x in (first, end, self._threads, HELPS)),
+            ("long", _CROWD.ctypes.data),
+        )
+        for index, (kind, value) in enumerate(numbers, start=len(self._buffers)):
+            kernel.set_arg(index, scalar_bytes(kind, value))
+        begin, state = self._tables.caller(first, end, BEGINS), self._tables.state
 
         def call() -> None:
-            enqueue(queue, kernel, groups, (1,))
+            begin()
+            if state[PRESENT] < self._threads - 1 and state[COME] == self._sent:
+                self._send(kernel)
 
         return call
+
+    def _send(self, kernel: Any) -> None:
+        groups = self._threads - 1
+        with _SENDING:
+            cl().enqueue_nd_range_kernel(self._queue, kernel, (groups,), (1,))
+            _CROWD[0] += groups
+            self._sent += 1
 
 
 def _finish(queue: Any, _tables: _Tables) -> None:
