@@ -60,3 +60,12 @@ def test_no_constant_stays_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not mapping.is_mapped(constant)
         assert constant.flags.aligned
         assert constant.ravel().tolist() == list(range(5000))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_constants_begin_where_the_driver_wants_them(dtype: str) -> None:
+    sources = [np.arange(n, dtype=dtype) for n in (0, 1, 100, 7)]
+    plan = _draft([Content(source) for source in sources]).finish(512)
+    for constant, source in zip(plan.constants, sources, strict=True):
+        assert constant.__array_interface__["data"][0] % 512 == 0 or not constant.size
+        assert np.array_equal(constant, source)

@@ -25,19 +25,35 @@ class Content:
     source: Array
     apply: Callable[[Array], Array] | None = None
 
-    def make(self) -> Array:
-        """The constant in memory of its own or of the source's; never in a file of the model."""
+    def make(self, alignment: int = 1) -> Array:
+        """The constant in memory of its own or of the source's; never in a file of the model.
+
+        It begins at a multiple of `alignment` bytes.
+        """
         made = self.source if self.apply is None else self.apply(self.source)
-        owned = _owned(made)
+        owned = _owned(made, alignment)
         drop_pages(self.source)
         return owned
 
 
-def _owned(array: Array) -> Array:
+def _owned(array: Array, alignment: int) -> Array:
     """The array dense, aligned, and outside mapped files, which may change after compilation."""
-    if array.flags.c_contiguous and array.flags.aligned and not is_mapped(array):
+    is_dense = array.flags.c_contiguous and array.flags.aligned
+    if array.dtype.hasobject or alignment == 1:
+        whole = is_dense and not is_mapped(array)
+        return array if whole else np.array(array, order="C", copy=True)
+    if is_dense and not is_mapped(array) and _address(array) % alignment == 0:
         return array
-    return np.array(array, order="C", copy=True)
+    memory = np.empty(array.nbytes + alignment, np.uint8)
+    start = -_address(memory) % alignment
+    copy: Array = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _address(array: Array) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found
 
 
 class Draft:
@@ -47,10 +63,11 @@ class Draft:
         self.plan = plan
         self._contents: list[Content | None] = list(contents)
 
-    def finish(self) -> Plan:
+    def finish(self, alignment: int = 1) -> Plan:
         """The plan. Can be called once: what constants are made of is let go of.
 
-        The largest come first, when the least has been made already.
+        Each constant begins at a multiple of `alignment` bytes. The largest come first, when the
+        least has been made already.
         """
         contents = self._contents
         sizes = [0 if content is None else content.source.nbytes for content in contents]
@@ -58,7 +75,7 @@ class Draft:
         for index in sorted(range(len(contents)), key=lambda i: -sizes[i]):
             content, contents[index] = contents[index], None
             assert content is not None, "a draft is finished once"
-            made[index] = content.make()
+            made[index] = content.make(alignment)
             del content
         constants = tuple(made[index] for index in range(len(contents)))
         buffers = [_filled(buffer, constants) for buffer in self.plan.buffers]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clinfer.plugins.tuning import Look
     from clinfer_kernels.spec import Target
 
+_INTEL_ALIGNMENT = 512  # as constants have it in a blob
 _GENERATING = ("graph", "passes", "lowering")
 _SOURCES = (".py", ".cl", ".json")
 _generator: list[str] = []  # the digest, once it is known
@@ -36,7 +37,15 @@ def plan_model(model: Model, device: Described, look: Look | None = None) -> Pla
 
     `look` gives tuning data by their key, where there are any for the model's problems.
     """
-    return draft_model(model, device, look).finish()
+    return draft_model(model, device, look).finish(_alignment(device))
+
+
+def _alignment(device: Described) -> int:
+    """What constants must be aligned to, in bytes, for the driver to use them where they lie.
+
+    Intel's CPU runtime copies what is not; PoCL takes any.
+    """
+    return _INTEL_ALIGNMENT if device.target.dialect == "intel_cpu" else 1
 
 
 def draft_model(model: Model, device: Described, look: Look | None = None) -> Draft:
