@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bench_kernels import TARGETS, peak_kernel, rate, seconds_of, session, time_kernel
+from bench_kernels import TARGETS, Peak, seconds_of, session, time_kernel
 from clinfer.device.discover import open_device
 from clinfer_kernels import conv
 from clinfer_kernels.dims import evaluate
@@ -173,7 +173,9 @@ class Line:
     ort_seconds: float
 
 
-def measure(layer: Layer, count: int, network: str, target: Target, every: bool) -> Iterator[Line]:
+def measure(
+    layer: Layer, count: int, network: str, target: Target, every: bool, best: Peak
+) -> Iterator[Line]:
     """One line for the best candidate, or one for each; all is measured in turns."""
     spec = layer.spec()
     arrays = layer.arrays()
@@ -187,7 +189,7 @@ def measure(layer: Layer, count: int, network: str, target: Target, every: bool)
         for _ in range(ROUNDS):
             ours = min(ours, _seconds(kernel, arrays, layer))
             theirs = min(theirs, seconds_of(ort)) if ort else 0.0
-            peak = max(peak, rate(peak_kernel(target), (), (256,), 1))
+            peak = best.measure()
         gflops = flops / ours / 1e9
         gbytes = layer.elements * 4 / ours / 1e9
         yield Line(
@@ -261,12 +263,13 @@ def main() -> None:
     if options.cls == "cpu":
         lanes = options.lanes or open_device("CPU").target.vector_width
         target = replace(target, vector_width=lanes)
+    best = Peak(target)
     if not options.json:
         print(session().device.name.strip())
     for network in options.network or NETWORKS:
         lines = []
         for layer, count in Counter(NETWORKS[network]()).items():
-            for line in measure(layer, count, network, target, options.tiles):
+            for line in measure(layer, count, network, target, options.tiles, best):
                 lines.append(line)
                 show(line, options.json)
         if not (options.json or options.tiles):

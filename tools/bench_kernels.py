@@ -4,8 +4,9 @@
     python tools/bench_kernels.py attention --all     cases named 'attention', every candidate
     CLINFER_TEST_PLATFORM=Intel python tools/bench_kernels.py    on that OpenCL platform, not PoCL
 
-The peak is what the device reaches multiplying and adding in registers; all columns of a line are
-measured in turns, and each keeps its best time, so that a busy machine disturbs ratios little.
+The peak is the best that the device reaches in the run multiplying and adding in registers; all
+columns of a line are measured in turns, and each keeps its best time, so that a busy machine
+disturbs ratios little.
 Columns: GFLOP/s, part of the peak, and how many times as fast as NumPy and ONNX Runtime (0 where
 it is not installed).
 """
@@ -224,6 +225,21 @@ def peak_kernel(target: Target) -> Kernel:
     return Kernel((Launch("peak", source, args, (_PEAK_GROUPS,), (1,)),), flops=flops)
 
 
+class Peak:
+    """The best that the FMA loop has reached in this run; how fast a core is changes with others."""
+
+    def __init__(self, target: Target) -> None:
+        self._kernel = peak_kernel(target)
+        self.best = 0.0
+        for _ in range(10):
+            self.measure()
+
+    def measure(self) -> float:
+        """Looks once more; GFLOP/s."""
+        self.best = max(self.best, rate(self._kernel, (), (_PEAK_GROUPS,), 1))
+        return self.best
+
+
 def rate(kernel: Kernel, ins: tuple[Array, ...], shape: tuple[int, ...], batch: int) -> float:
     """GFLOP/s of the best of a few queued runs."""
     seconds = time_kernel(kernel, ins, [(shape, "float32")], repeats=4, batch=batch)
@@ -240,7 +256,7 @@ def seconds_of(run: Callable[[], object]) -> float:
     return best
 
 
-def measure(case: Case, target: Target, every: bool) -> Iterator[Line]:
+def measure(case: Case, target: Target, every: bool, best: Peak) -> Iterator[Line]:
     """One line for the best candidate, or one for each."""
     tiles = case.family.candidates(case.spec, target)
     ort = ort_runner(case)
@@ -254,7 +270,7 @@ def measure(case: Case, target: Target, every: bool) -> Iterator[Line]:
             numpy_rate = max(numpy_rate, flops / seconds_of(case.numpy) / 1e9)
             if ort is not None:
                 ort_rate = max(ort_rate, flops / seconds_of(ort) / 1e9)
-            peak = max(peak, rate(peak_kernel(target), (), (_PEAK_GROUPS,), 1))
+            peak = best.measure()
         yield Line(
             case.name,
             str(tile),
@@ -281,13 +297,14 @@ def main() -> None:
     target = TARGETS[options.cls]
     if options.cls == "cpu":
         target = replace(target, vector_width=lanes)
+    best = Peak(target)
     if not options.json:
         print(session().device.name.strip())
         print(f"{'case':44} {'GFLOP/s':>8} {'of peak':>8} {'x NumPy':>8} {'x ORT':>8}")
     for case in cases():
         if options.name not in case.name:
             continue
-        for line in measure(case, target, options.all):
+        for line in measure(case, target, options.all, best):
             if options.json:
                 print(json.dumps(asdict(line)), flush=True)
                 continue

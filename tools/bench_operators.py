@@ -25,7 +25,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from bench_conv import NETWORKS, onnx_layer
-from bench_kernels import peak_kernel, rate, time_kernel
+from bench_kernels import Peak, time_kernel
 from bench_peers import PEERS, measure
 from bench_startup import DOCS, machine
 from clinfer.device.discover import open_device
@@ -159,12 +159,13 @@ class Peaks:
         tensor = dense("float32", (COPIED // 4,))
         spec = PointwiseSpec(identity("float32"), (tensor,), (tensor,))
         self._copy = pointwise.emit(spec, pointwise.candidates(spec, self.target)[0], self.target)
+        self._loop = Peak(self.target)
         self._source = np.zeros(COPIED // 4, np.float32)
         self.best = {"GFLOP/s": 0.0, "GB/s": 0.0}
 
     def measure(self) -> None:
         """Looks once more."""
-        flops = rate(peak_kernel(self.target), (), (256,), 1)
+        flops = self._loop.measure()
         outs = [((COPIED // 4,), "float32")]
         seconds = time_kernel(self._copy, (self._source,), outs, repeats=4, batch=2)
         found = {"GFLOP/s": flops, "GB/s": 2 * COPIED / seconds / 1e9}
