@@ -226,7 +226,7 @@ def peak_kernel(target: Target) -> Kernel:
 
 
 class Peak:
-    """The best that the FMA loop has reached in this run; how fast a core is changes with others."""
+    """The best that the FMA loop has reached in this run."""
 
     def __init__(self, target: Target) -> None:
         self._kernel = peak_kernel(target)
