@@ -74,7 +74,9 @@ def gpu_tiles(problem: Problem, target: Target) -> tuple[GpuTile | DotTile, ...]
     Big tiles reuse more, small ones make enough work-groups for the device from small matrices.
     """
     big = (GpuTile(), GpuTile(rows=8), GpuTile(rows=2, cols=2))
-    if target.compute_units >= _MANY_UNITS:
+    # Intel's compiler has 4 KiB of registers for 16 work-items: 8 x 4 sums each spill 8 KiB there
+    # (docs/kernels-checked.md).
+    if target.compute_units >= _MANY_UNITS and target.dialect != "intel":
         big = (GpuTile(rows=8), GpuTile(), GpuTile(rows=2, cols=2))
     small = (GpuTile(rows=2, cols=2), GpuTile(8, 8), GpuTile())
     dot = (DotTile(4, 64), DotTile(64, 4)) if _k_first(problem.b) else (DotTile(), DotTile(32, 8))
