@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from clinfer.cli.output import table
@@ -17,21 +19,23 @@ _RUNS = 10
 
 
 def profile(compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Path) -> list[Any]:
-    """Rows per kernel, the slowest first; the last run's trace goes to `file`."""
+    """Rows per kernel, the slowest first, by the median run; the last run's trace goes to `file`."""
     from clinfer.device.profile import trace
 
-    best: dict[int, StepTime] = {}
+    runs = []
     for _ in range(_RUNS):
         compiled(inputs)
-        for number, step in enumerate(compiled.profiling_info):
-            if number not in best or step.seconds < best[number].seconds:
-                best[number] = step
+        runs.append(compiled.profiling_info)
+    steps = [
+        replace(first, seconds=median(step.seconds for step in (first, *others)))
+        for first, *others in zip(*runs, strict=True)
+    ]
     file.write_text(json.dumps(trace(compiled.profiling_info, name)), encoding="utf-8")
     groups: dict[str, list[StepTime]] = defaultdict(list)
-    for step in best.values():
+    for step in steps:
         groups[step.kernel or f"host: {step.label}"].append(step)
-    total = sum(step.seconds for step in best.values())
-    rows = [_row(kernel, steps, total) for kernel, steps in groups.items()]
+    total = sum(step.seconds for step in steps)
+    rows = [_row(kernel, members, total) for kernel, members in groups.items()]
     return sorted(rows, key=lambda row: -row["ms"])
 
 

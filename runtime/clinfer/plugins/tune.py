@@ -10,7 +10,7 @@ A candidate that does not build, or gives other results, is not chosen and costs
 
 from __future__ import annotations
 
-import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -189,21 +189,24 @@ class _Tuner:
     def _in_turn(
         self, session: Session, seconds: float
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """The least seconds per problem, with the base and with the other session."""
-        base: dict[str, float] = {}
-        other: dict[str, float] = {}
+        """The median seconds per problem, with the base and with the other session.
+
+        Not the least: where threads overtake each other, some runs show a launch far too short.
+        """
+        base: dict[str, list[float]] = {}
+        other: dict[str, list[float]] = {}
         end = time.monotonic() + seconds
         runs = 0
         while runs < LEAST_RUNS or time.monotonic() < end:
             for which, found in ((self._base, base), (session, other)):
                 which.run(self._inputs)
                 for digest, value in _per_problem(which).items():
-                    found[digest] = min(value, found.get(digest, math.inf))
+                    found.setdefault(digest, []).append(value)
             runs += 1
-        return base, other
+        return _medians(base), _medians(other)
 
     def _compare(self, chosen: Mapping[str, int], seconds: float) -> tuple[float, float]:
-        """The least kernel seconds of an inference, untuned and with all choices."""
+        """The kernels' seconds of an inference, untuned and with all choices."""
         different = {d: i for d, i in chosen.items() if i != self.choice.chosen[d]}
         session = self._candidate(different)[0] if different else None
         base, other = self._in_turn(session or self._base, min(seconds, 5.0))
@@ -256,6 +259,10 @@ class _Tuner:
             self._built[missing[index].digest] = made
 
         build_binaries(device, sources, done, self._request.properties[COMPILATION_NUM_THREADS])
+
+
+def _medians(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: statistics.median(found) for name, found in values.items()}
 
 
 def _per_problem(session: Session) -> dict[str, float]:
