@@ -19,7 +19,7 @@ _RUNS = 10
 
 
 def profile(compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Path) -> list[Any]:
-    """Rows per kernel, the slowest first, by the median run; the last run's trace goes to `file`."""
+    """Rows per kernel by the median run, the slowest first; the trace in `file` is the last run's."""
     from clinfer.device.profile import trace
 
     runs = []
