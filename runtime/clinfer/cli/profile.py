@@ -19,7 +19,7 @@ _RUNS = 10
 
 
 def profile(compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Path) -> list[Any]:
-    """Rows per kernel by the median run, the slowest first; the trace in `file` is the last run's."""
+    """Rows per kernel by the median run, the slowest first; `file` gets the last run's trace."""
     from clinfer.device.profile import trace
 
     runs = []
