@@ -21,7 +21,7 @@ from pathlib import Path
 
 from clinfer.cache import KeyRecord, Store, read, serials, to_bytes
 from clinfer.cache import layer_tar as tar
-from clinfer.cache.digests import tree_digest
+from clinfer.cache.digests import tree_checks, tree_digest
 from clinfer.cache.index import Index, IndexEntry, Limits
 from clinfer.cache.oci import write_layout
 from clinfer.cache.pack import Pack
@@ -38,7 +38,7 @@ LIMITS = Limits(index=2**20, entries=100, entry=2**24, total=2**26)
 """Small, so that a reader that heeds them stays small too."""
 
 _ENTRY_HEAD = struct.Struct("<8sIIQQII")
-_ROW = struct.Struct("<32sIQQ32s")
+_ROW = struct.Struct("<32sIQQ32s16s")
 _SEAL_HEAD = struct.Struct("<8sIIQ")
 
 
@@ -210,10 +210,11 @@ def repair_entry(data: bytes) -> bytes:
         at = _ENTRY_HEAD.size + record_bytes + number * _ROW.size
         if at + _ROW.size > header_bytes - 32:
             break
-        name, alignment, offset, length, _ = _ROW.unpack_from(fixed, at)
+        name, alignment, offset, length, _, _ = _ROW.unpack_from(fixed, at)
         if offset + length <= len(fixed):
-            digest = tree_digest(memoryview(bytes(fixed[offset : offset + length])))
-            _ROW.pack_into(fixed, at, name, alignment, offset, length, digest)
+            content = memoryview(bytes(fixed[offset : offset + length]))
+            (check,) = tree_checks([[content]])
+            _ROW.pack_into(fixed, at, name, alignment, offset, length, tree_digest(content), check)
     end = header_bytes - 32
     fixed[end:header_bytes] = hashlib.sha256(fixed[:end]).digest()
     return bytes(fixed)

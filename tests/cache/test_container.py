@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clinfer.cache import Entry, EntryError, Reason, read, read_header, to_bytes, write
 from clinfer.cache import files as cache_files
+from clinfer.cache.digests import tree_checks
 from clinfer.cache.header import ALIGNMENT, FORMAT_VERSION, PAGE, parse_header
 from clinfer.errors import BlobError, CacheError, ClinferError
 
@@ -24,7 +25,7 @@ SECTIONS = {"plan": b"{'launches': []}", "weights": noise(10000), "empty": b"", 
 BLOB = to_bytes(RECORD, SECTIONS, seconds=1.5)
 
 HEAD = struct.Struct("<8sIIQQII")
-ROW = struct.Struct("<32sIQQ32s")
+ROW = struct.Struct("<32sIQQ32s16s")
 ROWS_AT = HEAD.size + len(RECORD.encoded)
 DIGEST_AT = ROWS_AT + len(SECTIONS) * ROW.size
 
@@ -141,6 +142,28 @@ def test_random_bits_count(tmp_path: Path) -> None:
         damaged = bytearray(BLOB)
         damaged[picker.randrange(len(BLOB))] ^= 1 << picker.randrange(8)
         assert refused(bytes(damaged)).reason in (Reason.DAMAGED, Reason.VERSION)
+
+
+def test_random_bits_count_for_the_check_values() -> None:
+    picker = random.Random(2)
+    for _ in range(500):
+        damaged = bytearray(BLOB)
+        damaged[picker.randrange(len(BLOB))] ^= 1 << picker.randrange(8)
+        with pytest.raises(EntryError):
+            read(bytes(damaged), thorough=False)
+
+
+def test_a_fitting_check_value_is_not_a_fitting_digest() -> None:
+    """Content that somebody changed along with its check value, but not the signed digest."""
+    data = bytearray(BLOB)
+    fields = list(ROW.unpack_from(data, ROWS_AT))
+    offset, length = fields[2:4]
+    data[offset] ^= 1
+    (fields[5],) = tree_checks([[memoryview(bytes(data[offset : offset + length]))]])
+    ROW.pack_into(data, ROWS_AT, *fields)
+    forged = signed_again(data)
+    assert read(forged, thorough=False)
+    assert "digest of section" in str(refused(forged))
 
 
 def test_every_truncation_is_found() -> None:

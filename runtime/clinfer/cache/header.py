@@ -2,16 +2,18 @@
 
     offset 0     head      magic, format version, sizes, counts                     40 bytes
                  record    the key record in its canonical encoding
-                 rows      per section: name, alignment, offset, length, digest     84 bytes each
+                 rows      per section: name, alignment, offset, length,
+                           digest, check value                                     100 bytes each
                  digest    SHA-256 of everything above                              32 bytes
                  zeros     up to the first section's alignment
                  section 0, zeros, section 1, zeros, ... last section; the file ends with it
 
 Integers are little-endian. A section starts at the first multiple of its alignment after the one
 before it: 4096 bytes for what a driver may use in place, 64 for the rest. A section's digest is the
-tree hash of `clinfer.cache.digests`. Every byte is thus fixed by the format or covered by a digest:
-a change of any single bit is found. The digests stand beside the data, so they find damage, never
-malice; trust comes from who may write the directory.
+SHA-256 tree of `clinfer.cache.digests`, its check value the XXH3 tree. Every byte is thus fixed by
+the format or covered by a digest and a check value: a change of any single bit is found by either.
+They stand beside the data, so they find damage, never malice; trust comes from who may write the
+directory, or from a signature over the digests.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clinfer.cache.digests import DIGEST_BYTES
+from clinfer.cache.digests import CHECK_BYTES, DIGEST_BYTES
 from clinfer.cache.record import MAX_RECORD_BYTES, KeyRecord
 from clinfer.cache.stats import Reason
 from clinfer.errors import BlobError, CacheError
 
 MAGIC = b"\x89CLINF\r\n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PAGE = 4096
 """Alignment in bytes of sections that are handed to a driver in place."""
 ALIGNMENT = 64
@@ -38,7 +40,7 @@ MAX_SECTIONS = 256
 SECTION_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 
 _HEAD = struct.Struct("<8sIIQQII")
-_ROW = struct.Struct(f"<32sIQQ{DIGEST_BYTES}s")
+_ROW = struct.Struct(f"<32sIQQ{DIGEST_BYTES}s{CHECK_BYTES}s")
 _MOST_NANOSECONDS = 2**63
 MAX_HEADER_BYTES = _HEAD.size + MAX_RECORD_BYTES + MAX_SECTIONS * _ROW.size + DIGEST_BYTES
 
@@ -72,6 +74,7 @@ class Section:
     offset: int
     length: int
     digest: bytes
+    check: bytes
 
     @property
     def end(self) -> int:
@@ -111,13 +114,13 @@ def encode_header(record: KeyRecord, rows: Sequence[Section], seconds: float) ->
 
 
 def place_sections(
-    record: KeyRecord, sections: Sequence[tuple[str, int, int, bytes]]
+    record: KeyRecord, sections: Sequence[tuple[str, int, int, bytes, bytes]]
 ) -> tuple[Section, ...]:
-    """Lays out sections given as (name, alignment, length, digest), one after another."""
+    """Lays out sections given as (name, alignment, length, digest, check), one after another."""
     rows = []
     end = header_length(record, len(sections))
-    for name, alignment, length, digest in sections:
-        rows.append(Section(name, alignment, _aligned(end, alignment), length, digest))
+    for name, alignment, length, digest, check in sections:
+        rows.append(Section(name, alignment, _aligned(end, alignment), length, digest, check))
         end = rows[-1].end
     return tuple(rows)
 
@@ -181,7 +184,7 @@ def _parse_rows(data: bytes, start: int, head: _Head) -> tuple[Section, ...]:
     position = head.header_bytes
     for index in range(head.section_count):
         fields = _ROW.unpack_from(data, start + index * _ROW.size)
-        padded, alignment, offset, length, digest = fields
+        padded, alignment, offset, length, digest, check = fields
         name = padded.rstrip(b"\0").decode("latin-1")
         if SECTION_NAME.fullmatch(name) is None:
             raise damaged(f"section {index} has the name {name!r}, which is not allowed")
@@ -196,7 +199,7 @@ def _parse_rows(data: bytes, start: int, head: _Head) -> tuple[Section, ...]:
             raise damaged(f"section '{name}' is not where the layout puts it")
         if offset + length > head.file_bytes:
             raise damaged(f"section '{name}' lies beyond the end of the file")
-        rows.append(Section(name, alignment, offset, length, digest))
+        rows.append(Section(name, alignment, offset, length, digest, check))
         position = offset + length
     if position != head.file_bytes:
         raise damaged(f"{head.file_bytes - position} bytes follow the last section")
@@ -204,7 +207,8 @@ def _parse_rows(data: bytes, start: int, head: _Head) -> tuple[Section, ...]:
 
 
 def _pack_row(row: Section) -> bytes:
-    return _ROW.pack(row.name.encode(), row.alignment, row.offset, row.length, row.digest)
+    name = row.name.encode()
+    return _ROW.pack(name, row.alignment, row.offset, row.length, row.digest, row.check)
 
 
 def _header_bytes(record_bytes: int, section_count: int) -> int:

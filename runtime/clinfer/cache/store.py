@@ -247,7 +247,7 @@ class Store:
             self._report(refusal)
             return refusal
         try:
-            return read(path, expect_record=record, allow_shared=self.allow_shared)
+            return read(path, expect_record=record, allow_shared=self.allow_shared, thorough=False)
         except EntryError as error:
             miss = Miss(error.reason, f"{path}: {error}")
         except (OSError, MemoryError) as error:
