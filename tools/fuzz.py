@@ -240,6 +240,7 @@ def under_atheris(name: str, seconds: str, seed: str, output: str) -> None:
         f"-rss_limit_mb={MEMORY >> 20}",
         f"-artifact_prefix={output}/{name}-",
         "-verbosity=0",
+        "-print_final_stats=1",
         str(corpus),
     ]
     atheris.Setup(arguments, once, custom_mutator=mutate)

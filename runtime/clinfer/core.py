@@ -13,12 +13,12 @@ from clinfer.compiled import CompiledModel
 from clinfer.errors import ClinferError, DeviceError, InputError, PropertyError
 from clinfer.log import follow_environment
 from clinfer.models import ModelLike, Models
+from clinfer.settings import Settings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from clinfer.cache.coverage import Source as PackSource
-    from clinfer.cache.layers import Layers
     from clinfer.device.discover import Device
     from clinfer.device.lock import LockedDevice
     from clinfer.feeds import Inputs
@@ -36,10 +36,8 @@ class Core:
     def __init__(self) -> None:
         """Raises `PropertyError` where CLINFER_LOG is not understood."""
         follow_environment()
-        self._settings: dict[str, Any] = {}
-        self._device_settings: dict[str, dict[str, Any]] = {}
+        self._settings = Settings()
         self._devices: dict[str, Device] = {}
-        self._caches: dict[tuple[str, str, str], Layers] = {}
         self._models = Models()
         self._lock = Lock()
 
@@ -63,17 +61,17 @@ class Core:
         Raises `PropertyError` for an unknown property or a value it does not take.
         """
         if isinstance(device, Mapping):
-            self._settings.update(properties.parse(device))
+            self._settings.update(device)
         elif values is None:
             raise PropertyError("set_property takes a dict, or a device's name and a dict")
         else:
-            name = self._device(device).info.name
-            self._device_settings.setdefault(name, {}).update(properties.parse(values))
+            self._settings.update(values, self._device(device).info.name)
 
     def get_property(self, device: str, name: str | None = None) -> Any:
         """A property of a device, or of the Core where only the property's name is given."""
         if name is None:
-            return self._core_property(device)
+            known = device == properties.AVAILABLE_DEVICES
+            return self.available_devices if known else self._settings.common(device)
         opened = self._device(device)
         plugin = self._plugin(opened)
         readable: dict[str, Callable[[], Any]] = {
@@ -89,7 +87,7 @@ class Core:
         }
         if name in readable:
             return readable[name]()
-        settings = self._effective(opened.info.name, None)
+        settings = self._settings.effective(opened.info.name, None)
         if name in settings:
             return settings[name]
         raise properties.unknown_to_read(name)
@@ -100,22 +98,7 @@ class Core:
         The names are those of `clinfer.cache.Stats`, with 'directory' and 'store' (a URL); what the
         remote store did is apart, under 'remote'.
         """
-        return [
-            {
-                "directory": directory,
-                "store": "" if cache.remote is None else cache.remote.place,
-                **cache.stats.to_json(),
-                "remote": None if cache.remote is None else cache.remote.stats.to_json(),
-            }
-            for (directory, _, _), cache in self._caches.items()
-        ]
-
-    def _core_property(self, name: str) -> Any:
-        if name == properties.AVAILABLE_DEVICES:
-            return self.available_devices
-        if name in properties.SETTABLE:
-            return self._settings.get(name, properties.SETTABLE[name].default())
-        raise properties.unknown_to_read(name)
+        return self._settings.cache_statistics()
 
     # -- models --------------------------------------------------------------------------------
 
@@ -176,8 +159,8 @@ class Core:
         from clinfer.plugins.coverage import prove
 
         described = self._device(device) if isinstance(device, str) else device
-        settings = self._effective(described.info.name, config)
-        cache = self._cache(settings)
+        settings = self._settings.effective(described.info.name, config)
+        cache = self._settings.cache(settings)
         stores = [*packs]
         if cache is not None:
             stores += [*cache.observers, *([] if cache.remote is None else [cache.remote])]
@@ -290,40 +273,12 @@ class Core:
 
         return plugin_for(device)
 
-    def _effective(self, device: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Properties in force: the call's, else the device's, else the Core's, else defaults."""
-        if config is not None and not isinstance(config, Mapping):
-            raise PropertyError(
-                f"properties are a dict of names and values; found {type(config).__name__}"
-            )
-        values = {name: entry.default() for name, entry in properties.SETTABLE.items()}
-        values.update(self._settings)
-        values.update(self._device_settings.get(device, {}))
-        values.update(properties.parse(config or {}))
-        return values
-
     def _request(self, device: str, config: Mapping[str, Any] | None) -> Request:
         from clinfer.plugins.base import Request
 
         opened = self._device(device)
-        settings = self._effective(opened.info.name, config)
-        return Request(opened, settings, self._cache(settings))
-
-    def _cache(self, settings: Mapping[str, Any]) -> Layers | None:
-        """The cache the properties name; one object for its statistics."""
-        from clinfer import config
-        from clinfer.cache.layers import Layers
-
-        directory = str(settings[properties.CACHE_DIR])
-        store = str(settings[properties.CACHE_STORE])
-        mode = str(settings[properties.CACHE_MODE])
-        somewhere = directory or store or config.CACHE_PATH.get()
-        if mode == "off" or (not somewhere and mode != "cache-only"):
-            return None
-        key = (directory, store, mode)
-        if key not in self._caches:
-            self._caches[key] = Layers.open(directory, store=store, mode=mode)
-        return self._caches[key]
+        settings = self._settings.effective(opened.info.name, config)
+        return Request(opened, settings, self._settings.cache(settings))
 
 
 def _content(blob: object) -> bytes | memoryview:

@@ -274,7 +274,8 @@ def test_a_cache_that_takes_nothing_is_a_failure(capsys, device, models, tmp_pat
     arguments = (models[0], "--device", device, "--cache-dir", place)
     code, document = warm(capsys, *arguments)
     assert code == 1
-    assert "did not take the entry" in document["models"][0]["error"]
+    assert "takes no entries (" in document["models"][0]["error"]
+    assert document["models"][0]["built"] == 0
     monkeypatch.setenv("CLINFER_CACHE_MODE", "read-only")
     assert main(["warm", *map(str, arguments)]) == 1
     assert "CACHE_MODE must be 'read-write'" in capsys.readouterr().err

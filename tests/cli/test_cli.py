@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -397,9 +399,38 @@ def test_a_cache_that_is_not_there_is_an_error(clinfer, tmp_path):
         assert "none" in done.err
 
 
-def test_a_pipe_is_no_model(clinfer, tmp_path):
-    import os
+def test_a_pipe_or_a_device_is_no_cache(clinfer, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", "/dev/zero"):
+        for action in ("list", "info", "verify", "prune", "clear"):
+            clinfer("cache", action, place).fails_with("is a pipe or a device")
 
+
+def test_clear_says_what_could_not_be_removed(clinfer, tmp_path, monkeypatch):
+    clinfer("warm", DIGITS, "--device", "CPU", "--cache-dir", tmp_path / "c")
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "read-only", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        for action in (("clear",), ("prune", "--size", "1")):
+            done = clinfer("cache", *action, tmp_path / "c")
+            assert done.code == 1
+            assert "1 entries could not be removed" in done.out
+    assert clinfer("cache", "clear", tmp_path / "c").code == 0
+
+
+def test_run_tells_what_the_cache_did(clinfer, tmp_path):
+    run = ("run", DIGITS, "--device", "CPU", "--cache-dir", tmp_path / "c")
+    assert "misses: 1 absent; 1 stored" in clinfer(*run).out
+    (counts,) = json.loads(clinfer(*run, "--json").out)["cache"]
+    assert (counts["hits"], counts["misses"], counts["stored"]) == (1, {}, 0)
+    assert counts["bytes_read"] > 0
+    assert counts["seconds_saved"] > 0
+
+
+def test_a_pipe_is_no_model(clinfer, tmp_path):
     os.mkfifo(tmp_path / "pipe.onnx")
     for command in ("run", "explain", "compile"):
         arguments = ("-o", tmp_path / "blob") if command == "compile" else ()

@@ -20,7 +20,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clinfer.cache.files import write_atomic
@@ -53,11 +53,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Removed:
-    """What a removal took away, and the bytes of unpinned entries it left; bytes are file sizes."""
+    """What a removal took away, and the bytes of unpinned entries it left; bytes are file sizes.
+
+    `stuck` counts the entries that should have gone and are still there.
+    """
 
     entries: int
     bytes: int
     left: int = 0
+    stuck: int = 0
 
 
 class Folder:
@@ -170,7 +174,7 @@ class Folder:
         total = sum(slot.size for slot in free)
         removed = _remove(doomed)
         self.sweep()
-        return Removed(removed.entries, removed.bytes, total - removed.bytes)
+        return replace(removed, left=total - removed.bytes)
 
     def clear(self, *, keep_pinned: bool) -> Removed:
         """Removes entries, memos, locks and leftovers; pins and what they name unless kept."""
@@ -220,15 +224,28 @@ def _scan(folders: Iterable[str]) -> Iterator[os.DirEntry[str]]:
 
 
 def _remove(slots: Iterable[Slot]) -> Removed:
-    """Removes entries; one that is gone already, or that Windows keeps, is not counted."""
+    """Removes entries; one that is gone already is not counted, one that stays is stuck."""
     entries = 0
     size = 0
+    stuck = 0
     for slot in slots:
-        with suppress(OSError):
-            slot.path.unlink()
+        gone = _unlink(slot.path)
+        if gone:
             entries += 1
             size += slot.size
-    return Removed(entries, size)
+        stuck += gone is False
+    return Removed(entries, size, stuck=stuck)
+
+
+def _unlink(path: Path) -> bool | None:
+    """Whether a file could be removed; None where it is gone already."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return False
+    return True
 
 
 def _make_directories(path: Path) -> bool:

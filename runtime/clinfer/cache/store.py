@@ -231,6 +231,16 @@ class Store:
             return Miss(Reason.UNREADABLE, detail)
         return None
 
+    def trial(self) -> Miss | None:
+        """Why nothing at all can be written, found by writing; None where something can."""
+        record = KeyRecord.make("trial", [("process", os.getpid())])
+        path = self.folder.memo(record.digest)
+        written = self._write(path, lambda: pieces(record, {}, page_aligned=()))
+        if isinstance(written, Miss):
+            return written
+        self.remove_file(path)
+        return None
+
     def remove_file(self, path: Path) -> bool:
         """Removes a file of the store; returns whether it is gone by this call."""
         if self.readonly:

@@ -134,3 +134,19 @@ def size_text(nbytes: float) -> str:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1024
     return f"{nbytes:.1f} GiB"
+
+
+def cache_text(counts: Mapping[str, Any]) -> str:
+    """One cache of `Core.cache_statistics` for people: hits, misses by reason, bytes, seconds."""
+    place = counts["directory"] or counts["store"]
+    return (
+        f"cache {place}: {counts['hits']} hits ({size_text(counts['bytes_read'])}, "
+        f"{counts['seconds_saved']:.2f} s of building saved), "
+        f"misses: {_reasons(counts['misses'])}; "
+        f"{counts['stored']} stored ({size_text(counts['bytes_written'])}), "
+        f"not stored: {_reasons(counts['unstored'])}"
+    )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {reason}" for reason, number in counts.items()) or "0"

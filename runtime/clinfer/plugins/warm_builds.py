@@ -48,9 +48,14 @@ class Builder:
         programs: Mapping[str, Program],
         keep: Callable[[Program, bytes, float], None],
     ) -> dict[str, bytes | ClinferError]:
-        """A binary or an error per program, by digest. `keep` is told of each binary."""
+        """A binary or an error per program, by digest. `keep` is told of each binary.
+
+        Nothing is built for a cache that takes nothing.
+        """
         wanted = list(programs.values())
         results: dict[str, bytes | ClinferError] = {}
+        if wanted and (fault := self._fault()) is not None:
+            return dict.fromkeys(programs, fault)
         with self.watch(what, len(wanted)) as shown:
 
             def done(index: int, result: bytes | BuildError, seconds: float) -> None:
@@ -73,6 +78,14 @@ class Builder:
                 jobs = self.request.properties[COMPILATION_NUM_THREADS]
                 build_binaries(self.request.device, sources, done, jobs, self._seconds)
         return results
+
+    def _fault(self) -> CacheError | None:
+        store = self.cache.writable
+        miss = None if store is None else store.trial()
+        if store is None or miss is None:
+            return None
+        text = f"'{store.directory}' takes no entries ({miss.reason}: {miss.detail})"
+        return CacheError(f"{text}; nothing was built for it")
 
     def store(self, record: KeyRecord, sections: Mapping[str, Any], seconds: float) -> None:
         """Raises `CacheError` where the writable cache does not take the entry."""

@@ -95,6 +95,8 @@ def _path(options: argparse.Namespace) -> Path:
     path = Path(place)
     if not path.exists():
         raise CacheError(f"there is no cache or pack at '{path}'")
+    if not (path.is_dir() or path.is_file()):
+        raise CacheError(f"'{path}' is a pipe or a device; expected a cache directory or a pack")
     return path
 
 
@@ -207,10 +209,12 @@ def _clear(options: argparse.Namespace) -> int:
 
 def _print_removed(options: argparse.Namespace, removed: Removed) -> int:
     if options.json:
-        emit_json({"removed": removed.entries, "bytes": removed.bytes})
+        emit_json({"removed": removed.entries, "bytes": removed.bytes, "stuck": removed.stuck})
     else:
         print(f"removed {removed.entries} entries, {size_text(removed.bytes)}")
-    return 0
+        if removed.stuck:
+            print(f"{removed.stuck} entries could not be removed: is the directory read-only?")
+    return 1 if removed.stuck else 0
 
 
 def _diff(options: argparse.Namespace) -> int:

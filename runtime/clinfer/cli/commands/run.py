@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clinfer.cli import common
-from clinfer.cli.output import emit_json, table
+from clinfer.cli.output import cache_text, emit_json, table
 
 HELP = "run a model on inputs from .npy or .npz files"
 _SHOWN = 20
@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         "host_steps": len(compiled.host_steps),
         "load_seconds": load,
         "run_seconds": seconds,
+        "cache": core.cache_statistics(),
         "inputs": origin,
         "outputs": [_summary(n, v) for n, v in results.to_dict().items()],
     }
@@ -158,6 +159,8 @@ def _print(report: dict[str, Any]) -> None:
         f"({report['programs_built']} programs built, {report['host_steps']} host steps), "
         f"run in {report['run_seconds'] * 1e3:.1f} ms"
     )
+    for counts in report["cache"]:
+        print(cache_text(counts))
     print(f"inputs: {report['inputs']}")
     table(report["outputs"], ["output", "type", "min", "mean", "max"])
     if "predictions" in report:
