@@ -104,7 +104,7 @@ def _warm_programs(
         new = [digest for digest in programs if digest in results and digest not in counted]
         counted.update(new)
         outcome.built = sum(isinstance(results[digest], bytes) for digest in new)
-        outcome.seconds += sum(builder.spent[digest] for digest in new)
+        outcome.seconds += sum(builder.spent.get(digest, 0.0) for digest in new)
         outcome.errors += _errors(programs, results)
     return outcomes
 
