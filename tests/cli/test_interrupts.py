@@ -33,6 +33,11 @@ def interrupted(command: list[object], drivers: Path, watched: Path) -> tuple[in
     return process.returncode, said
 
 
+# What a shell shows as 130: the exit code, or an end by the signal itself, which CPython may put in
+# its place when it ends.
+STOPPED = (130, -signal.SIGINT)
+
+
 def _has_file(folder: Path) -> bool:
     return any(path.is_file() for path in folder.rglob("*"))
 
@@ -41,7 +46,8 @@ def test_compile_leaves_no_file(tmp_path):
     command = ["compile", DIGITS, "--device", "CPU", "-o", tmp_path / "out" / "digits.blob"]
     (tmp_path / "out").mkdir()
     code, said = interrupted(command, tmp_path / "drivers", tmp_path / "drivers")
-    assert (code, said) == (130, "clinfer: interrupted\n")
+    assert code in STOPPED
+    assert said == "clinfer: interrupted\n"
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -49,7 +55,7 @@ def test_warm_leaves_no_damaged_entry_and_goes_on(tmp_path):
     cache = tmp_path / "cache"
     command = ["warm", DIGITS, "--device", "CPU", "--cache-dir", cache]
     code, said = interrupted(command, tmp_path / "drivers", cache / "memos")
-    assert code == 130
+    assert code in STOPPED
     assert "Traceback" not in said
     assert "clinfer: interrupted" in said
     assert child("cache", "verify", cache).returncode == 0
