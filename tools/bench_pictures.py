@@ -71,6 +71,7 @@ def _bars(
         axis.set_yticks([p for p, _ in ticks], [t for _, t in ticks], fontsize=7)
         axis.invert_yaxis()
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter("")
         axis.set_xlim(right=axis.get_xlim()[1] * 3)
         axis.set_xlabel("ms (log scale)", fontsize=8)
         axis.set_title(name, fontsize=10)
