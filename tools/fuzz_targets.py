@@ -31,7 +31,8 @@ from clinfer.cache.policy import Trust
 from clinfer.cache.sealed import read_sealed
 from clinfer.cache.signing import INDEX_PURPOSE, SigningKey, load_public_keys
 from clinfer.lowering.plan import Plan, Program
-from clinfer.lowering.plan_io import dump, load
+from clinfer.lowering.plan_dump import dump
+from clinfer.lowering.plan_io import load
 from clinfer.plugins.cpu import CpuPlugin
 
 LIMITS = Limits(index=2**20, entries=100, entry=2**24, total=2**26)

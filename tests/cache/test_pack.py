@@ -214,7 +214,7 @@ def test_sources_of_programs_travel_along(tmp_path: Path) -> None:
 
 
 def test_the_programs_of_a_compiled_model(tmp_path: Path) -> None:
-    from clinfer.lowering.plan_io import dump
+    from clinfer.lowering.plan_dump import dump
 
     tmp_path.chmod(0o700)
     program = Program("k", "__kernel void k() {}", "", (1,))

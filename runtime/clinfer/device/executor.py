@@ -40,11 +40,14 @@ class LoadedPlan:
     """A plan with its programs and weights on a device. Safe to share between threads."""
 
     def __init__(self, device: Device, plan: Plan, programs: Sequence[BuiltProgram]) -> None:
+        """Raises `BuildError` where the driver refuses one of the programs it is needed for."""
         self.device = device
         self.plan = plan
         self.programs = list(programs)
         self._host = HostRunner(plan)
         self.player = Player.of(plan, self.programs)
+        for program in self.programs if self.player is None else [self.player.helper]:
+            program.ready()
         if self.player is None:
             with _driver_errors(device):
                 _ = self.weights

@@ -143,7 +143,7 @@ class PlayedInstance(Instance):
             elif buffer.kind == "const":
                 self._addresses[number] = self._player.weights[number].ctypes.data
             elif buffer.kind == "output":
-                self._addresses[number] = self._new_memory(self.sizes(buffer.nbytes))
+                self._addresses[number] = self._new_memory(buffer.nbytes(self.sizes))
             elif buffer.kind == "sizes":
                 content = self._sizes_content(buffer)
                 self._memory.append(content)
@@ -213,7 +213,7 @@ class PlayedInstance(Instance):
 
     def _touched(self, launch: BoundLaunch) -> int:
         numbers = {value for kind, value in launch.args if kind == "buffer"}
-        return sum(self.sizes(self.plan.buffers[n].nbytes) for n in numbers)
+        return sum(self.plan.buffers[n].nbytes(self.sizes) for n in numbers)
 
     def _host_call(self, step: Any) -> Callable[[], None]:
         def call() -> None:

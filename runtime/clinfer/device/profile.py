@@ -61,7 +61,7 @@ def _step_time(
 
 def _bytes(instance: Instance, launch: BoundLaunch) -> int:
     numbers = {value for kind, value in launch.args if kind == "buffer"}
-    return sum(instance.sizes(instance.plan.buffers[n].nbytes) for n in numbers)
+    return sum(instance.plan.buffers[n].nbytes(instance.sizes) for n in numbers)
 
 
 def trace(steps: tuple[StepTime, ...], name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from clinfer import config
@@ -34,24 +35,41 @@ Progress = Callable[[str], None]
 
 
 class BuiltProgram:
-    """A program ready on its device."""
+    """A program on its device; of one with a binary the driver hears when it is to be `ready`."""
 
     def __init__(
-        self, device: Device, program: Any, source: SourceProgram, binary: bytes | None = None
+        self,
+        device: Device,
+        source: SourceProgram,
+        program: Any = None,
+        binary: bytes | None = None,
     ) -> None:
         self._device = device
-        self._program = program
         self._source = source
+        self._program = program
         self._binary = binary
+        self._lock = Lock()
 
     @property
     def entry(self) -> str:
         """The kernel's name."""
         return self._source.entry
 
+    def ready(self) -> Any:
+        """The driver's program.
+
+        Raises `BuildError` where the driver refuses the binary, it is not one of this kernel, or
+        the driver has silently made another one from it.
+        """
+        with self._lock:
+            if self._program is None:
+                assert self._binary is not None
+                self._program = _from_binary(self._device, self._source, self._binary)
+            return self._program
+
     def kernel(self) -> Any:
         """A new kernel object, with arguments of its own."""
-        return cl().Kernel(self._program, self.entry)
+        return cl().Kernel(self.ready(), self.entry)
 
     def code(self) -> MachineCode:
         """The kernel's function in this process, for a device whose quirks say `plays`."""
@@ -62,7 +80,7 @@ class BuiltProgram:
         if self._binary is None:
             if self._device.quirks.finishes_at == "kernel":
                 self.kernel()
-            self._binary = compiling.driver_binary(self._program, self._source.local_size)
+            self._binary = compiling.driver_binary(self.ready(), self._source.local_size)
         return self._binary
 
 
@@ -152,14 +170,22 @@ def prepare(device: Device, jobs: int | None = None) -> None:
         workers.pool_of(device).prepare(min(_jobs(jobs), workers.MOST_PREPARED))
 
 
-def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
+def load(
+    device: Device, source: SourceProgram, binary: bytes, lazily: bool = False
+) -> BuiltProgram:
     """A program from its binary; of `source` the entry and the group's size are used.
 
-    Raises `BuildError` where the driver refuses it, it is not a binary for this kernel, or the
-    driver has silently made another one from it.
+    Raises `BuildError` as `BuiltProgram.ready`, which is left to whoever needs it where `lazily`.
     """
-    opencl = cl()
     compiling.check_binary(device.quirks, source, binary)
+    built = BuiltProgram(device, source, binary=binary)
+    if not lazily:
+        built.ready()
+    return built
+
+
+def _from_binary(device: Device, source: SourceProgram, binary: bytes) -> Any:
+    opencl = cl()
     try:
         program = compiling.build_binary(device.context, binary)
         found = program.kernel_names
@@ -170,11 +196,11 @@ def load(device: Device, source: SourceProgram, binary: bytes) -> BuiltProgram:
                 f"{source.entry}: the driver made another binary of it, so it is one of "
                 f"another device or driver than {device.info.full_name}"
             )
-        built = BuiltProgram(device, program, source, binary)
-        compiling.check_group_size(device.cl, built.kernel(), source)
+        kernel = opencl.Kernel(program, source.entry)
+        compiling.check_group_size(device.cl, kernel, source)
     except opencl.Error as error:
         raise BuildError(f"{source.entry}: the driver refused the binary: {error}") from error
-    return built
+    return program
 
 
 def _in_processes(
@@ -201,7 +227,7 @@ def _attempt(
 ) -> BuiltProgram | BuildError:
     try:
         program = compiling.compile_source(device.context, source, device.quirks)
-        built = BuiltProgram(device, program, source)
+        built = BuiltProgram(device, source, program)
         compiling.check_group_size(device.cl, built.kernel(), source)
     except BuildError as error:
         return error

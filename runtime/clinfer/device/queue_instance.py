@@ -65,7 +65,7 @@ class QueueInstance(Instance):
             if buffer.kind == "temp":
                 if memory is None or buffer.first < 0:
                     continue
-                size = max(self.sizes(buffer.nbytes), 1)
+                size = max(buffer.nbytes(self.sizes), 1)
                 self.buffers[number] = memory.get_sub_region(arena.offsets[number], size)
             else:
                 self._allocate_own(number, buffer)
@@ -73,7 +73,7 @@ class QueueInstance(Instance):
     def _allocate_own(self, number: int, buffer: Buffer) -> None:
         """A buffer outside the arena: inputs, outputs, sizes."""
         if buffer.kind in ("input", "output"):
-            self.buffers[number] = self._new_buffer(self.sizes(buffer.nbytes))
+            self.buffers[number] = self._new_buffer(buffer.nbytes(self.sizes))
         elif buffer.kind == "sizes":
             array = self._sizes_content(buffer)
             self.buffers[number] = self._new_buffer(array.nbytes)
@@ -208,7 +208,7 @@ class LateInstance(QueueInstance):
                 continue
             buffer = self.plan.buffers[number]
             if buffer.kind == "temp":
-                self.buffers[number] = self._new_buffer(self.sizes(buffer.nbytes))
+                self.buffers[number] = self._new_buffer(buffer.nbytes(self.sizes))
             else:
                 self._allocate_own(number, buffer)
 

@@ -180,7 +180,7 @@ def bind_memory(plan: Plan, sizes: Callable[[Dim], int], alignment: int) -> Memo
     for step in plan.steps:
         for number in touched(step):
             readers.setdefault(number, set()).add(step.label)
-    ports = [sizes(b.nbytes) for b in plan.buffers if b.kind in ("input", "output")]
+    ports = [b.nbytes(sizes) for b in plan.buffers if b.kind in ("input", "output")]
     return Memory(
         arena=bind_arena(plan, sizes, alignment).nbytes,
         alive=least_bytes(list(lives.values())),
@@ -197,4 +197,4 @@ def _temporaries(plan: Plan) -> list[int]:
 
 def _lifetime(plan: Plan, number: int, sizes: Callable[[Dim], int]) -> Lifetime:
     buffer = plan.buffers[number]
-    return Lifetime(sizes(buffer.nbytes), buffer.first, buffer.last)
+    return Lifetime(buffer.nbytes(sizes), buffer.first, buffer.last)

@@ -12,7 +12,7 @@ Sizes may be expressions over symbols; binding input shapes gives their values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -59,9 +59,9 @@ class Buffer:
     first: int = -1
     last: int = -1
 
-    @property
-    def nbytes(self) -> Dim:
-        return self.size * dtypes.size_of(self.dtype)
+    def nbytes(self, sizes: Callable[[Dim], int]) -> int:
+        """Bytes, given the values of sizes."""
+        return sizes(self.size) * dtypes.size_of(self.dtype)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clinfer.lowering.plan import Plan
     from clinfer.plugins.tuning import Look
 
-BLOB_FORMAT = 1
+BLOB_FORMAT = 2
 
 
 class CpuPlugin(Plugin):
@@ -88,7 +88,7 @@ class CpuPlugin(Plugin):
         return ""
 
     def probe(self, entry: Entry, device: Device) -> None:
-        _from_entry(entry, Request(device, {}, None))
+        _from_entry(entry, Request(device, {}, None), lazily=False)
 
     def whole(self, plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
         return _sections(plan, binaries)
@@ -148,7 +148,7 @@ def _binaries(loaded: Loaded) -> list[bytes]:
 
 
 def _sections(plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
-    from clinfer.lowering.plan_io import dump
+    from clinfer.lowering.plan_dump import dump
 
     text, weights = dump(plan)
     return {
@@ -159,7 +159,11 @@ def _sections(plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
     }
 
 
-def _from_entry(entry: Entry, request: Request) -> Loaded:
+def _from_entry(entry: Entry, request: Request, lazily: bool = True) -> Loaded:
+    """The model in an entry; `lazily`, the driver gets only the programs that it has to run.
+
+    The player calls the others' functions itself. Raises `BlobError` and `BuildError`.
+    """
     from clinfer.device.executor import LoadedPlan
     from clinfer.device.programs import SourceProgram, load
     from clinfer.lowering.plan_io import load as load_plan
@@ -167,7 +171,12 @@ def _from_entry(entry: Entry, request: Request) -> Loaded:
     plan = load_plan(entry.section("plan"), entry.section("weights"))
     binaries = _split(entry, plan)
     programs = [
-        load(request.device, SourceProgram(p.source, p.options, p.entry, p.local_size), binary)
+        load(
+            request.device,
+            SourceProgram(p.source, p.options, p.entry, p.local_size),
+            binary,
+            lazily,
+        )
         for p, binary in zip(plan.programs, binaries, strict=True)
     ]
     return Loaded(plan, LoadedPlan(request.device, plan, programs), True, entry.record)

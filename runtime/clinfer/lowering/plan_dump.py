@@ -1,0 +1,134 @@
+"""Writes the plan as JSON and one block of constants: what a blob stores.
+
+`clinfer.lowering.plan_io` reads it back. A size is a number; a computed one is `[n]`, the n-th of
+the document's `sizes`, where each is written once however often the plan has it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from clinfer.lowering.plan import (
+    Array,
+    Buffer,
+    HostValue,
+    LaunchStep,
+    Plan,
+    PlanArg,
+    PlanPort,
+    Step,
+)
+from clinfer.lowering.plan_io import PLAN_FORMAT, Json
+from clinfer_kernels.dims import Dim, Expr, to_json
+
+ALIGNMENT = 512
+"""Bytes: every constant begins at a multiple of it, as Intel's CPU runtime wants it in place."""
+
+
+def dump(plan: Plan) -> tuple[bytes, list[Array]]:
+    """The plan's JSON and its constants as byte arrays to be written one after another.
+
+    Each constant is padded to a multiple of `ALIGNMENT` bytes; string constants go into the JSON.
+    """
+    chunks: list[Array] = []
+    constants: list[Json] = []
+    offset = 0
+    for array in plan.constants:
+        if array.dtype.kind in "OUS":
+            constants.append(["text", [_text(x) for x in array.reshape(-1)], list(array.shape)])
+            continue
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        padded = -(-raw.size // ALIGNMENT) * ALIGNMENT
+        constants.append([array.dtype.name, list(array.shape), offset, raw.size])
+        chunks.append(raw)
+        if padded != raw.size:
+            chunks.append(np.zeros(padded - raw.size, np.uint8))
+        offset += padded
+    writer = _Writer()
+    document = {
+        "format": PLAN_FORMAT,
+        "inputs": [writer.port(p) for p in plan.inputs],
+        "outputs": [writer.port(p) for p in plan.outputs],
+        "buffers": [writer.buffer(b) for b in plan.buffers],
+        "programs": [[p.entry, p.source, p.options, list(p.local_size)] for p in plan.programs],
+        "steps": [writer.step(s) for s in plan.steps],
+        "constants": constants,
+        "constraints": [
+            [writer.size(c.left), writer.size(c.right), c.message] for c in plan.constraints
+        ],
+        "metadata": dict(plan.metadata),
+        "sizes": [to_json(size) for size in writer.sizes],
+    }
+    return json.dumps(document, separators=(",", ":")).encode(), chunks
+
+
+class _Writer:
+    """The parts of a plan as JSON; `sizes` are the computed ones met so far, numbered in order."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[Expr, int] = {}
+
+    def size(self, dim: Dim) -> Json:
+        if isinstance(dim, int):
+            return dim
+        return [self.sizes.setdefault(dim, len(self.sizes))]
+
+    def shape(self, dims: Iterable[Dim]) -> list[Json]:
+        return [self.size(d) for d in dims]
+
+    def port(self, port: PlanPort) -> Json:
+        shape = None if port.shape is None else self.shape(port.shape)
+        return [port.name, port.dtype, shape, port.buffer]
+
+    def buffer(self, buffer: Buffer) -> Json:
+        return [
+            buffer.kind,
+            buffer.dtype,
+            self.size(buffer.size),
+            buffer.constant,
+            self.shape(buffer.content),
+            buffer.first,
+            buffer.last,
+        ]
+
+    def step(self, step: Step) -> Json:
+        if isinstance(step, LaunchStep):
+            return [
+                "launch",
+                step.program,
+                [self.arg(a) for a in step.args],
+                self.shape(step.global_size),
+                list(step.local_size),
+                step.label,
+                self.size(step.flops),
+            ]
+        return [
+            "host",
+            dict(step.op),
+            [self.host_value(v) for v in step.inputs],
+            [self.host_value(v) for v in step.outputs],
+            step.label,
+            step.reason,
+        ]
+
+    def arg(self, arg: PlanArg) -> Json:
+        if arg.kind == "buffer":
+            return arg.buffer
+        return [arg.kind, self.size(arg.value), arg.ctype]
+
+    def host_value(self, value: HostValue | None) -> Json:
+        if value is None:
+            return None
+        if value.tensor is None:
+            return [value.buffer, None]
+        tensor = value.tensor
+        shape, strides = self.shape(tensor.shape), self.shape(tensor.strides)
+        return [value.buffer, [tensor.dtype, shape, strides, self.size(tensor.offset)]]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
