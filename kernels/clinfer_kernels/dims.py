@@ -11,18 +11,16 @@ Symbols stand for sizes, hence for integers >= 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, prod
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 Dim = Union[int, "Expr"]
 Monomial = tuple[tuple["Atom", int], ...]  # ((atom, power), ...), atoms in sort order
 Json = Any
 
 
-@dataclass(frozen=True)
-class Sym:
+class Sym(NamedTuple):
     """A dynamic size, named as in the model ('batch') or made up for a data-dependent one."""
 
     name: str
@@ -32,8 +30,7 @@ class Sym:
         return self.name
 
 
-@dataclass(frozen=True)
-class Opaque:
+class Opaque(NamedTuple):
     """An integer operation that has no polynomial form: 'floordiv', 'mod', 'min' or 'max'."""
 
     op: str

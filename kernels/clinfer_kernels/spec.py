@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer_kernels.dims import Dim, product
 
@@ -98,8 +98,7 @@ class Arg:
     ctype: str = "int"
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One enqueue. `global_size` counts work-items; it is a multiple of `local_size` by itself."""
 
     entry: str

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from threading import Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clinfer import properties
 from clinfer.compiled import CompiledModel
-from clinfer.errors import ClinferError, DeviceError, InputError, PropertyError
+from clinfer.errors import DeviceError, InputError, PropertyError
 from clinfer.log import follow_environment
 from clinfer.models import ModelLike, Models
 from clinfer.settings import Settings
@@ -248,24 +247,18 @@ class Core:
             return self._devices[name]
 
     def _open_ahead(self, name: str) -> None:
-        """Opens a device in a thread, for that is mostly the driver's work, and imports meanwhile.
-
-        Who asks for the device waits for the thread, and meets the error that it met.
-        """
-        if not isinstance(name, str) or name in self._devices:
+        """Imports what opening and compiling need while the drivers are loaded in a thread."""
+        if name in self._devices:
             return
-        opening = Thread(target=self._try_to_open, args=(name,), name="clinfer-open", daemon=True)
-        opening.start()
+        from clinfer.device.opencl import open_ahead
+
+        open_ahead()
         import clinfer.cache.content
+        import clinfer.device.discover
         import clinfer.device.executor
         import clinfer.device.programs
-        import clinfer.plugins.base  # noqa: F401
-
-        opening.join()
-
-    def _try_to_open(self, name: str) -> None:
-        with suppress(ClinferError):
-            self._device(name)
+        import clinfer.lowering.plan_io
+        import clinfer.plugins.cpu  # noqa: F401
 
     @staticmethod
     def _plugin(device: Device) -> Plugin:

@@ -75,10 +75,10 @@ def test_another_size_of_groups_is_refused(device, binary):
 def test_files_outside_the_programs_folder_are_refused(binary, path):
     whole = pocl_binary.parse(binary)
     files = (File(path, b"x"),)
-    bad = replace(whole, kernels=(replace(whole.kernels[0], files=files),))
+    bad = whole._replace(kernels=(whole.kernels[0]._replace(files=files),))
     with pytest.raises(LayoutError):
         pocl_binary.check(pocl_binary.dump(bad))
-    moved = replace(whole, program=File(path, whole.program.content))
+    moved = whole._replace(program=File(path, whole.program.content))
     with pytest.raises(LayoutError):
         pocl_binary.check(pocl_binary.dump(moved))
 

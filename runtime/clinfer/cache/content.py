@@ -21,8 +21,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from clinfer.cache.digests import file_tree_digest, tree_digests
 from clinfer.cache.record import KeyRecord
@@ -36,8 +36,7 @@ _MEMO_FORMAT = 1
 _OPEN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     """A file as the file system describes it; `name` is relative to the model's folder."""
 
     name: str
@@ -47,8 +46,7 @@ class FileState:
     inode: int
 
 
-@dataclass(frozen=True)
-class ContentDigest:
+class ContentDigest(NamedTuple):
     """`digest` is 64 hexadecimal digits; `files` starts with the model.
 
     `remembered` tells that a memo answered and no file was read.
@@ -108,7 +106,7 @@ def content_digest(
     if not found.unchanged():
         raise ModelError(f"'{model}' or its external data changed while it was read; try again")
     if memo is not None and not any(_is_racy(state, before) for state in states):
-        content = {"digest": digest, "files": [astuple(state) for state in states]}
+        content = {"digest": digest, "files": states}
         memo.remember(record, {"memo": json.dumps(content).encode("ascii")})
     return found
 

@@ -15,8 +15,8 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from clinfer.cache.stats import Reason
 from clinfer.cache.trust import distrust
@@ -51,8 +51,7 @@ class LoadError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
+class Loaded(NamedTuple):
     """A file's bytes, page-aligned and read-only; `mapped` where they are the file's own pages.
 
     `size` is the whole file's in bytes, also where only a part was asked for.

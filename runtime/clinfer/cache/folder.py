@@ -20,8 +20,8 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from clinfer.cache.files import write_atomic
 from clinfer.cache.trust import distrust_directory
@@ -41,8 +41,7 @@ class UntrustedDirectoryError(Exception):
     """Others can write the directory; the message is for the user."""
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """An entry's file: its size in bytes, and when it was last used in seconds since 1970."""
 
     digest: str
@@ -51,8 +50,7 @@ class Slot:
     used: float
 
 
-@dataclass(frozen=True)
-class Removed:
+class Removed(NamedTuple):
     """What a removal took away, and the bytes of unpinned entries it left; bytes are file sizes.
 
     `stuck` counts the entries that should have gone and are still there.
@@ -174,7 +172,7 @@ class Folder:
         total = sum(slot.size for slot in free)
         removed = _remove(doomed)
         self.sweep()
-        return replace(removed, left=total - removed.bytes)
+        return removed._replace(left=total - removed.bytes)
 
     def clear(self, *, keep_pinned: bool) -> Removed:
         """Removes entries, memos, locks and leftovers; pins and what they name unless kept."""

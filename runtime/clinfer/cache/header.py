@@ -22,7 +22,6 @@ import hashlib
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from clinfer.cache.digests import CHECK_BYTES, DIGEST_BYTES
@@ -65,8 +64,7 @@ class _Head(NamedTuple):
     section_count: int
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """Where a section lies; offset and length in bytes."""
 
     name: str
@@ -81,8 +79,7 @@ class Section:
         return self.offset + self.length
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What stands before the sections. `header_bytes` ends with its digest, `file_bytes` is all.
 
     `digest` covers the header and, through the rows' digests, every byte of the container.

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from clinfer.errors import BlobError, CacheError
 
@@ -25,8 +26,7 @@ _LOWEST = -(2**63)
 _HIGHEST = 2**64 - 1
 
 
-@dataclass(frozen=True)
-class FieldDifference:
+class FieldDifference(NamedTuple):
     """A field in which two records differ; None where a record lacks it."""
 
     name: str

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Reason(str, Enum):
@@ -46,8 +46,7 @@ class Reason(str, Enum):
         return self.value
 
 
-@dataclass(frozen=True)
-class Miss:
+class Miss(NamedTuple):
     """A look-up without result; `detail` is a sentence for the user."""
 
     reason: Reason

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from clinfer.device import pocl_binary, scratch
 
@@ -30,8 +29,7 @@ _LOADED: dict[str, MachineCode] = {}
 _LOCK = Lock()
 
 
-@dataclass(frozen=True)
-class MachineCode:
+class MachineCode(NamedTuple):
     """A kernel's function; it stays loaded as long as the process lives."""
 
     address: int

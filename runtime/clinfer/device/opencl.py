@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock, Thread
 from typing import Any
 
 from clinfer.device import intel_cpu, scratch
@@ -20,16 +20,26 @@ INSTALL = (
 )
 _POCL_FOLDER = "POCL_CACHE_DIR"
 _ENVIRONMENT = RLock()
+_FINDING = Lock()
 
 
 def cl() -> Any:
     """The module `clinfer.device.binding`. Raises `DeviceError` where OpenCL cannot be loaded."""
-    return _loaded()[0]
+    return _opened().binding
 
 
 def pocl_folder() -> Path | None:
     """Where PoCL keeps its files in this process; None where the user has chosen the place."""
-    return _loaded()[1]
+    return _opened().folder
+
+
+def open_ahead() -> None:
+    """Starts to load the drivers, in a thread: that takes 10 milliseconds and more.
+
+    `cl` waits for it. Where OpenCL cannot be loaded, it is `cl` that says so.
+    """
+    with suppress(DeviceError):
+        Thread(target=_found().load_drivers, name="clinfer-open", daemon=True).start()
 
 
 @contextmanager
@@ -47,38 +57,64 @@ def environment(name: str, value: str) -> Iterator[None]:
                 os.environ[name] = before
 
 
+class _OpenCL:
+    """The binding, and what the drivers need to be loaded with the settings they need.
+
+    `folder` is PoCL's. Drivers read these variables once. Processes that the application starts
+    must not see them: the folders are of this process.
+    """
+
+    def __init__(self, binding: Any, package: Path | None) -> None:
+        """`package` is pyopencl's folder, where its loader of drivers is in use."""
+        self.binding = binding
+        self.folder = None if os.environ.get(_POCL_FOLDER) else scratch.new_folder()
+        self._added = None if package is None else intel_cpu.library_to_add(package)
+        self._lock = Lock()
+        self._is_loaded = False
+
+    def load_drivers(self) -> None:
+        """Once; another thread that comes meanwhile waits."""
+        with self._lock:
+            if not self._is_loaded:
+                self._load()
+                self._is_loaded = True
+
+    def _load(self) -> None:
+        added = self._added
+        if added is None and self.folder is None:
+            return
+        with ExitStack() as variables:
+            if added is not None:
+                shown = variables.enter_context(intel_cpu.vendors(added))
+                variables.enter_context(environment(intel_cpu.VENDORS, str(shown)))
+            if self.folder is not None:
+                variables.enter_context(environment(_POCL_FOLDER, str(self.folder)))
+            _ask_for_devices(self.binding)
+        if added is not None:
+            intel_cpu.warn_if_missing(added)
+
+
 @lru_cache(maxsize=1)
-def _loaded() -> tuple[Any, Path | None]:
+def _opened() -> _OpenCL:
+    found = _found()
+    found.load_drivers()
+    return found
+
+
+def _found() -> _OpenCL:
+    with _FINDING:
+        return _find()
+
+
+@lru_cache(maxsize=1)
+def _find() -> _OpenCL:
     from clinfer.device import binding, loader
 
     try:
         loader.functions()
     except OSError as error:
         raise DeviceError(f"OpenCL cannot be loaded ({error}); {INSTALL}") from error
-    return binding, _load_drivers(binding, loader.package())
-
-
-def _load_drivers(binding: Any, package: Path | None) -> Path | None:
-    """Lets the drivers load with the settings they need; returns PoCL's folder, see `pocl_folder`.
-
-    `package` is pyopencl's folder, where its loader of drivers is in use. Drivers read these
-    variables once. Processes that the application starts must not see them: the folders are of
-    this process.
-    """
-    added = None if package is None else intel_cpu.library_to_add(package)
-    folder = None if os.environ.get(_POCL_FOLDER) else scratch.new_folder()
-    if added is None and folder is None:
-        return None
-    with ExitStack() as variables:
-        if added is not None:
-            shown = variables.enter_context(intel_cpu.vendors(added))
-            variables.enter_context(environment(intel_cpu.VENDORS, str(shown)))
-        if folder is not None:
-            variables.enter_context(environment(_POCL_FOLDER, str(folder)))
-        _ask_for_devices(binding)
-    if added is not None:
-        intel_cpu.warn_if_missing(added)
-    return folder
+    return _OpenCL(binding, loader.package())
 
 
 def _ask_for_devices(binding: Any) -> None:

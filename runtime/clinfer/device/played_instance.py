@@ -13,11 +13,10 @@ import logging
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -61,8 +60,7 @@ _SENDING = Lock()
 _Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
-@dataclass(frozen=True)
-class Player:
+class Player(NamedTuple):
     """A plan's kernels as functions, by the number of their program, and the player itself."""
 
     play: Callable[..., None]

@@ -25,9 +25,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clinfer.device.elf_stub import shared_object
 from clinfer.device.opencl import environment
@@ -47,16 +46,14 @@ class LayoutError(ValueError):
     """The bytes are not a PoCL binary of the version this module knows."""
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A file of PoCL's cache; `path` is relative to the program's folder and starts with '/'."""
 
     path: bytes
     content: bytes
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One kernel: its description as it is, and its files of machine code."""
 
     name: str
@@ -65,8 +62,7 @@ class Kernel:
     files: tuple[File, ...]
 
 
-@dataclass(frozen=True)
-class Binary:
+class Binary(NamedTuple):
     """A program's binary."""
 
     header: bytes
@@ -138,7 +134,7 @@ def final_binary(program: Any, local_size: tuple[int, int, int], made: frozenset
     with environment(SPECIALISE, size):
         binary = parse(program.binary())
     kernels = tuple(_with_one_code(kernel, local_size, size) for kernel in binary.kernels)
-    return dump(replace(binary, kernels=kernels))
+    return dump(binary._replace(kernels=kernels))
 
 
 def _with_one_code(kernel: Kernel, local_size: tuple[int, int, int], size: str) -> Kernel:
@@ -152,7 +148,7 @@ def _with_one_code(kernel: Kernel, local_size: tuple[int, int, int], size: str) 
     if set(files) != {special, general}:
         raise LayoutError(f"kernel '{kernel.name}' has unexpected files {sorted(files)}")
     small = f"/{kernel.name}/{size}-smallgrid/{kernel.name}.so".encode()
-    return replace(kernel, files=(File(small, files[special]), File(special, files[special])))
+    return kernel._replace(files=(File(small, files[special]), File(special, files[special])))
 
 
 def _kernel(reader: _Reader) -> Kernel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clinfer.errors import InputError, ShapeError
 from clinfer.lowering.memory import Arena, Lifetime, least_bytes, plan_arena
@@ -12,8 +12,7 @@ from clinfer_kernels import dims as dim_algebra
 from clinfer_kernels.dims import Dim, Expr
 
 
-@dataclass(frozen=True)
-class BoundLaunch:
+class BoundLaunch(NamedTuple):
     """A launch with every size known.
 
     `args` are ('buffer', index), (C type, value) or ('local', bytes).
@@ -142,8 +141,7 @@ def bind_launch(step: LaunchStep, sizes: Callable[[Dim], int]) -> BoundLaunch:
     )
 
 
-@dataclass(frozen=True)
-class ArenaPlan:
+class ArenaPlan(NamedTuple):
     """Where each temporary buffer lives: `offsets` maps its index to bytes in the arena."""
 
     offsets: Mapping[int, int]
@@ -157,8 +155,7 @@ def bind_arena(plan: Plan, sizes: Callable[[Dim], int], alignment: int) -> Arena
     return ArenaPlan(dict(zip(numbers, arena.offsets, strict=True)), arena.nbytes)
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """A plan's memory in bytes.
 
     `arena` holds all temporaries and is never smaller than `alive`, the largest set of them that is

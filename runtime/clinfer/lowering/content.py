@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from clinfer.graph.ir import Array
-from clinfer.lowering.plan import Plan
+from clinfer.lowering.plan import Buffer, Plan
 from clinfer.mapping import drop_pages, is_mapped
 
 
@@ -82,9 +81,9 @@ class Draft:
         return replace(self.plan, constants=constants, buffers=tuple(buffers))
 
 
-def _filled(buffer: Any, constants: Sequence[Array]) -> Any:
+def _filled(buffer: Buffer, constants: Sequence[Array]) -> Buffer:
     """A constant's buffer with what is known of it now: a packed one's element type and size."""
     if buffer.kind != "const":
         return buffer
     content = constants[buffer.constant]
-    return replace(buffer, dtype=content.dtype.name, size=content.size)
+    return buffer._replace(dtype=content.dtype.name, size=content.size)

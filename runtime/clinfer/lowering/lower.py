@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import UnsupportedError
@@ -242,9 +242,8 @@ class _Assembler:
                 first.setdefault(buffer, index)
                 last[buffer] = index
         for number in first:
-            self.buffers[number] = replace(
-                self.buffers[number], first=first[number], last=last[number]
-            )
+            lived = self.buffers[number]
+            self.buffers[number] = lived._replace(first=first[number], last=last[number])
 
 
 def _port(name: str, value: Value, buffer: int) -> PlanPort:

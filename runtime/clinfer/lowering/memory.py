@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Lifetime:
+class Lifetime(NamedTuple):
     """A buffer of `nbytes` that is written in step `first` and last read in step `last`."""
 
     nbytes: int
@@ -21,8 +20,7 @@ class Lifetime:
     last: int
 
 
-@dataclass(frozen=True)
-class Arena:
+class Arena(NamedTuple):
     """Byte offsets, one per buffer in the order given, and the arena's size in bytes."""
 
     offsets: tuple[int, ...]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ from clinfer_kernels.spec import Tensor
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class PlanPort:
+class PlanPort(NamedTuple):
     """An input or output of the model. `shape` is None for host objects of unknown rank."""
 
     name: str
@@ -41,8 +40,7 @@ class PlanPort:
     labels: tuple[str | None, ...] = ()
 
 
-@dataclass(frozen=True)
-class Buffer:
+class Buffer(NamedTuple):
     """Storage for one tensor.
 
     kind: 'input' | 'output' | 'temp' (in the arena) | 'const' (`constant` indexes the plan's
@@ -82,8 +80,7 @@ class Program:
         return sha256(f"{self.options}\0{self.source}".encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class PlanArg:
+class PlanArg(NamedTuple):
     """kind 'buffer' (`buffer` is an index), 'scalar' (`value`, as C type `ctype`) or 'local'."""
 
     kind: str
@@ -92,8 +89,7 @@ class PlanArg:
     ctype: str = "int"
 
 
-@dataclass(frozen=True)
-class LaunchStep:
+class LaunchStep(NamedTuple):
     """One kernel launch. `label` names the graph nodes it computes, for people.
 
     `problem` is the digest by which tuning data know it; a stored plan does not keep it.
@@ -114,16 +110,14 @@ class LaunchStep:
         return prod(self.local_size) == 1
 
 
-@dataclass(frozen=True)
-class HostValue:
+class HostValue(NamedTuple):
     """A host step's operand or result: a buffer read through a view, or a host object."""
 
     buffer: int
     tensor: Tensor | None
 
 
-@dataclass(frozen=True)
-class HostStep:
+class HostStep(NamedTuple):
     """One operator run by the reference implementation; `op` is `HostOp`'s plain data."""
 
     op: Mapping[str, Any]
@@ -144,8 +138,7 @@ def touched(step: Step) -> list[int]:
     return [value.buffer for value in values if value is not None]
 
 
-@dataclass(frozen=True)
-class Constraint:
+class Constraint(NamedTuple):
     """Two sizes that must be equal when shapes are bound; `message` names who says so."""
 
     left: Dim

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer.cache.layers import Layers
 from clinfer.cache.record import KeyRecord
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from clinfer.plugins.tuning import Look
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """What is to be compiled: `read` gives the model when it is needed, `digest` names its content.
 
     `digest` is None where no cache is in use, or the content cannot be known for sure. `shapes`

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.errors import BlobError
@@ -32,8 +31,7 @@ Look = Callable[[KeyRecord], "Entry | None"]
 """Gives the entry of a key where there is one."""
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """What was measured of one problem: seconds per inference for each candidate, and the choice.
 
     `candidates` and `seconds` are in the family's order; `default` is the one in use untuned.
@@ -77,7 +75,7 @@ def tuning_record(
 
 def sections(timings: Sequence[Timing]) -> dict[str, bytes]:
     """An entry's content."""
-    document = {"problems": [asdict(timing) for timing in timings]}
+    document = {"problems": [timing._asdict() for timing in timings]}
     return {"timings": json.dumps(document, separators=(",", ":")).encode()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clinfer.cli import common
@@ -81,7 +80,7 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
             row.update(kind="host", kernel="", computes=step.label, reason=step.reason)
         steps.append(row)
     try:
-        memory = asdict(bind_memory(plan, Sizes({}), _ALIGNMENT))
+        memory = bind_memory(plan, Sizes({}), _ALIGNMENT)._asdict()
     except KeyError:  # a dynamic size; --shape gives it
         memory = None
     uses = Counter(plan.programs[s.program].entry for s in plan.launches)
