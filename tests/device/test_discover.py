@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -79,6 +80,20 @@ def test_one_gpu_is_gpu_and_several_are_numbered(machine):
     assert [n[0] for n in names()] == ["CPU", "GPU"]
     machine(NVIDIA, TWO)
     assert [(n[0], n[1]) for n in names()] == [("GPU.0", "A"), ("GPU.1", "B"), ("GPU.2", "C")]
+
+
+@pytest.mark.parametrize(
+    ("version", "processor", "first"),
+    [
+        ("OpenCL 3.0 PoCL 3.0", "skylake-avx512/x86-64-v4", "Portable Computing Language"),
+        ("OpenCL 3.0 PoCL 3.0", "generic/armv8", "Intel(R) OpenCL"),
+        ("OpenCL 3.0 PoCL 7.0", "skylake-avx512/x86-64-v4", "Intel(R) OpenCL"),
+    ],
+)
+def test_pocl_comes_first_where_it_has_the_player(machine, version, processor, first):
+    pocl = replace(POCL.devices[0], platform_version=version, processor=processor)
+    machine(INTEL, Platform(pocl.platform, pocl))
+    assert names()[0] == ("CPU.0", pocl.full_name, first)
 
 
 def test_the_best_known_cpu_runtime_is_chosen_unless_named(machine, monkeypatch):

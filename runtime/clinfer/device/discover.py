@@ -20,7 +20,7 @@ from clinfer.errors import DeviceError
 from clinfer_kernels.spec import Target
 
 _LOG = logging.getLogger("clinfer.device")
-# CPU runtimes by what is known of their speed, best first: parts of platform names.
+# CPU runtimes without a player, the fastest known first: parts of platform names.
 _CPU_PREFERENCE = ("intel(r) opencl", "portable computing language")
 
 
@@ -56,6 +56,12 @@ class DeviceInfo:
     fp64: bool
     processor: str = ""
     is_simulated: bool = False
+
+    @property
+    def plays(self) -> bool:
+        """Whether the player can run plans here: it calls the driver's machine code."""
+        has_code = quirks_of(self.platform, self.platform_version).plays
+        return has_code and "x86-64" in self.processor
 
     def named(self, name: str) -> DeviceInfo:
         """The same device under another name of ours."""
@@ -158,12 +164,14 @@ def _chosen_cpus(cpus: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, A
                 f"CLINFER_CPU_PLATFORM={wanted!r} fits no CPU platform; there are: {names}"
             )
         cpus = fitting
-    return sorted(cpus, key=lambda pair: _rank(pair[0].platform))
+    return sorted(cpus, key=lambda pair: _rank(pair[0]))
 
 
-def _rank(platform: str) -> int:
+def _rank(info: DeviceInfo) -> int:
+    if info.plays:
+        return -1
     for rank, pattern in enumerate(_CPU_PREFERENCE):
-        if pattern in platform.lower():
+        if pattern in info.platform.lower():
             return rank
     return len(_CPU_PREFERENCE)
 

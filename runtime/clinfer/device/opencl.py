@@ -15,7 +15,7 @@ from clinfer.errors import DeviceError
 
 INSTALL = (
     "install an OpenCL runtime: `pip install clinfer[pocl]` brings a CPU device along, "
-    "`pip install clinfer[intel-cpu]` a faster one for x86-64; a GPU's driver brings its own "
+    "`pip install clinfer[intel-cpu]` another one for x86-64; a GPU's driver brings its own "
     "(the packages nvidia-opencl-icd, intel-opencl-icd or rocm-opencl-icd)"
 )
 _POCL_FOLDER = "POCL_CACHE_DIR"

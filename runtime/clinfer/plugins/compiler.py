@@ -95,13 +95,9 @@ def draft_graph(
 
 def plays(plan: Plan, device: Described) -> bool:
     """Whether the plan can be run by the player: by its launches, and by what the driver gives."""
-    from clinfer.device.quirks import quirks_of
-
-    info = device.info
-    if "x86-64" not in info.processor or plan.has_late_symbols:
+    if not device.info.plays or plan.has_late_symbols:
         return False
-    is_offered = quirks_of(info.platform, info.platform_version).plays
-    return is_offered and all(launch.is_playable for launch in plan.launches)
+    return all(launch.is_playable for launch in plan.launches)
 
 
 def with_player(plan: Plan, target: Target) -> Plan:
