@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clinfer.graph.ir import Graph
 from clinfer.graph.reader import read
-from clinfer_kernels.dims import evaluate, sym
+from clinfer_kernels.dims import evaluate, sym, symbols
 
 N, S = sym("N"), sym("S")
 
@@ -134,6 +134,22 @@ def test_constraints_where_sizes_must_agree() -> None:
     assert not free.constraints
 
 
+def test_quotients_of_sizes_that_may_be_negative() -> None:
+    """Division goes towards zero: (s - 1) / 4 as exporters write the size behind a stride of 4."""
+    graph = model("""m (float[N] x) => (float[A, B, C] y) <int64[1] four = {4}, int64[1] one = {1},
+        int64[1] back = {-3}, int64[1] ten = {10}, int64[1] six = {6}> {
+        n = Shape(x) less = Sub(n, one) small = Div(less, four) a = Add(small, one)
+        far = Sub(n, ten) half = Div(far, four) b = Add(half, six)
+        third = Div(less, back) c = Add(third, six)
+        to = Concat<axis = 0>(a, b, c) zero = Constant<value_float = 0.0>()
+        y = Expand(zero, to)
+    }""").graph()
+    for size in (0, 1, 2, 4, 5, 6, 9, 10, 13, 14, 15):
+        (result,) = Checked(graph).run([np.zeros(size, np.float32)])
+        expected = (1 + int((size - 1) / 4), 6 + int((size - 10) / 4), 6 + int((size - 1) / -3))
+        assert result.shape == expected
+
+
 OPERATIONS = ("Add", "Sub", "Mul", "Div", "Mod", "Min", "Max")
 
 
@@ -174,6 +190,20 @@ def test_slices_hold_for_every_size(start: int, end: int, step: int, endless: bo
         (result,) = Checked(graph).run([x])
         last = None if endless and step < 0 else end
         assert result.tolist() == x[start:last:step].tolist()
+
+
+def test_slices_around_a_place_that_the_size_decides() -> None:
+    """A table's middle, as relative positions are read: the start is negative for a large N."""
+    graph = model("""m (float[N] x, float[6] table) => (float[M] y)
+        <int64[1] middle = {3}, int64[1] axes = {0}> {
+        n = Shape(x) a = Sub(middle, n) b = Add(middle, n)
+        y = Slice(table, a, b, axes)
+    }""").graph()
+    assert all(name == "N" for dim in shape_of(graph, "y") or () for name in symbols(dim))
+    table = np.arange(6, dtype=np.float32)
+    for size in (0, 1, 3, 4, 8, 12):
+        (result,) = Checked(graph).run([np.zeros(size, np.float32), table])
+        assert result.tolist() == table[3 - size : 3 + size].tolist()
 
 
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])

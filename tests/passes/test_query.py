@@ -41,9 +41,18 @@ def test_slices_start_where_numpy_starts_them(start, size, step):
     chosen = np.arange(size)[slice(start, None, step)]
     for known in (size, S):
         first = first_index(start, 0, (known,), step)
-        if first is None or len(chosen) == 0:
-            continue
-        assert evaluate(first, {"s": size}) == chosen[0]
+        if len(chosen):
+            assert evaluate(first, {"s": size}) == chosen[0]
+
+
+@given(st.integers(-9, 9), st.sampled_from([-1, 1]), st.integers(1, 9), st.sampled_from([-2, 1]))
+def test_slices_start_at_a_symbolic_place_of_either_sign(offset, factor, size, step):
+    start = factor * S + offset
+    chosen = np.arange(size)[slice(evaluate(start, {"s": size}), None, step)]
+    for known in (size, S):
+        first = first_index(start, 0, (known,), step)
+        if len(chosen):
+            assert evaluate(first, {"s": size}) == chosen[0]
 
 
 def test_a_dynamic_size_meets_another_one_as_shape_inference_required():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clinfer_kernels.dims import Atom, Dim, Expr, Sym
+from clinfer_kernels.dims import Atom, Dim, Expr, Sym, maximum, minimum
 
 Interval = tuple[int | None, int | None]
 
@@ -20,6 +20,35 @@ def lower_bound(dim: Dim) -> int | None:
 def upper_bound(dim: Dim) -> int | None:
     """A number that `dim` is never above."""
     return interval(dim)[1]
+
+
+def from_front(index: Dim, size: Dim) -> Dim:
+    """`index` counted from the front of `size` places: `index` + `size` where it is negative.
+
+    Of an index whose sign the sizes decide: index + size * min(max(-index, 0), 1).
+    """
+    least, most = interval(index)
+    if least is not None and least >= 0:
+        return index
+    if most is not None and most < 0:
+        return index + size
+    return index + size * minimum(maximum(-index, 0), 1)
+
+
+def at_least(value: Dim, low: Dim) -> Dim:
+    """max(`value`, `low`), simplified where it is known which of them it is."""
+    gap = interval(value - low)
+    if gap[0] is not None and gap[0] >= 0:
+        return value
+    return low if gap[1] is not None and gap[1] <= 0 else maximum(value, low)
+
+
+def at_most(value: Dim, high: Dim) -> Dim:
+    """min(`value`, `high`), simplified where it is known which of them it is."""
+    gap = interval(high - value)
+    if gap[0] is not None and gap[0] >= 0:
+        return value
+    return high if gap[1] is not None and gap[1] <= 0 else minimum(value, high)
 
 
 def interval(dim: Dim) -> Interval:

@@ -102,11 +102,22 @@ def divide(a: Number, b: Number) -> Number:
             raise UnknownShape
         return a // b if (a < 0) == (b < 0) or a % b == 0 else -(-a // b)
     exact = divide_exactly(a, b)
-    if exact is not None:
-        return exact
-    if not _natural(a) or not _natural(b):
+    return _quotient(a, b) if exact is None else exact
+
+
+def _quotient(a: Dim, b: Dim) -> Dim:
+    """a / b towards zero; a negative a below a positive b has (a + b - 1) // b."""
+    if isinstance(b, int) and b < 0:
+        return _quotient(a * -1, -b)
+    least = lower_bound(a)
+    if least is not None and least >= 0 and _natural(b):
+        return floordiv(a, b)
+    if not isinstance(b, int) or b == 0:
         raise UnknownShape
-    return floordiv(a, b)
+    if least is not None and least > -b:
+        return dim_maximum(floordiv(a, b), 0)
+    is_negative = dim_minimum(dim_maximum(a * -1, 0), 1)
+    return floordiv(a + is_negative * (b - 1), b)
 
 
 def modulo(a: Number, b: Number) -> Number:
@@ -143,9 +154,7 @@ def truncate(a: Number) -> Dim:
         return a
     if a.denominator == 1:
         return a.numerator
-    if not _natural(a.numerator):
-        raise UnknownShape
-    return floordiv(a.numerator, a.denominator)
+    return _quotient(a.numerator, a.denominator)
 
 
 def widen(a: Number) -> Rational:

@@ -88,10 +88,16 @@ def _symbols(values: Iterable[Value | None]) -> set[str]:
 
 
 def _joins(graph: Graph) -> dict[Value, Node]:
-    """Values that may be written straight into a concatenation: computed, and read only there."""
+    """Values that may be written straight into a concatenation: computed, and read only there.
+
+    The concatenation's size must be known before anything runs.
+    """
     found: dict[Value, Node] = {}
+    known = _symbols(graph.inputs)
     for node in graph.nodes:
         if node.kind != "Concat" or node.output.dtype not in DEVICE_DTYPES:
+            continue
+        if not _symbols(node.outputs) <= known:
             continue
         for value in node.inputs:
             if value is None or value.producer is None or value.producer.kind in _VIEW_OPERATORS:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clinfer.graph.bounds import at_least, at_most, from_front
 from clinfer.graph.ir import Shape, Value
-from clinfer_kernels.dims import Dim, Expr, Opaque, Sym, maximum, substitute, symbols
+from clinfer_kernels.dims import Dim, Expr, Opaque, Sym, substitute, symbols
 
 
 def sizes(value: Value | None) -> list[Dim] | None:
@@ -126,21 +127,19 @@ def positive_symbols(shape: Shape) -> frozenset[str]:
     return frozenset(found)
 
 
-def first_index(start: Dim, axis: int, shape: Shape, step: int = 1) -> Dim | None:
-    """Where a slice along `axis` starts, counted from the front; None where its sign is not known.
+def first_index(start: Dim, axis: int, shape: Shape, step: int = 1) -> Dim:
+    """Where a slice along `axis` starts, counted from the front.
 
     A start past the end makes an empty slice, so its value does not matter and is not clamped
     when the size is a symbol.
     """
     size = shape[axis]
-    if isinstance(start, Expr):
-        known = step > 0 and is_at_least(start, 0, positive_symbols(shape))
-        return start if known else None
-    if isinstance(size, int):
+    if isinstance(start, int) and isinstance(size, int):
         index = start + size if start < 0 else start
         return min(max(index, 0), size if step > 0 else max(size - 1, 0))
-    if start < 0:
-        return size - 1 if start == -1 else maximum(size + start, 0)
-    if step > 0 or start == 0:
-        return start
-    return size - 1 if start >= 2**31 - 1 else None
+    if start == -1:
+        return size - 1
+    first = start
+    if isinstance(start, int) or not is_at_least(start, 0, positive_symbols(shape)):
+        first = at_least(from_front(start, size), 0)
+    return first if step > 0 or start == 0 else at_most(first, at_least(size - 1, 0))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clinfer.graph.bounds import lower_bound, upper_bound
+from clinfer.graph.bounds import at_least, at_most, from_front, lower_bound
 from clinfer.graph.ir import Shape
 from clinfer.graph.shape_call import Call, Rule, Type, UnknownShape
-from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum, product
+from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, product
 
 _ENDLESS = 2**31 - 1  # slice bounds from here on mean 'to the end'
 
@@ -190,47 +190,24 @@ def slice_(call: Call) -> list[Type]:
 
 
 def slice_size(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
-    """How many elements start:end:step takes of an axis; None where signs are not known."""
+    """How many elements start:end:step takes of an axis; None for a step of 0."""
     if step == 0:
         return None
     low, high = (0, size) if step > 0 else (-1, size - 1)
     first, last = clamped(start, size, low, high), clamped(end, size, low, high)
-    if first is None or last is None:
-        return None
     span = last - first if step > 0 else first - last
     least = lower_bound(span)
     count = ceildiv(span, abs(step))
     return count if least is not None and least >= 0 else maximum(count, 0)
 
 
-def clamped(index: Dim, size: Dim, low: Dim, high: Dim) -> Dim | None:
-    """A slice bound counted from the front and kept within [low, high]; None: sign not known."""
+def clamped(index: Dim, size: Dim, low: Dim, high: Dim) -> Dim:
+    """A slice bound counted from the front and kept within [low, high]."""
     if isinstance(index, int) and abs(index) >= _ENDLESS:
         return high if index > 0 else low
     if index == size:
         return high
-    least, most = lower_bound(index), upper_bound(index)
-    if most is not None and most < 0:
-        index = index + size
-    elif least is None or least < 0:
-        return None
-    return _at_most(_at_least(index, low), high)
-
-
-def _at_least(value: Dim, low: Dim) -> Dim:
-    gap = lower_bound(value - low)
-    if gap is not None and gap >= 0:
-        return value
-    gap = upper_bound(value - low)
-    return low if gap is not None and gap <= 0 else maximum(value, low)
-
-
-def _at_most(value: Dim, high: Dim) -> Dim:
-    gap = lower_bound(high - value)
-    if gap is not None and gap >= 0:
-        return value
-    gap = upper_bound(high - value)
-    return high if gap is not None and gap <= 0 else minimum(value, high)
+    return at_most(at_least(from_front(index, size), low), high)
 
 
 def expand(call: Call) -> list[Type]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clinfer.graph.ir import Node
-from clinfer.lowering.context import Lowering, View
+from clinfer.lowering.context import Lowering, Unlowerable, View
 from clinfer.lowering.table import lowers
 from clinfer_kernels.dims import Dim
 
@@ -36,6 +36,8 @@ def expand(ctx: Lowering, node: Node) -> None:
 @lowers("Slice")
 def slice_(ctx: Lowering, node: Node) -> None:
     """Element i of a sliced axis is element start + i * step of the source."""
+    if "steps" not in node.attrs:
+        raise Unlowerable("where it starts is computed from data")
     source = ctx.required(node, 0)
     strides: list[Dim] = list(source.tensor.strides)
     offset = source.tensor.offset

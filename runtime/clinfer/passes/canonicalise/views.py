@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from clinfer.dtypes import BY_NAME, to_numpy
-from clinfer.graph.ir import Node, Value
+from clinfer.graph.ir import Node, Shape, Value
 from clinfer.passes.query import (
     first_index,
     integers,
+    is_at_least,
     normal_axis,
+    positive_symbols,
     scalar,
     sizes,
 )
@@ -113,8 +115,6 @@ def to_slice(rw: Rewriter, node: Node) -> Outcome:
     for axis, start, step in zip(axes, starts, steps, strict=True):
         where = normal_axis(axis, len(shape))
         first = first_index(start, where, shape, step)
-        if first is None:
-            return Refusal(f"whether start {start} of axis {axis} is negative is not known")
         whole = step == 1 and shape[where] == node.output.known_shape[where]
         if not whole:
             kept[where] = (first, step)
@@ -162,7 +162,7 @@ def gather_to_slice(rw: Rewriter, node: Node) -> Outcome:
         return None
     axis = normal_axis(node.attrs.get("axis", 0), len(shape))
     first = first_index(places[0], axis, shape)
-    if first is None or not _in_range(places[0], shape[axis]):
+    if not _in_range(places[0], shape, axis):
         return Refusal("whether its index is negative is not known")
     if any(places[i] != places[0] + i for i in range(len(places))):
         return None
@@ -188,11 +188,12 @@ def take_part(rw: Rewriter, node: Node, x: Value, axis: int, start: Dim, count: 
     return emit_slice(rw, x, {axis: (start, 1)}, Value("", x.dtype, shape))
 
 
-def _in_range(index: Dim, size: Dim) -> bool:
-    """Whether an index is inside where both it and the size are known now."""
-    if isinstance(index, int) and isinstance(size, int):
-        return -size <= index < size
-    return True
+def _in_range(index: Dim, shape: Shape, axis: int) -> bool:
+    """Whether an index is inside, as far as is known; a symbolic one must not be negative."""
+    size = shape[axis]
+    if not isinstance(index, int):
+        return is_at_least(index, 0, positive_symbols(shape))
+    return not isinstance(size, int) or -size <= index < size
 
 
 def to_concat(rw: Rewriter, node: Node) -> Outcome:
