@@ -238,6 +238,36 @@ CASES = {
         {"w": random((4, 5))},
         {"Reshape": 2, "MatMul": 1, "Transpose": 1},
     ),
+    "einsum of three": Case(
+        f"{_X} float[2, 3, 5] y",
+        'y = Einsum<equation = "bsn, nhd, bsh -> bsd">(x, w, v)',
+        {"w": random((4, 6, 5)), "v": random((2, 3, 6))},
+        {"Reshape": 3, "MatMul": 2, "Transpose": 1},
+    ),
+    "einsum of one": Case(
+        f"{_X} float[4, 2] y",
+        'y = Einsum<equation = "bij -> jb">(x)',
+        {},
+        {"ReduceSum": 1, "Transpose": 1},
+    ),
+    "einsum without a sum": Case(
+        f"{_X} float[3, 5, 2, 4] y",
+        'y = Einsum<equation = "bij, k -> ikbj">(x, w)',
+        {"w": random((5,))},
+        {"Reshape": 2, "Mul": 1, "Transpose": 1},
+    ),
+    "einsum with an ellipsis": Case(
+        f"{_X} float[2, 3, 5] y",
+        'y = Einsum<equation = "a...j, ...jk">(x, w)',
+        {"w": random((1, 3, 4, 5))[0, :1]},
+        {"Reshape": 2, "MatMul": 1, "Transpose": 1},
+    ),
+    "einsum with sums of one operand": Case(
+        f"{_X} float[] y",
+        'y = Einsum<equation = "bij, kj ->">(x, w)',
+        {"w": random((5, 4))},
+        {"Reshape": 3, "MatMul": 1, "ReduceSum": 2},
+    ),
     "trilu": Case(
         f"{_X} float[2, 3, 4] y",
         "y = Trilu<upper = 0>(x, k)",

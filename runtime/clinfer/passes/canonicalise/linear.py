@@ -10,7 +10,7 @@ from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.query import integers, normal_axis, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
-from clinfer_kernels.dims import Dim, product
+from clinfer_kernels.dims import Dim
 
 # The newest operator set in which every reduction has its axes as an attribute.
 ATTRIBUTE_FORM = 12
@@ -162,41 +162,6 @@ def whole_pool(rw: Rewriter, node: Node) -> Outcome:
     )
 
 
-def einsum(rw: Rewriter, node: Node) -> Outcome:
-    """Einsum of two operands as MatMul on transposed views; see `_plan` for which it takes."""
-    equation = str(node.attrs["equation"]).replace(" ", "")
-    operands = [v for v in node.inputs if v is not None]
-    if "." in equation or len(operands) != 2 or "->" not in equation:
-        return Refusal("only two operands and explicit indices become a MatMul")
-    terms, out = equation.split("->")
-    left, right = terms.split(",")
-    if any(len(set(t)) != len(t) for t in (left, right, out)):
-        return Refusal("an index is repeated in one operand")
-    batch = [i for i in out if i in left and i in right]
-    rows = [i for i in out if i in left and i not in right]
-    cols = [i for i in out if i in right and i not in left]
-    summed = [i for i in left if i in right and i not in out]
-    if set(left) - set(batch + rows + summed) or set(right) - set(batch + cols + summed):
-        return Refusal("an operand is summed over an index of its own")
-    dims: dict[str, Dim] = dict(zip(left, operands[0].known_shape, strict=True))
-    dims.update(zip(right, operands[1].known_shape, strict=True))
-
-    def size(indices: list[str]) -> Dim:
-        return product([dims[i] for i in indices])
-
-    def operand(value: Value, own: str, order: list[str], shape: tuple[Dim, ...]) -> Value:
-        return rw.reshape(rw.transpose(value, [own.index(i) for i in order]), shape)
-
-    lead = tuple(dims[i] for i in batch)
-    m, n, k = size(rows), size(cols), size(summed)
-    a = operand(operands[0], left, batch + rows + summed, (*lead, m, k))
-    b = operand(operands[1], right, batch + summed + cols, (*lead, k, n))
-    result = rw.emit("MatMul", [a, b], node.output.dtype, (*lead, m, n))
-    made = batch + rows + cols
-    result = rw.reshape(result, tuple(dims[i] for i in made))
-    return rw.transpose(result, [made.index(i) for i in out])
-
-
 def trilu(rw: Rewriter, node: Node) -> Outcome:
     """Trilu(x) = x where column - row >= k (upper) or <= k (lower), else 0."""
     x = node.required(0)
@@ -257,6 +222,5 @@ RULES = (
     Rule("global-pool", ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), global_pool),
     Rule("whole-pool", tuple(_WHOLE_POOLS), whole_pool),
     Rule("simple-power", ("Pow",), simple_power),
-    Rule("einsum-to-matmul", ("Einsum",), einsum),
     Rule("trilu-to-where", ("Trilu",), trilu),
 )
