@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from clinfer.graph.bounds import at_least, at_most, from_front, lower_bound
 from clinfer.graph.ir import Shape
 from clinfer.graph.shape_call import Call, Rule, Type, UnknownShape
-from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, product
+from clinfer_kernels.dims import Dim, Expr, ceildiv, floordiv, maximum, product
 
 _ENDLESS = 2**31 - 1  # slice bounds from here on mean 'to the end'
 
@@ -185,8 +185,20 @@ def slice_(call: Call) -> list[Type]:
             continue
         bounds = (starts.ravel()[number], ends.ravel()[number])
         size = slice_size(shape[axis], *bounds, steps[number])
+        if isinstance(size, Expr) and _is_one_place(*bounds, steps[number]):
+            call.equal(size, 1, f"the size of a slice of one place of axis {axis} and 1")
+            size = 1
         shape[axis] = call.fresh(0, axis) if size is None else size
     return [Type(call.dtype(0), tuple(shape))]
+
+
+def _is_one_place(start: Dim, end: Dim, step: int) -> bool:
+    """Whether start:end:step is one place wherever there is such a place."""
+    if not isinstance(start, int) or not isinstance(end, int) or step < 0:
+        return False
+    if start == -1:
+        return end >= _ENDLESS
+    return end == start + 1
 
 
 def slice_size(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
