@@ -13,7 +13,8 @@ from clinfer.passes.query import inverse
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim
 
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+# int32 is what quantised convolutions are computed in.
+_CONVOLVED = frozenset({"float16", "bfloat16", "float32", "float64", "int32"})
 _POOLS = {"MaxPool": "max", "AveragePool": "average", "LpPool": "lp"}
 
 
@@ -25,8 +26,8 @@ def to_last(rank: int) -> list[int]:
 def convolution(rw: Rewriter, node: Node) -> Outcome:
     """Conv and ConvTranspose; the bias becomes an Add."""
     x, weights = node.required(0), node.required(1)
-    if not 3 <= len(x.known_shape) <= 5 or x.dtype not in _FLOATS:
-        return Refusal("only 1 to 3 spatial dimensions of floats have a kernel")
+    if not 3 <= len(x.known_shape) <= 5 or x.dtype not in _CONVOLVED:
+        return Refusal("only 1 to 3 spatial dimensions of floats and int32 have a kernel")
     attrs = _window(node, weights.known_shape[2:])
     if isinstance(attrs, Refusal):
         return attrs

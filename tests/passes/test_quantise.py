@@ -1,0 +1,193 @@
+"""Quantised operators become arithmetic with kernels; layers that differ in scales share them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from passes.passes_helpers import check, kinds, model, optimised, random
+
+QUANTISED = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "MatMulInteger",
+    "QLinearMatMul",
+    "ConvInteger",
+    "QLinearConv",
+}
+
+
+class Case(NamedTuple):
+    """One model, its constants, and the input x."""
+
+    signature: str
+    body: str
+    constants: dict[str, Any]
+    x: np.ndarray
+    opset: int = 21
+
+
+def integers(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(seed)
+    return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def f(*numbers: float) -> np.ndarray:
+    return np.array(numbers, np.float32)
+
+
+ACTIVATIONS = {"xs": np.float32(0.02), "xz": np.uint8(120)}
+RESULT = {"ys": np.float32(0.7), "yz": np.uint8(131)}
+CASES = {
+    "to uint8": Case(
+        "float[3, 40] x => uint8[3, 40] y",
+        "y = QuantizeLinear(x, s, z)",
+        {"s": np.float32(0.017), "z": np.uint8(128)},
+        random((3, 40)) * 2,
+    ),
+    "to int8 without a zero point, out of range too": Case(
+        "float[3, 40] x => int8[3, 40] y",
+        "y = QuantizeLinear<output_dtype = 3>(x, s)",
+        {"s": np.float32(0.017)},
+        random((3, 40)) * 1e4,
+    ),
+    "to int16 by axis": Case(
+        "float[2, 3, 5] x => int16[2, 3, 5] y",
+        "y = QuantizeLinear<axis = 1>(x, s, z)",
+        {"s": f(0.01, 0.002, 0.5), "z": np.array([0, -7, 300], np.int16)},
+        random((2, 3, 5)),
+    ),
+    "to uint8 in blocks": Case(
+        "float[2, 6] x => uint8[2, 6] y",
+        "y = QuantizeLinear<axis = -1, block_size = 3>(x, s, z)",
+        {"s": f(0.01, 0.02, 0.04, 0.03).reshape(2, 2), "z": integers((2, 2), "uint8")},
+        random((2, 6)),
+    ),
+    "from int8": Case(
+        "int8[3, 40] x => float[3, 40] y",
+        "y = DequantizeLinear(x, s, z)",
+        {"s": np.float32(0.3), "z": np.int8(-3)},
+        integers((3, 40), "int8"),
+    ),
+    "from uint16 by the last axis": Case(
+        "uint16[4, 3] x => float[4, 3] y",
+        "y = DequantizeLinear<axis = -1>(x, s, z)",
+        {"s": f(0.3, 0.1, 2), "z": integers((3,), "uint16")},
+        integers((4, 3), "uint16"),
+    ),
+    "from int32": Case(
+        "int32[3, 40] x => float[3, 40] y",
+        "y = DequantizeLinear(x, s)",
+        {"s": np.float32(1e-6)},
+        integers((3, 40), "int32"),
+    ),
+    "from int8 in blocks": Case(
+        "int8[2, 6] x => float[2, 6] y",
+        "y = DequantizeLinear<axis = 1, block_size = 2>(x, s, z)",
+        {"s": f(1, 2, 3, 4, 5, 6).reshape(2, 3), "z": integers((2, 3), "int8")},
+        integers((2, 6), "int8"),
+    ),
+    "dynamic": Case(
+        "float[3, 40] x => uint8[3, 40] y, float s, uint8 z",
+        "y, s, z = DynamicQuantizeLinear(x)",
+        {},
+        random((3, 40)),
+    ),
+    "integer product, exact": Case(
+        "uint8[4, 1200] x => int32[4, 7] y",
+        "y = MatMulInteger(x, w, xz, wz)",
+        {"w": integers((1200, 7), "int8", 1), "xz": np.uint8(3), "wz": integers((7,), "int8", 2)},
+        integers((4, 1200), "uint8"),
+    ),
+    "quantised product": Case(
+        "uint8[4, 20] x => uint8[4, 7] y",
+        "y = QLinearMatMul(x, xs, xz, w, ws, wz, ys, yz)",
+        {
+            **ACTIVATIONS,
+            **RESULT,
+            "w": integers((20, 7), "int8", 1),
+            "ws": np.float32(0.01),
+            "wz": np.int8(5),
+        },
+        integers((4, 20), "uint8"),
+    ),
+    "integer convolution": Case(
+        "uint8[1, 3, 8, 8] x => int32[1, 5, 8, 8] y",
+        "y = ConvInteger<pads = [1, 1, 1, 1]>(x, w, xz)",
+        {"w": integers((5, 3, 3, 3), "uint8", 1), "xz": np.uint8(9)},
+        integers((1, 3, 8, 8), "uint8"),
+    ),
+    "quantised convolution by channel": Case(
+        "uint8[1, 4, 8, 8] x => uint8[1, 6, 4, 4] y",
+        "y = QLinearConv<pads = [1, 1, 1, 1], strides = [2, 2], group = 2>"
+        "(x, xs, xz, w, ws, wz, ys, yz, b)",
+        {
+            **ACTIVATIONS,
+            **RESULT,
+            "w": integers((6, 2, 3, 3), "int8", 1),
+            "ws": np.abs(random((6,), 2)) / 50,
+            "wz": np.zeros(6, np.int8),
+            "b": integers((6,), "int16", 3).astype(np.int32),
+        },
+        integers((1, 4, 8, 8), "uint8"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_with_the_results_of_onnx_runtime(case: Case) -> None:
+    proto = model(case.signature, case.body, case.constants, case.opset)
+    graph, _ = optimised(proto, "canonicalise")
+    assert not QUANTISED & set(kinds(graph))
+    check(proto, {"x": case.x})
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1e-4, 1e3), st.integers(-128, 127), st.integers(0, 999))
+def test_there_and_back_is_off_by_half_a_step(scale: float, zero: int, seed: int) -> None:
+    x = random((5, 7), seed) * np.float32(scale * 40)
+    proto = model(
+        "float[5, 7] x => float[5, 7] y",
+        "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)",
+        {"s": np.float32(scale), "z": np.int8(zero)},
+    )
+    check(proto, {"x": x}, atol=1e-6 * scale)
+
+
+def _layers(count: int) -> Any:
+    """Linear layers between quantisations, each with scales of its own."""
+    body = []
+    constants: dict[str, Any] = {}
+    for i in range(count):
+        body += [
+            f"q{i} = QuantizeLinear(x{i}, s{i}, z{i})",
+            f"d{i} = DequantizeLinear(q{i}, s{i}, z{i})",
+            f"m{i} = MatMul(d{i}, w{i})",
+            f"x{i + 1} = Relu(m{i})",
+        ]
+        constants[f"s{i}"] = np.float32(0.01 + 0.003 * i)
+        constants[f"z{i}"] = np.uint8(100 + i)
+        constants[f"w{i}"] = random((16, 16), i) / 4
+    return model(f"float[4, 16] x0 => float[4, 16] x{count}", " ".join(body), constants)
+
+
+def test_layers_that_differ_in_their_scales_share_their_kernels() -> None:
+    found = {}
+    for count in (3, 9):
+        graph = check(_layers(count), {"x0": random((4, 16))}, atol=0.05)
+        found[count] = {
+            str(node.attrs.get(name))
+            for node in graph.nodes
+            for name in ("expr", "epilogue", "prologue")
+        }
+    assert found[3] == found[9]
+
+
+def test_one_layer_keeps_its_literals() -> None:
+    graph, _ = optimised(_layers(1))
+    assert all(value.shape != () for node in graph.nodes for value in node.inputs if value)
