@@ -41,14 +41,14 @@ static $T exp_below_$T($T x) { return exp(x); }
 // e^x for x <= 0, or NaN; 0 below -87, where float32 runs out of normal numbers. e^x = 2^n 2^f,
 // n = round(x / ln 2), |f| <= 1/2. Relative error of the polynomial: 9e-8.
 static $T exp_below_$T($T x) {
-    const $T shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are n
-    const $T f = x * 1.44269504f - (shifted - 12582912.0f);
+    const $T shifted = x * 1.44269504f + 12583039.0f;  // 1.5 * 2^23 + 127: the low bits are n + 127
+    const $T f = x * 1.44269504f - (shifted - 12583039.0f);
     $T e = f * 0.00132647273f + 0.00967151299f;
     e = e * f + 0.0555073358f;
     e = e * f + 0.240222424f;
     e = e * f + 0.693147004f;
     e = e * f + 1.0f;
-    return x < -87.0f ? ($T)(0.0f) : e * as_$T((as_$M(shifted) + 127) << 23);
+    return x < -87.0f ? ($T)(0.0f) : e * as_$T(as_$M(shifted) << 23);
 }
 
 //// tanh scalar
@@ -95,11 +95,17 @@ static $T abs_$T($T x) { return as_$T(as_$M(x) & 0x7FFFFFFF); }
 
 //// maxnan
 // The greater value; NaN where either is NaN.
-static $T maxnan_$T($T a, $T b) { return ((a > b) | (a != a)) ? a : b; }
+static $T maxnan_$T($T a, $T b) {
+    const $T greater = b > a ? b : a;  // one instruction; a, where either is NaN
+    return b != b ? b : greater;       // none, where b is a constant
+}
 
 //// minnan
 // The smaller value; NaN where either is NaN.
-static $T minnan_$T($T a, $T b) { return ((a < b) | (a != a)) ? a : b; }
+static $T minnan_$T($T a, $T b) {
+    const $T smaller = b < a ? b : a;
+    return b != b ? b : smaller;
+}
 
 //// quotient
 // C's integer division, with x / 0 = 0 and no trap for the least integer over -1.

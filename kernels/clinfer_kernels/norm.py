@@ -9,18 +9,9 @@ from __future__ import annotations
 
 from clinfer_kernels import types
 from clinfer_kernels.expr import Builder
-from clinfer_kernels.row_kernel import (
-    RowKernel,
-    RowTile,
-    Run,
-    apply,
-    cells,
-    emit_rows,
-    held_cell,
-    make_pass,
-    row_tiles,
-)
+from clinfer_kernels.row_kernel import RowTile, emit_rows, row_tiles
 from clinfer_kernels.row_pass import Cell, view_cell
+from clinfer_kernels.row_runs import RowKernel, Run, apply, cells, held_cell, make_pass
 from clinfer_kernels.rows import RowProblem, row_problem
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import NormSpec
@@ -93,7 +84,8 @@ def _first_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None)
     after = [f"const {ctype} mean = sum_0 / length;"]
     if spec.rms:
         after = _inverse_root(spec, ctype, "sum_0")
-    return Run(step, (*problem.ins, *problem.outs[1:]), tuple(after))
+    names = ("scale",) if spec.rms else ("mean",)
+    return Run(step, (*problem.ins, *problem.outs[1:]), tuple(after), names)
 
 
 def _spread_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:
@@ -110,7 +102,7 @@ def _spread_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None
         start=(0,),
     )
     after = _inverse_root(spec, types.compute(acc), "spread_0")
-    return Run(step, (*problem.ins, *problem.outs[1:]), tuple(after))
+    return Run(step, (*problem.ins, *problem.outs[1:]), tuple(after), ("scale",))
 
 
 def _inverse_root(spec: NormSpec, ctype: str, total: str) -> list[str]:

@@ -11,6 +11,7 @@ $parameters)
     const int share = (tasks + (int)get_num_groups(0) - 1) / (int)get_num_groups(0);
     const int first = (int)get_group_id(0) * share;
     const int last = min(first + share, tasks);
+$constants
     int begin = first % pieces * $piece;
     int row = first / pieces;
 $indices
@@ -32,4 +33,5 @@ $rest
         begin = 0;
 $advance
     }
+$end
 }

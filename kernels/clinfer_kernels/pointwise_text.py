@@ -28,16 +28,26 @@ def rows(problem: Problem, target: Target) -> Parts:
     moving = [v for v in problem.ins if v.inner != "0"]
     bases = [f"const int {v.name}_at = {address(v.name, outer)};" for v in problem.views]
     bases += [_value(v, width, memory.load(v.dtype, v.name, v.at(), width, "0")) for v in fixed]
+    constants, end = [], []
+    streamed = [v for v in problem.outs if v.inner == "1"] if memory.has_hints(target) else []
+    if streamed:
+        total = count_text(range(problem.rank)).replace("n0", "(long)n0", 1)
+        constants = [f"const int large = {memory.is_large(streamed[0].dtype, total)};"]
+        aligned = (memory.is_aligned(v.dtype, v.name, f"{v.name}_at", width) for v in streamed)
+        bases.append(f"const int streamed = {' && '.join(['large', *aligned])};")
+        end = [memory.fence("large")]
     return {
         "n": f"n{problem.rank - 1}",
         "piece": PIECE,
         "width": width,
         "rows": count_text(outer),
+        "constants": block(constants, 1),
         "indices": block([*_declared(outer), *decode(outer, "row")], 1),
         "bases": block(bases, 2),
-        "vector": block(_body(problem, moving, width, False), 3),
+        "vector": block(_body(problem, moving, width, False, streamed=bool(streamed)), 3),
         "rest": block(_body(problem, moving, width, True), 3),
         "advance": block(advance(outer), 2),
+        "end": block(end, 1),
     }
 
 
@@ -131,8 +141,10 @@ def _body(
     width: int,
     part: bool,
     index: str = "i",
+    streamed: bool = False,
 ) -> list[str]:
-    """Loads the moving operands at `index`, computes, stores; `part`: only `left` lanes."""
+    """Loads the moving operands at `index`, computes, stores; `part`: only `left` lanes;
+    `streamed`: past the caches where the flag of that name is set."""
     lines = []
     for view in moving:
         at = view.at(index)
@@ -149,6 +161,9 @@ def _body(
             store = memory.store_part(view.dtype, result, view.name, at, width, "left", view.step)
         else:
             store = memory.store(view.dtype, result, view.name, at, width, view.step)
+        if streamed and view.inner == "1":
+            past = memory.stream(view.dtype, result, view.name, at, width)
+            store = f"if (streamed) {past} else {store}"
         lines.append(store)
     return lines
 

@@ -30,11 +30,26 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What a pass tells of memory, where the target has hints (see `memory`).
+
+    reads, writes: cells whose lines are fetched, for later passes, to be read or written; `writes`
+    only where the C flag `unless` is not set. streamed: the C flag that says whether stores go past
+    the caches. Flags are empty where there are none.
+    """
+
+    reads: tuple[Cell, ...] = ()
+    writes: tuple[Cell, ...] = ()
+    unless: str = ""
+    streamed: str = ""
+
+
+@dataclass(frozen=True)
 class Pass:
     """step: (state..., position, loads..., given...) -> (state..., stores...).
 
     state, start, merge as in `Fold`. given: C scalars that every element sees, as (dtype, name).
-    prefix: of the variables' names.
+    prefix: of the variables' names. hints: in whole vectors of `along_row` only.
     """
 
     prefix: str
@@ -46,6 +61,7 @@ class Pass:
     given: tuple[tuple[str, str], ...] = ()
     stores: tuple[Cell, ...] = ()
     positions: bool = False
+    hints: Hints = Hints()
 
     @property
     def masked(self) -> Expr:
@@ -86,6 +102,10 @@ def along_row(
     views: those whose x_row the pass uses. rank: of the row. part: the range of its outermost
     index, where it is not all. cell: whether the variable `cell`, the flat number of the element
     with j = 0, is used. `lane` must be declared (see `lane_numbers`).
+
+    The last vector ends where the row does, and takes some elements once more that the one before
+    had: they go into no state, and what is stored for them stays as it is. In rows shorter than a
+    vector, and where the pass overwrites what it reads, it is a part of one.
     """
     low, high = part if part and rank == 1 else ("0", f"m{rank - 1}")
     block = unroll * width
@@ -95,16 +115,24 @@ def along_row(
         body.append(f"const int cell = {_cell(rank)};")
     body.append(f"int j = {low};")
     body += [f"for (; j + {block} <= {high}; j += {block}) {{", *inside(whole), "}"]
-    rest = [f"const int left = min({width}, {high} - j);"]
+    at = "j" if _reads_back(p) else "at"
+    rest = [] if at == "j" else [f"const int at = min(j, max({low}, {high} - {width}));"]
+    rest.append(f"const int left = min({width}, {high} - {at});")
     if p.state:
-        rest.append(f"const int{width} valid = lane < left;")
-    rest += _step(p, width, 0, "j", part=True)
+        new = "" if at == "j" else " & (lane >= j - at)"
+        rest.append(f"const int{width} valid = (lane < left){new};")
+    rest += _step(p, width, 0, at, part=True)
     head = f"for (; j < {high}; j += {width}) {{" if unroll > 1 else f"if (j < {high}) {{"
     body += [head, *inside(rest), "}"]
     lines = [line for u in range(unroll) for line in declare(p, u, width)]
     loops = nested(rank - 1, body, part or ("0", "m0"))
     lines += loops if rank > 1 else ["{", *inside(body), "}"]
     return lines + join(p, unroll, width)
+
+
+def _reads_back(p: Pass) -> bool:
+    """Whether the pass stores to what it loads."""
+    return bool({c.buffer for c in p.loads} & {c.buffer for c in p.stores})
 
 
 def in_group(
@@ -160,12 +188,17 @@ def load_cell(cell: Cell, width: int, index: str, part: bool) -> str:
     return f"left >= {width} ? {value} : {short}"
 
 
-def store_cell(cell: Cell, value: str, width: int, index: str, part: bool) -> list[str]:
-    """Stores the elements at `index`; `part`: only `left` of them."""
+def store_cell(
+    cell: Cell, value: str, width: int, index: str, part: bool, streamed: str = ""
+) -> list[str]:
+    """Stores the elements at `index`; `part`: only `left` of them; `streamed`: as in `Hints`."""
     if not index:
         return [memory.store(cell.dtype, value, cell.buffer, cell.base)]
     at = along(cell.base, index, cell.step)
     whole = memory.store(cell.dtype, value, cell.buffer, at, width, cell.step)
+    if not part and streamed and cell.step == "1":
+        past = memory.stream(cell.dtype, value, cell.buffer, at, width)
+        return [f"if ({streamed}) {{", f"    {past}", "} else {", f"    {whole}", "}"]
     if not part:
         return [whole]
     short = memory.store_part(cell.dtype, value, cell.buffer, at, width, "left", cell.step)
@@ -176,7 +209,8 @@ def step_lines(
     p: Pass, width: int, u: int, index: str, position: str, part: bool, masked: bool
 ) -> list[str]:
     """One step on the elements at `index`, into copy `u` of the state."""
-    lines, values = [], []
+    lines = [] if part or not index else _hint_lines(p.hints, index)
+    values = []
     for number, cell in enumerate(p.loads):
         value = load_cell(cell, width, index, part)
         lines.append(f"const {types.register(cell.dtype, width)} v{number} = {value};")
@@ -191,10 +225,18 @@ def step_lines(
         lines.append(f"{name} = {result};")
     stores: list[str] = []
     for cell, result in zip(p.stores, rendered.results[count:], strict=True):
-        stores += store_cell(cell, result, width, index, part)
+        stores += store_cell(cell, result, width, index, part, p.hints.streamed)
     if stores and not index:
         stores = ["if (row < rows) {", *inside(stores), "}"]
     return ["{", *inside([*lines, *stores]), "}"]
+
+
+def _hint_lines(hints: Hints, index: str) -> list[str]:
+    lines = [memory.will_read(c.buffer, along(c.base, index, c.step)) for c in hints.reads]
+    for cell in hints.writes:
+        line = memory.will_write(cell.buffer, along(cell.base, index, cell.step))
+        lines.append(f"if (!{hints.unless}) {line}" if hints.unless else line)
+    return lines
 
 
 def merge_lines(p: Pass, into: Sequence[str], other: Sequence[str], width: int) -> list[str]:

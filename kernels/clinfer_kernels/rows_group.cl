@@ -11,7 +11,6 @@ $locals
     const int y = get_local_id(0) / $across;
     const int rows = $rows;
     const int tasks = (rows + $across - 1) / $across;
-$constants
     for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const int row = task * $across + x;
         int flat = min(row, rows - 1);

@@ -1,5 +1,5 @@
-// One work-item a work-group; a work-group takes consecutive rows, one after another, and runs along
-// each $runs times: $purpose.
+// One work-item a work-group; a work-group takes consecutive rows, `together` of them at a time, and
+// runs along each $runs times: $purpose.
 $head
 $parameters)
 {
@@ -8,10 +8,9 @@ $parameters)
     const int first = (int)get_group_id(0) * share;
     const int last = min(first + share, rows);
 $constants
-    for (int row = first; row < last; ++row) {
-        int flat = row;
-$indices
-$bases
+    for (int block = first; block < last; block += together) {
+        const int stop = min(block + together, last);
 $body
     }
+$end
 }

@@ -1,30 +1,25 @@
 """Softmax and its logarithm along the trailing dimensions, with prologue and epilogue.
 
 Three runs along each row: the maximum m; the sum of e^(x - m); then e^(x - m) / sum, or
-x - m - log(sum). A row of -inf gives NaN, as in the ONNX definition.
+x - m - log(sum). A row of -inf gives NaN, as in the ONNX definition. The maximum is that of the
+numbers in the row: a NaN makes the sum NaN, and so every result.
 """
 
 from __future__ import annotations
 
 from clinfer_kernels import types
 from clinfer_kernels.expr import Builder
-from clinfer_kernels.row_kernel import (
-    RowKernel,
-    RowTile,
-    Run,
-    apply,
-    cells,
-    emit_rows,
-    held_cell,
-    make_pass,
-    row_tiles,
-)
+from clinfer_kernels.row_kernel import RowTile, emit_rows, row_tiles
 from clinfer_kernels.row_pass import Cell
-from clinfer_kernels.rows import RowProblem, row_problem
+from clinfer_kernels.row_runs import RowKernel, Run, apply, cells, held_cell, make_pass
+from clinfer_kernels.rows import RowProblem, at_least, row_problem
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import SoftmaxSpec
 from clinfer_kernels.terms import Term
 from clinfer_kernels.types import lowest
+
+
+_LONG = 65536  # elements of a row: with two of them a cache of half a megabyte is full
 
 
 def candidates(spec: SoftmaxSpec, target: Target) -> tuple[RowTile, ...]:
@@ -57,19 +52,20 @@ def _problem(spec: SoftmaxSpec) -> RowProblem:
 
 
 def _hold(spec: SoftmaxSpec, problem: RowProblem, acc: str) -> Cell:
-    """Where the exponentials wait for their sum: in the output where they fit, else in scratch."""
+    """Where the exponentials wait for their sum: in scratch, which stays in the nearest cache, but
+    in the output where they fit and a row is longer than such a cache."""
     (out,) = cells(problem.outs)
-    fits = out.dtype == acc and out.step == "1"
-    return out if fits and spec.epilogue.is_identity else held_cell(acc)
+    fits = out.dtype == acc and out.step == "1" and spec.epilogue.is_identity
+    return out if fits and at_least(problem.length) > _LONG else held_cell(acc)
 
 
 def _maximum(spec: SoftmaxSpec, problem: RowProblem, acc: str) -> Run:
     def build(b: Builder, values: list[int]) -> list[int]:
         x = apply(b, spec.prologue, values[1:], acc)
-        return [Term(b, 0).op("max", x).number]
+        return [x.op("max_with", Term(b, 0)).number]
 
     step = make_pass(
-        "top", build, cells(problem.ins), state=(acc,), start=(lowest(acc),), merge="max"
+        "top", build, cells(problem.ins), state=(acc,), start=(lowest(acc),), merge="max_with"
     )
     return Run(step, problem.ins)
 
@@ -94,7 +90,8 @@ def _sum(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | None) ->
     after = f"const {ctype} scale = 1 / sum_0;"
     if spec.log:
         after = f"const {ctype} shift = log(sum_0);"
-    return Run(step, (*problem.ins, *problem.outs) if hold else problem.ins, (after,))
+    views = (*problem.ins, *problem.outs) if hold else problem.ins
+    return Run(step, views, (after,), ("shift" if spec.log else "scale",))
 
 
 def _quotients(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:

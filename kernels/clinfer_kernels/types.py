@@ -191,10 +191,10 @@ def highest(dtype: str) -> float | int:
 def lanes(target: Target, dtypes: Iterable[str]) -> int:
     """How many lanes a kernel's vectors have: as many as fit registers with the widest dtype.
 
-    1 on class "gpu", where work-items are the lanes. PoCL's compiler fails on 512-bit vectors.
+    1 on class "gpu", where work-items are the lanes.
     """
     if target.cls == "gpu":
         return 1
-    wide = target.vector_width >= 16 and target.dialect != "pocl"
+    wide = target.vector_width >= 16
     widest = max((compute_size(d) for d in dtypes), default=4)
     return (16 if wide else 8) // (2 if widest == 8 else 1)

@@ -44,8 +44,8 @@ GUARD = 256  # bytes of poison behind every buffer
 POISON = 0xFF  # NaN in every float type, -1 in signed integers
 
 DIALECT = dialect()
-# PoCL's compiler fails on vectors of 16; another one is asked for what the processor has.
-LANES = 8 if DIALECT == "pocl" else float_lanes()
+# What the processor has, as on the devices themselves.
+LANES = max(8, float_lanes())
 TARGETS = {
     "cpu": Target(cls="cpu", compute_units=4, vector_width=LANES, dialect=DIALECT),
     "gpu": Target(cls="gpu", compute_units=4, vector_width=1, dialect=DIALECT),
