@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from string import Template
 
-from clinfer_kernels import memory, transpose, types
+from clinfer_kernels import hints, memory, transpose, types
 from clinfer_kernels.spec import Target
 
 # What is added to kernels whose work-groups have one work-item, by compiler family. Intel's CPU
@@ -50,10 +50,19 @@ def _collect(text: str, target: Target, texts: dict[str, str], within: str = "")
     for name in dict.fromkeys(_CALL.findall(text)):
         if name in texts or name == within:
             continue
-        helper = memory.helper(name, target) or transpose.helper(name) or _math_helper(name)
+        helper = _helper(name, target)
         if helper is not None:
             _collect(helper, target, texts, name)
             texts[name] = helper
+
+
+def _helper(name: str, target: Target) -> str | None:
+    return (
+        memory.helper(name, target)
+        or hints.helper(name)
+        or transpose.helper(name)
+        or _math_helper(name)
+    )
 
 
 @lru_cache(maxsize=1024)

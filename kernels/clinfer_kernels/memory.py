@@ -9,12 +9,6 @@ Expressions for kernel texts (`index` counts elements, `width` lanes along the i
 
 and the same for `store`, `scatter`, `store_part`. Values in registers have the dtype's compute type
 (see `types`); pointers are global. The functions' texts are made here, for one compiler family.
-
-Where the compiler has the means (`has_hints`), a kernel tells what it will touch:
-
-    stream("float32", "v", "y", "i", 8)     stream_float32x8(v, y + i)     past the caches
-    will_read("x", "i")                     will_read_line(x + i)          fetches a cache line
-    will_write("y", "i")                    will_write_line(y + i)         fetches it to be written
 """
 
 from __future__ import annotations
@@ -40,20 +34,11 @@ from clinfer_kernels.types import (
 # vector types: with the alignment of an element, those load and store in one instruction.
 _CLANG_VECTORS = frozenset({"pocl"})
 
-# Compilers with Clang's built-in functions for non-temporal stores and for prefetching.
-_HINTS = frozenset({"pocl", "intel_cpu"})
-
-LARGE = 32 << 20
-"""Bytes from which a result is written past the caches. It would not stay in them, and a line that
-is written as a whole need not be read before: a quarter more bandwidth (STREAM's copy without its
-'read for ownership'). Smaller results are better off in a cache: somebody reads them next."""
-
 _MEMORY = re.compile(
     r"(load|load_part|gather|store|store_part|scatter|stream)_("
     + "|".join(TYPES)
     + r")(?:x(\d+))?$"
 )
-_LINE = re.compile(r"will_(read|write)_line$")
 _CVT = re.compile(r"cvt_([a-z]+)(\d*)_([a-z]+?)(\d*)$")
 
 
@@ -100,41 +85,6 @@ def store_part(
     return f"store_part_{dtype}x{width}({value}, {_at(buffer, index)}, {stride}, {count});"
 
 
-def has_hints(target: Target) -> bool:
-    """Whether `stream`, `will_read` and `will_write` do something on that target."""
-    return target.cls == "cpu" and target.dialect in _HINTS
-
-
-def stream(dtype: str, value: str, buffer: str, index: str, width: int) -> str:
-    """A statement that stores `width` elements past the caches; where `is_large` and `is_aligned`."""
-    return f"stream_{dtype}x{width}({value}, {_at(buffer, index)});"
-
-
-def is_large(dtype: str, elements: str) -> str:
-    """A C condition: a result of so many elements is to be streamed."""
-    return f"{elements} >= {LARGE // TYPES[dtype].size}"
-
-
-def is_aligned(dtype: str, buffer: str, index: str, width: int) -> str:
-    """A C condition: vectors from `index` on lie at multiples of their size, as `stream` needs."""
-    return f"((ulong)({_at(buffer, index)}) & {width * TYPES[dtype].size - 1}) == 0"
-
-
-def fence(condition: str) -> str:
-    """A statement after which others see what was streamed, if anything was."""
-    return f"if ({condition}) __atomic_thread_fence(__ATOMIC_SEQ_CST);"
-
-
-def will_read(buffer: str, index: str) -> str:
-    """A statement that asks for the cache line of an element."""
-    return f"will_read_line({_at(buffer, index)});"
-
-
-def will_write(buffer: str, index: str) -> str:
-    """A statement that asks for the cache line of an element, to write it."""
-    return f"will_write_line({_at(buffer, index)});"
-
-
 def convert(value: str, to: str, source: str, width: int) -> str:
     """`value` from C type `source` to C type `to`, lane by lane, as C casts do."""
     if to == source:
@@ -156,11 +106,6 @@ def helper(name: str, target: Target) -> str | None:
     match = _MEMORY.match(name)
     if match:
         return _memory_helper(match[1], match[2], int(match[3] or 1), clang)
-    match = _LINE.match(name)
-    if match:
-        write = int(match[1] == "write")
-        body = f"__builtin_prefetch((const void*)(ulong)p, {write}, 3);"
-        return f"static void {name}(const __global void* p) {{ {body} }}"
     match = _CVT.match(name)
     if match and match[2] == match[4]:
         return _conversion(name, match[1], match[3], match[2], clang)

@@ -5,7 +5,7 @@ Each returns the `$` names of its `.cl` file. Operand x is loaded into v_x.
 
 from __future__ import annotations
 
-from clinfer_kernels import memory, types
+from clinfer_kernels import hints, memory, types
 from clinfer_kernels.nest import View, address, advance, count_text, decode
 from clinfer_kernels.pointwise_problem import Problem
 from clinfer_kernels.render import render
@@ -29,13 +29,13 @@ def rows(problem: Problem, target: Target) -> Parts:
     bases = [f"const int {v.name}_at = {address(v.name, outer)};" for v in problem.views]
     bases += [_value(v, width, memory.load(v.dtype, v.name, v.at(), width, "0")) for v in fixed]
     constants, end = [], []
-    streamed = [v for v in problem.outs if v.inner == "1"] if memory.has_hints(target) else []
+    streamed = [v for v in problem.outs if v.inner == "1"] if hints.has_hints(target) else []
     if streamed:
         total = count_text(range(problem.rank)).replace("n0", "(long)n0", 1)
-        constants = [f"const int large = {memory.is_large(streamed[0].dtype, total)};"]
-        aligned = (memory.is_aligned(v.dtype, v.name, f"{v.name}_at", width) for v in streamed)
+        constants = [f"const int large = {hints.is_large(streamed[0].dtype, total)};"]
+        aligned = (hints.is_aligned(v.dtype, v.name, f"{v.name}_at", width) for v in streamed)
         bases.append(f"const int streamed = {' && '.join(['large', *aligned])};")
-        end = [memory.fence("large")]
+        end = [hints.fence("large")]
     return {
         "n": f"n{problem.rank - 1}",
         "piece": PIECE,
@@ -162,7 +162,7 @@ def _body(
         else:
             store = memory.store(view.dtype, result, view.name, at, width, view.step)
         if streamed and view.inner == "1":
-            past = memory.stream(view.dtype, result, view.name, at, width)
+            past = hints.stream(view.dtype, result, view.name, at, width)
             store = f"if (streamed) {past} else {store}"
         lines.append(store)
     return lines

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clinfer_kernels import memory, types
+from clinfer_kernels import hints, types
 from clinfer_kernels.row_pass import Hints, along_row, lane_numbers, view_cell
 from clinfer_kernels.row_runs import RowKernel, Run, cells
 from clinfer_kernels.rows import RowView, inside, kept_base, kept_indices
@@ -25,15 +25,15 @@ _STREAMED = "streamed"
 def item_parts(kernel: RowKernel, unroll: int, most: int, target: Target) -> dict[str, str | int]:
     """The `$` names of `rows_item.cl`; `most` rows are in work at a time."""
     width = types.lanes(target, _dtypes(kernel))
-    hinted = memory.has_hints(target)
+    hinted = hints.has_hints(target)
     streams = hinted and _can_stream(kernel)
     runs = _with_hints(kernel, streams) if hinted else kernel.runs
     constants = [lane_numbers(width)]
     end: list[str] = []
     if streams:
-        large = memory.is_large(kernel.problem.outs[0].dtype, "(long)rows * length")
+        large = hints.is_large(kernel.problem.outs[0].dtype, "(long)rows * length")
         constants.append(f"const int large = {large};")
-        end = [memory.fence("large")]
+        end = [hints.fence("large")]
     if kernel.held:
         constants.append(f"const int room = (length + {ROOM - 1}) / {ROOM} * {ROOM};")
     body: list[str] = []
@@ -72,12 +72,12 @@ def _row_start(kernel: RowKernel, run: Run, width: int, streams: bool) -> list[s
     lines += [kept_base(view, kept) for view in run.views]
     if any(c.buffer == "held" for c in (*run.step.loads, *run.step.stores)):
         lines.append("const int held_at = ((int)get_group_id(0) * together + row - block) * room;")
-    hints = run.step.hints
-    if hints.reads:
+    told = run.step.hints
+    if told.reads:
         lines += [_next(view, kept) for view in problem.ins if _is_dense(view)]
-    if streams and _STREAMED in (hints.unless, hints.streamed):
+    if streams and _STREAMED in (told.unless, told.streamed):
         out = problem.outs[0]
-        aligned = memory.is_aligned(out.dtype, out.name, f"{out.name}_at", width)
+        aligned = hints.is_aligned(out.dtype, out.name, f"{out.name}_at", width)
         lines.append(f"const int {_STREAMED} = large && {aligned};")
     for dtype, name in run.step.given:
         lines.append(f"const {types.register(dtype)} {name} = {name}_of[row - block];")

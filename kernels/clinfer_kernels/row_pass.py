@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clinfer_kernels import memory, types
+from clinfer_kernels import hints, memory, types
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.fold import Number
 from clinfer_kernels.nest import decode
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Hints:
-    """What a pass tells of memory, where the target has hints (see `memory`).
+    """What a pass tells of memory, where the target has hints (see the module `hints`).
 
     reads, writes: cells whose lines are fetched, for later passes, to be read or written; `writes`
     only where the C flag `unless` is not set. streamed: the C flag that says whether stores go past
@@ -197,7 +197,7 @@ def store_cell(
     at = along(cell.base, index, cell.step)
     whole = memory.store(cell.dtype, value, cell.buffer, at, width, cell.step)
     if not part and streamed and cell.step == "1":
-        past = memory.stream(cell.dtype, value, cell.buffer, at, width)
+        past = hints.stream(cell.dtype, value, cell.buffer, at, width)
         return [f"if ({streamed}) {{", f"    {past}", "} else {", f"    {whole}", "}"]
     if not part:
         return [whole]
@@ -231,11 +231,11 @@ def step_lines(
     return ["{", *inside([*lines, *stores]), "}"]
 
 
-def _hint_lines(hints: Hints, index: str) -> list[str]:
-    lines = [memory.will_read(c.buffer, along(c.base, index, c.step)) for c in hints.reads]
-    for cell in hints.writes:
-        line = memory.will_write(cell.buffer, along(cell.base, index, cell.step))
-        lines.append(f"if (!{hints.unless}) {line}" if hints.unless else line)
+def _hint_lines(told: Hints, index: str) -> list[str]:
+    lines = [hints.will_read(c.buffer, along(c.base, index, c.step)) for c in told.reads]
+    for cell in told.writes:
+        line = hints.will_write(cell.buffer, along(cell.base, index, cell.step))
+        lines.append(f"if (!{told.unless}) {line}" if told.unless else line)
     return lines
 
 

@@ -18,7 +18,6 @@ from clinfer_kernels.specs import SoftmaxSpec
 from clinfer_kernels.terms import Term
 from clinfer_kernels.types import lowest
 
-
 _LONG = 65536  # elements of a row: with two of them a cache of half a megabyte is full
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from harness import TARGETS, Array, dtype_name, numpy_dtype, run_kernel, view_of
 
+from clinfer_kernels import hints
 from clinfer_kernels.dims import sym
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.families import candidates, emit_best, family_of
 from clinfer_kernels.spec import Tensor, dense
-from clinfer_kernels.specs import NormSpec, SoftmaxSpec
+from clinfer_kernels.specs import NormSpec, PointwiseSpec, SoftmaxSpec
 
 rng = np.random.default_rng(2)
 F32 = identity("float32")
@@ -92,6 +93,42 @@ def test_softmax_of_infinities(cls: str) -> None:
     (value,) = run_kernel(emit_best(spec, TARGETS[cls]), [x], [(x.shape, "float32")])
     np.testing.assert_array_equal(value[0], np.eye(20)[19])
     assert np.isnan(value[1:]).all()
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 33, 63, 64, 65, 100, 600, 2100])
+def test_rows_of_every_kind_of_length(length: int) -> None:
+    """Parts of vectors, last vectors that take elements once more, some rows in work at a time."""
+    x = rng.normal(3, 2, (7, length)).astype(np.float32)
+    view, out = view_of(x, x), dense("float32", x.shape)
+    cases: list[tuple[SoftmaxSpec | NormSpec, Array]] = [
+        (SoftmaxSpec(False, 1, F32, F32, (view,), (out,)), softmax(x, 1)),
+        (NormSpec(False, 1, 1e-3, F32, F32, (view,), (out,)), norm(x, 1, 1e-3)),
+    ]
+    for spec, wanted in cases:
+        (value,) = run_kernel(emit_best(spec, TARGETS["cpu"]), [x], [(x.shape, "float32")])
+        np.testing.assert_allclose(value, wanted, rtol=2e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize("length", [48, 64, 77])
+def test_large_results_go_past_the_caches(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits, whether all rows, some or none begin at a multiple of a vector."""
+    x = rng.normal(0, 2, (9, length)).astype(np.float32)
+    view, out = view_of(x, x), dense("float32", x.shape)
+    specs = (
+        SoftmaxSpec(False, 1, F32, F32, (view,), (out,)),
+        NormSpec(True, 1, 1e-3, F32, F32, (view,), (out,)),
+        PointwiseSpec(chain("add"), (view, view), (out,)),
+    )
+    for spec in specs:
+        ins = [x] * len(spec.ins)
+        (wanted,) = run_kernel(emit_best(spec, TARGETS["cpu"]), ins, [(x.shape, "float32")])
+        with monkeypatch.context() as patch:
+            patch.setattr(hints, "LARGE", x.nbytes)
+            kernel = emit_best(spec, TARGETS["cpu"])
+        if hints.has_hints(TARGETS["cpu"]):
+            assert "stream_float32" in kernel.launches[0].source
+        (value,) = run_kernel(kernel, ins, [(x.shape, "float32")])
+        np.testing.assert_array_equal(value, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
