@@ -115,6 +115,9 @@ def along_row(
         body.append(f"const int cell = {_cell(rank)};")
     body.append(f"int j = {low};")
     body += [f"for (; j + {block} <= {high}; j += {block}) {{", *inside(whole), "}"]
+    if unroll > 1:
+        single = _step(p, width, 0, "j")
+        body += [f"for (; j + {width} <= {high}; j += {width}) {{", *inside(single), "}"]
     at = "j" if _reads_back(p) else "at"
     rest = [] if at == "j" else [f"const int at = min(j, max({low}, {high} - {width}));"]
     rest.append(f"const int left = min({width}, {high} - {at});")
@@ -122,8 +125,7 @@ def along_row(
         new = "" if at == "j" else " & (lane >= j - at)"
         rest.append(f"const int{width} valid = (lane < left){new};")
     rest += _step(p, width, 0, at, part=True)
-    head = f"for (; j < {high}; j += {width}) {{" if unroll > 1 else f"if (j < {high}) {{"
-    body += [head, *inside(rest), "}"]
+    body += [f"if (j < {high}) {{", *inside(rest), "}"]
     lines = [line for u in range(unroll) for line in declare(p, u, width)]
     loops = nested(rank - 1, body, part or ("0", "m0"))
     lines += loops if rank > 1 else ["{", *inside(body), "}"]
