@@ -25,7 +25,7 @@ from clinfer.device import machine_code
 from clinfer.device.instance import Instance, Timing, bytes_of, scalar_bytes
 from clinfer.device.opencl import cl
 from clinfer.device.pocl_binary import LayoutError
-from clinfer.errors import DeviceError
+from clinfer.device.results import ResultMemory, new_memory
 from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena, bind_launch
 from clinfer.lowering.plan import Array, HostStep, LaunchStep, Plan
 from clinfer_kernels.player import (
@@ -98,6 +98,7 @@ class PlayedInstance(Instance):
         self._player = player
         self._memory: list[Array] = []
         self._addresses: dict[int, int] = {}
+        self._results: dict[int, ResultMemory] = defaultdict(ResultMemory)
         self._allocate()
         bound = [_bound(step, sizes) for step in self.plan.steps]
         steps = [step for step in bound if not (isinstance(step, BoundLaunch) and step.is_empty)]
@@ -153,12 +154,7 @@ class PlayedInstance(Instance):
 
     def _new_memory(self, nbytes: int) -> int:
         """The address of new memory, aligned."""
-        try:
-            memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
-        except MemoryError:
-            raise DeviceError(
-                f"there is no memory for a buffer of {nbytes} bytes; use smaller input sizes"
-            ) from None
+        memory = new_memory(nbytes + _ALIGNMENT)
         self._memory.append(memory)
         return _aligned(memory.ctypes.data)
 
@@ -240,7 +236,7 @@ class PlayedInstance(Instance):
                 continue
             bound.add(port.buffer)
             shape = tuple(self.sizes(d) for d in port.shape or ())
-            array = np.empty(shape, dtypes.to_numpy(port.dtype))
+            array = self._results[port.buffer].array(shape, dtypes.to_numpy(port.dtype))
             if array.size:
                 self._point(port.buffer, array.ctypes.data)
             results.append(array)

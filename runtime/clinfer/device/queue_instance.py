@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from clinfer import dtypes
 from clinfer.device.hoststep import binds
 from clinfer.device.instance import Instance, Timing, bytes_of, scalar_bytes
 from clinfer.device.opencl import cl as opencl
+from clinfer.device.results import ResultMemory
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import (
     BoundLaunch,
@@ -33,6 +35,7 @@ class QueueInstance(Instance):
         self.queue = queue
         self.buffers: dict[int, Any] = dict(loaded.weights)
         self.events: list[tuple[BoundLaunch | HostStep, Any]] = []
+        self._results: dict[int, ResultMemory] = defaultdict(ResultMemory)
         self._allocate()
         self._steps = self._prepare()
 
@@ -161,7 +164,7 @@ class QueueInstance(Instance):
                 results.append(self.objects[port.buffer])
                 continue
             shape = tuple(self.sizes(d) for d in port.shape or ())
-            array = np.empty(shape, dtypes.to_numpy(port.dtype))
+            array = self._results[port.buffer].array(shape, dtypes.to_numpy(port.dtype))
             if array.size:
                 flat = array.reshape(-1).view(np.uint8)
                 cl.enqueue_copy(self.queue, flat, self.buffers[port.buffer], is_blocking=False)

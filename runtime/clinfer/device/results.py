@@ -1,0 +1,69 @@
+"""Memory of results, used again when nobody has them any more.
+
+New memory costs more than what a kernel does with it: the system gives it page by page, zeroed,
+while the kernel writes. So a request keeps the memory of large results and gives it out again, but
+never as long as an array, or a view of one, is alive that has it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clinfer.errors import DeviceError
+
+Array = np.ndarray[Any, Any]
+
+ALIGNMENT = 128
+"""Bytes: vectors that are written past the caches need to lie at multiples of their size."""
+
+_LEAST = 1 << 20  # bytes; what is smaller the allocator keeps by itself
+_KEPT = 3  # the results being made, those of the run before, and those before if somebody has them
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Memory, and the last array that was made of it, which all its views keep alive."""
+
+    memory: Array
+    user: weakref.ref[Array]
+
+
+class ResultMemory:
+    """Arrays for one result of a plan, one run after the other."""
+
+    def __init__(self) -> None:
+        self._blocks: list[_Block] = []
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """A new array with any content. Raises `DeviceError` where there is no memory."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if nbytes < _LEAST:
+            return np.empty(shape, dtype)
+        memory = self._free(nbytes)
+        start = -memory.ctypes.data % ALIGNMENT
+        # Its base is no array, so it is itself the base of all views, also of views of views.
+        made = np.frombuffer(memory.data[start : start + nbytes], np.uint8)
+        self._blocks.append(_Block(memory, weakref.ref(made)))
+        del self._blocks[:-_KEPT]
+        return made.view(dtype).reshape(shape)
+
+    def _free(self, nbytes: int) -> Array:
+        """Memory that nobody has, taken out of the list; new memory where there is none."""
+        for index, block in enumerate(self._blocks):
+            if block.user() is None and block.memory.nbytes == nbytes + ALIGNMENT:
+                return self._blocks.pop(index).memory
+        return new_memory(nbytes + ALIGNMENT)
+
+
+def new_memory(nbytes: int) -> Array:
+    """So many bytes. Raises `DeviceError` where there is no memory."""
+    try:
+        return np.empty(nbytes, np.uint8)
+    except MemoryError:
+        raise DeviceError(
+            f"there is no memory for a buffer of {nbytes} bytes; use smaller input sizes"
+        ) from None
