@@ -100,3 +100,22 @@ def test_a_damaged_entry_is_rebuilt(tmp_path):
     entry.write_bytes(content)
     done = clinfer(tmp_path, "dg2", *arguments)
     assert json.loads(done.stdout)["models"][0]["built"] == 1
+
+
+@needs_driver
+def test_a_lock_file_of_the_real_gpu_names_the_simulated_one(tmp_path, capfd):
+    lock = tmp_path / "gpu.lock"
+    assert main(["devices", "--device", "intel:skl", "--lock", str(lock)]) == 0
+    document = json.loads(lock.read_text())
+    real = {"full_name": "Intel(R) HD Graphics 530", "is_simulated": False, "name": "GPU.0"}
+    document["devices"][0] |= real
+    lock.write_text(json.dumps(document))
+    model, cache = str(MODELS[0]), str(tmp_path / "c")
+    named = ["--device", "intel:skl", "--device-lock", str(lock), "--cache-dir", cache]
+    assert main(["warm", model, *named]) == 0
+    assert main(["verify", model, "--device", f"@{lock}", "--cache-dir", cache]) == 0
+    assert main(["verify", model, "--device", "intel:skl", "--cache-dir", cache]) == 4
+    assert main(["warm", model, "--device", "intel:tgllp", *named[2:]]) == 1
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "the locked device is not here" in said
+    assert len(said) < 1000

@@ -47,7 +47,7 @@ def _run(given: list[str]) -> int:
     if device.lower().startswith("intel:"):
         from clinfer.cli.simulated import run_simulated
 
-        return run_simulated(given, device)
+        return run_simulated(given, device, getattr(arguments, "device_lock", None))
     code: int = arguments.run(arguments)
     return code
 

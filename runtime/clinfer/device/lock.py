@@ -24,8 +24,9 @@ PREFIX = "@"
 
 _FORMAT = 1
 _MOST_BYTES = 1 << 20
-# Facts that may change from start to start and that no program depends on.
-_FREE = ("name", "global_mem", "max_alloc")
+# Facts that no program depends on: some change from start to start, and a GPU is compiled for alike
+# where it is simulated.
+_FREE = ("name", "global_mem", "max_alloc", "is_simulated")
 
 
 class Described(Protocol):
@@ -102,7 +103,7 @@ def locked_device(path: Path, name: str = "AUTO") -> LockedDevice:
 def differences(locked: DeviceInfo, found: DeviceInfo) -> dict[str, tuple[Any, Any]]:
     """The facts in which a device differs from the locked one: name -> (locked, found).
 
-    Our name for it and the size of its memory may differ.
+    Our name for it, the size of its memory and whether it is simulated may differ.
     """
     pairs = {
         field.name: (getattr(locked, field.name), getattr(found, field.name))

@@ -2,8 +2,10 @@
 
 The driver can present a simulated GPU: its compiler, linker, limits and binaries are the real ones
 of that product, but kernels do not execute. So a cache can be filled for a GPU of a machine
-elsewhere. The result fits the same driver version there. The settings are read when the driver is
-loaded, so they are given to a new process. Needs the driver package (Debian: intel-opencl-icd).
+elsewhere. The result fits the same driver version there, and a device of the same name: the driver
+names a simulated GPU by its number, 'Intel(R) Graphics [0x1902]', and many real ones otherwise, so
+the name can be given. The settings are read when the driver is loaded, so they are given to a new
+process. Needs the driver package (Debian: intel-opencl-icd).
 """
 
 from __future__ import annotations
@@ -52,10 +54,11 @@ def driver_library() -> Path | None:
     return None
 
 
-def environment(product: str, folder: Path) -> dict[str, str]:
+def environment(product: str, folder: Path, name: str | None = None) -> dict[str, str]:
     """Variables for a process that sees the simulated GPU as 'GPU'; `folder` gets an .icd file.
 
-    Raises `DeviceError` where the driver is not installed.
+    `name` is what the driver is to call it; None: by its number. Raises `DeviceError` where the
+    driver is not installed.
     """
     library = driver_library()
     if library is None:
@@ -68,6 +71,7 @@ def environment(product: str, folder: Path) -> dict[str, str]:
     return {
         **_SWITCHES,
         **_DETAILS.get(product, {}),
+        **({} if name is None else {"OverrideDeviceName": name}),
         "ProductFamilyOverride": product,
         "OCL_ICD_VENDORS": str(folder),
         "CLINFER_GPU_PLATFORM": PLATFORM,

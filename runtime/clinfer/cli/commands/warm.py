@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from clinfer.plugins.warm import Warmed
 
 TUNING_SECONDS = 60.0
+_SHOWN_FACTS = 4
 HELP = "compile models into a cache directory, so that their first start compiles nothing"
 
 
@@ -167,9 +169,26 @@ def _device(options: argparse.Namespace) -> str:
     found = [(differences(locked.info, info), info.name) for info in list_devices()]
     nearest, name = min(found, key=lambda pair: len(pair[0]))
     if nearest:
-        facts = "; ".join(f"{k}: locked {a!r}, here {b!r}" for k, (a, b) in nearest.items())
-        raise DeviceError(f"the locked device is not here; the nearest, {name}, differs in {facts}")
+        raise DeviceError(
+            f"the locked device is not here; the nearest, {name}, differs in {_facts(nearest)}"
+        )
     return name
+
+
+def _facts(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """Facts as the lock file and the device here have them: the first few, of sets what differs."""
+    texts = [
+        f"{fact}: locked {_fact(locked, here)}, here {_fact(here, locked)}"
+        for fact, (locked, here) in differing.items()
+    ]
+    more = len(texts) - _SHOWN_FACTS
+    return "; ".join(texts[:_SHOWN_FACTS]) + (f"; and {more} more facts" if more > 0 else "")
+
+
+def _fact(value: Any, other: Any) -> str:
+    if not isinstance(value, frozenset):
+        return repr(value)
+    return f"also {', '.join(sorted(value - other))}" if value - other else "nothing else"
 
 
 def _report(options: argparse.Namespace, warmed: list[Warmed], unpushed: dict[str, int]) -> int:
