@@ -367,3 +367,21 @@ def test_a_place_in_a_dynamic_dimension_must_exist():
     assert evaluate(constraint.left, {"n": 3}) == evaluate(constraint.right, {"n": 3})
     assert evaluate(constraint.left, {"n": 2}) != evaluate(constraint.right, {"n": 2})
     assert "reach 3 where the data has n places along axis 0" in constraint.message
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_samples_of_a_grid_are_gathered_and_summed(mode, padding):
+    for aligned in (0, 1):
+        proto = model(
+            "float[n, 3, h, 5] x, float[n, a, 7, 2] g => float[n, 3, a, 7] y",
+            f"""y = GridSample<mode = "{mode}", padding_mode = "{padding}",
+                align_corners = {aligned}>(x, g)""",
+        )
+        samples = [
+            {"x": random((n, 3, h, 5)), "g": 1.3 * random((n, 2, 7, 2), 4)}
+            for n, h in ((1, 4), (2, 6))
+        ]
+        graph = check(proto, *samples)
+        assert kinds(graph)["GatherND"] == 1
+        assert kinds(graph)["GridSample"] == 0

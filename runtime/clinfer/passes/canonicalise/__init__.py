@@ -6,7 +6,16 @@ What a rule does not understand stays as it is and becomes a host step later.
 from __future__ import annotations
 
 from clinfer.graph.ir import Graph
-from clinfer.passes.canonicalise import einsum, linear, norms, quantise, scale, sizes, views
+from clinfer.passes.canonicalise import (
+    einsum,
+    grid_sample,
+    linear,
+    norms,
+    quantise,
+    scale,
+    sizes,
+    views,
+)
 from clinfer.passes.dead import detach_known, remove_dead
 from clinfer.passes.rewrite import Log, Rule, run_rules
 
@@ -20,6 +29,6 @@ def canonicalise(graph: Graph, log: Log) -> None:
 
 RULES: tuple[Rule, ...] = tuple(
     rule
-    for module in (quantise, views, linear, einsum, scale, norms, sizes)
+    for module in (quantise, views, linear, einsum, grid_sample, scale, norms, sizes)
     for rule in module.RULES
 )
