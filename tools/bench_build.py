@@ -144,7 +144,7 @@ def front_short(device: Device, sources: list[SourceProgram], _jobs: int) -> dic
 
 def driver(device: Device, sources: list[SourceProgram], _jobs: int) -> dict[str, float]:
     """One after another with the binaries, as the driver does it by itself, from its first one."""
-    quirks = replace(device.quirks, short_header=False, one_code=False)
+    quirks = replace(device.quirks, short_header=False, binary_layout=0)
     return _one_by_one(
         device, sources, lambda s: compiling.compile_to_binary(device.context, s, quirks)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from clinfer.device import pocl_binary
 from clinfer.device.discover import open_device
 from clinfer.device.elf_stub import shared_object
 from clinfer.device.opencl import cl
-from clinfer.device.pocl_binary import File, LayoutError
+from clinfer.device.pocl_binary import Binary, File, Kernel, LayoutError
 from clinfer.device.programs import SourceProgram, build, load
 from clinfer.errors import BuildError
 
@@ -50,6 +51,48 @@ def test_it_holds_one_code_for_its_size_of_groups(binary):
     assert pocl_binary.dump(pocl_binary.parse(binary)) == binary
 
 
+def test_a_binary_of_another_version_is_refused(device, binary):
+    version = pocl_binary.parse(binary).version
+    assert version == device.quirks.binary_layout
+    pocl_binary.check(binary, version)
+    program, kernel = pocl_binary.parse(binary).program, pocl_binary.parse(binary).kernels[0]
+    for other in {8, 9} - {version}:
+        foreign = made(other, program, kernel)
+        pocl_binary.check(foreign, other)
+        with pytest.raises(LayoutError, match=f"expected version {version}, found {other}"):
+            pocl_binary.check(foreign, version)
+        with pytest.raises(BuildError, match="not a binary of PoCL"):
+            load(device, COUNT, foreign)
+
+
+def made(version: int, program: File, kernel: Kernel) -> bytes:
+    """A binary in that version of the layout, as PoCL's lib/CL/pocl_binary.c writes it."""
+    header = struct.pack("<8sQIIQ", b"poclbin", 0, version, 1, 0)
+    header += (struct.pack("<I", 1) if version == 9 else b"") + bytes(41)
+    return pocl_binary.dump(Binary(version, header, program, (kernel,)))
+
+
+@pytest.mark.parametrize(
+    ("place", "format_", "value", "reason"),
+    [
+        (32, "<I", 2, "holds 2 entries"),
+        (32, "<I", 0, "holds 0 entries"),
+        (77, "<Q", 20, "does not end where it should"),
+        (77, "<Q", 2**63, "does not end where it should"),
+        (16, "<I", 10, "expected .* of version 8 or 9, found .* 10"),
+    ],
+)
+def test_version_9_says_how_many_files_a_program_has(place, format_, value, reason):
+    program = File(b"/program.bc", b"content")
+    description = struct.pack("<II", 0, 1) + b"k" + bytes(8) + struct.pack("<3Q", 1, 1, 1)
+    whole = made(9, program, Kernel("k", (1, 1, 1), description, ()))
+    assert pocl_binary.parse(whole).program == program
+    damaged = bytearray(whole)
+    struct.pack_into(format_, damaged, place, value)
+    with pytest.raises(LayoutError, match=reason):
+        pocl_binary.parse(bytes(damaged))
+
+
 @pytest.mark.parametrize("groups", [3, 70_000])
 def test_small_and_large_grids_run_the_stored_code(device, binary, groups):
     loaded = load(device, COUNT, binary)
@@ -77,27 +120,30 @@ def test_files_outside_the_programs_folder_are_refused(binary, path):
     files = (File(path, b"x"),)
     bad = whole._replace(kernels=(whole.kernels[0]._replace(files=files),))
     with pytest.raises(LayoutError):
-        pocl_binary.check(pocl_binary.dump(bad))
+        pocl_binary.check(pocl_binary.dump(bad), whole.version)
     moved = whole._replace(program=File(path, whole.program.content))
     with pytest.raises(LayoutError):
-        pocl_binary.check(pocl_binary.dump(moved))
+        pocl_binary.check(pocl_binary.dump(moved), whole.version)
 
 
 def test_every_truncation_is_refused(binary):
+    version = pocl_binary.parse(binary).version
     for length in [*range(400), *range(400, len(binary), 997), len(binary) - 1]:
         with pytest.raises(LayoutError):
-            pocl_binary.check(binary[:length])
+            pocl_binary.check(binary[:length], version)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damaged_headers_and_lengths_raise_nothing_else(data):
-    header = b"poclbin\0" + bytes(8) + (8).to_bytes(4, "little") + (1).to_bytes(4, "little")
-    content = bytearray(header + bytes(8 + 41) + data.draw(st.binary(max_size=300)))
+    version = data.draw(st.sampled_from([8, 9]))
+    header = struct.pack("<8sQIIQ", b"poclbin", 0, version, 1, 0)
+    header += struct.pack("<I", 1) * (version - 8)
+    content = bytearray(header + bytes(41) + data.draw(st.binary(max_size=300)))
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     with suppress(LayoutError):
-        pocl_binary.check(bytes(content))
+        pocl_binary.check(bytes(content), version)
 
 
 def test_the_stub_is_a_shared_object_with_that_symbol(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 from platform import machine
 
@@ -55,6 +56,21 @@ def test_names_are_corrected_to_what_the_processor_has(host, flags, library, exp
     assert pocl_cpu.name_a_known_processor(structure.address) == expected
     assert structure.text.value.decode() == expected
     assert pocl_cpu.name_a_known_processor(structure.address) == expected  # and stays
+
+
+def test_a_name_in_memory_that_cannot_be_written_is_taken_as_it_is(monkeypatch):
+    monkeypatch.setattr(processor, "flags", lambda: V4)
+    monkeypatch.setattr(pocl_cpu, "_llvm_host", lambda: b"generic")
+    for name, expected in ((b"skylake-avx512", "skylake-avx512"), (b"generic", "generic")):
+        with mmap.mmap(-1, mmap.PAGESIZE) as page:
+            page[: len(name)] = name
+            structure = Structure(b"")
+            address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+            structure.words[40] = address
+            protect = ctypes.CDLL(None).mprotect
+            protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+            assert protect(address, mmap.PAGESIZE, mmap.PROT_READ) == 0
+            assert pocl_cpu.name_a_known_processor(structure.address) == expected
 
 
 def test_another_text_is_left_alone(monkeypatch):

@@ -44,7 +44,7 @@ def compile_to_binary(context: Any, source: SourceProgram, quirks: Quirks) -> by
     Raises `BuildError`.
     """
     folder = pocl_folder()
-    if not quirks.one_code or folder is None:
+    if not quirks.binary_layout or folder is None:
         program = compile_source(context, source, quirks)
         # Some drivers finish the code with the first kernel object.
         check_group_size(context.devices[0], cl().Kernel(program, source.entry), source)
@@ -81,10 +81,10 @@ def check_binary(quirks: Quirks, source: SourceProgram, binary: bytes) -> None:
 
     PoCL unpacks files to the paths in it, and follows lengths in it beyond its end.
     """
-    if quirks.dialect != "pocl" or not quirks.one_code:
+    if not quirks.binary_layout:
         return
     try:
-        pocl_binary.check(binary)
+        pocl_binary.check(binary, quirks.binary_layout)
     except pocl_binary.LayoutError as error:
         raise BuildError(f"{source.entry}: not a binary of PoCL: {error}") from error
 

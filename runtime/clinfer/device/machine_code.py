@@ -6,8 +6,9 @@ A binary holds a shared object with the function that runs one work-group
     void _pocl_kernel_NAME_workgroup(void** arguments, struct pocl_context*, size_t x, y, z)
 
 Each argument is the address of its value: of a pointer, or a number. The context begins with three
-triples of size_t: the numbers of groups, the global offset, the work-group's size. It is the same
-in PoCL 1.8 to 3.1.
+triples of size_t: the numbers of groups, the global offset, the work-group's size. Both are
+the same in PoCL 1.8, 3.0 and 3.1 (its include/pocl_workgroup_func.h and pocl_context.h); `Quirks`
+names these versions, and `pocl_binary.check` refuses binaries of others.
 """
 
 from __future__ import annotations

@@ -11,9 +11,12 @@ for that size ('1-1-1-goffs0'; without 'smallgrid' it is for any number of group
 3.  in the binary the stub goes, and the code stands where PoCL looks at a launch: under its size
     for grids of any extent ('1-1-1-goffs0') and for small ones ('1-1-1-goffs0-smallgrid').
 
-The layout is version 8, PoCL 1.8 to 3.1 (its lib/CL/pocl_binary.c):
+The layout is version 8 in PoCL 1.8 and 3.0, 9 in 3.1 (its lib/CL/pocl_binary.c):
 
-    header   8s 'poclbin', u64 device, u32 version, u32 kernels, u64 flags, 41s program's hash
+    header   8s 'poclbin', u64 device, u32 version, u32 kernels, u64 flags,
+             from 9 on: u32 entries of the program's folder that follow, 1;
+             41s program's hash
+    from 9 on: u64 bytes of the entry
     file     'program.bc'
     kernel   u64 bytes of it all, u64 bytes of files, u32 bytes of arguments, string name,
              u32 arguments, u32 locals, 3 u64 work-group size, ..., file, file ...
@@ -34,8 +37,12 @@ from clinfer.device.opencl import environment
 # Code for which groups PoCL adds to a binary; read when it is asked for.
 SPECIALISE = "POCL_BINARY_SPECIALIZE_WG"
 _MAGIC = b"poclbin\0"
-_VERSION = 8
-_HEADER = struct.Struct("<8sQIIQ41s")
+_START = struct.Struct("<8sQIIQ")
+_ENTRIES = struct.Struct("<I")
+_ENTRY_SIZE = struct.Struct("<Q")
+_HASH_BYTES = 41
+_WITHOUT_ENTRIES = 8
+_WITH_ENTRIES = 9
 _SIZES = struct.Struct("<QQ")
 _ANY_SIZE = "0-0-0"
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -63,8 +70,9 @@ class Kernel(NamedTuple):
 
 
 class Binary(NamedTuple):
-    """A program's binary."""
+    """A program's binary, in that version of the layout."""
 
+    version: int
     header: bytes
     program: File
     kernels: tuple[Kernel, ...]
@@ -73,20 +81,27 @@ class Binary(NamedTuple):
 def parse(content: bytes) -> Binary:
     """Takes a binary apart. Raises `LayoutError`."""
     reader = _Reader(content)
-    header = reader.take(_HEADER.size)
-    magic, _device, version, kernels, _flags, _hash = _HEADER.unpack(header)
-    if magic != _MAGIC or version != _VERSION:
-        raise LayoutError(f"expected {_MAGIC!r} of version {_VERSION}, found {magic!r} {version}")
-    program = reader.file()
+    magic, _device, version, kernels, _flags = _START.unpack(reader.take(_START.size))
+    if magic != _MAGIC or version not in (_WITHOUT_ENTRIES, _WITH_ENTRIES):
+        raise LayoutError(
+            f"expected {_MAGIC!r} of version {_WITHOUT_ENTRIES} or {_WITH_ENTRIES}, "
+            f"found {magic!r} {version}"
+        )
+    program = _program(reader, version)
     found = tuple(_kernel(reader) for _ in range(kernels))
     if reader.position != len(content):
         raise LayoutError(f"{len(content) - reader.position} bytes too many")
-    return Binary(header, program, found)
+    header = content[: _header_size(version)]
+    return Binary(version, header, program, found)
 
 
 def dump(binary: Binary) -> bytes:
     """Puts a binary together again."""
-    parts = [binary.header, _file_bytes(binary.program)]
+    program = _file_bytes(binary.program)
+    parts = [binary.header]
+    if binary.version == _WITH_ENTRIES:
+        parts.append(_ENTRY_SIZE.pack(len(program)))
+    parts.append(program)
     for kernel in binary.kernels:
         files = b"".join(map(_file_bytes, kernel.files))
         size = _SIZES.size + len(kernel.description) + len(files)
@@ -94,9 +109,14 @@ def dump(binary: Binary) -> bytes:
     return b"".join(parts)
 
 
-def check(content: bytes) -> None:
-    """Raises `LayoutError` where PoCL would read beyond the end, or write outside its folder."""
+def check(content: bytes, version: int) -> None:
+    """Raises `LayoutError` where PoCL would read beyond the end, or write outside its folder.
+
+    So it does for another version of the layout than that of the PoCL at hand.
+    """
     binary = parse(content)
+    if binary.version != version:
+        raise LayoutError(f"expected version {version}, found {binary.version}")
     if binary.program.path != b"/program.bc":
         raise LayoutError(f"its program is in {binary.program.path!r}")
     for kernel in binary.kernels:
@@ -149,6 +169,28 @@ def _with_one_code(kernel: Kernel, local_size: tuple[int, int, int], size: str) 
         raise LayoutError(f"kernel '{kernel.name}' has unexpected files {sorted(files)}")
     small = f"/{kernel.name}/{size}-smallgrid/{kernel.name}.so".encode()
     return kernel._replace(files=(File(small, files[special]), File(special, files[special])))
+
+
+def _header_size(version: int) -> int:
+    entries = _ENTRIES.size if version == _WITH_ENTRIES else 0
+    return _START.size + entries + _HASH_BYTES
+
+
+def _program(reader: _Reader, version: int) -> File:
+    """The program's one file, from the rest of the header on."""
+    if version == _WITHOUT_ENTRIES:
+        reader.take(_HASH_BYTES)
+        return reader.file()
+    (entries,) = _ENTRIES.unpack(reader.take(_ENTRIES.size))
+    if entries != 1:
+        raise LayoutError(f"it holds {entries} entries of the program's folder, not 1")
+    reader.take(_HASH_BYTES)
+    (size,) = _ENTRY_SIZE.unpack(reader.take(_ENTRY_SIZE.size))
+    end = reader.position + size
+    program = reader.file()
+    if reader.position != end:
+        raise LayoutError("the program's file does not end where it should")
+    return program
 
 
 def _kernel(reader: _Reader) -> Kernel:

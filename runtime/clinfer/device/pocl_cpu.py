@@ -8,6 +8,9 @@ of built-in functions by the host's features. An LLVM older than the processor f
   half of the registers' width is not used, and no built-in function is inlined, because its
   features are not the caller's.
 
+Debian's PoCL names one processor for each of its libraries of built-in functions, in memory that
+cannot be written: 'skylake-avx512' for the one for AVX-512. That needs no correction.
+
 No setting changes the name. `name_a_known_processor` finds it in the device's structure and writes
 the name of an older processor with the same instructions over it.
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from platform import machine
 
@@ -25,6 +28,7 @@ from clinfer.device import processor
 from clinfer.device.driver import loaded_libraries, memory_map
 
 _LOG = logging.getLogger("clinfer.device")
+_Range = tuple[int, int, str]
 _STRUCTURE_BYTES = 4096
 _LONGEST_NAME = 64
 # The names that are corrected. All are as long as what may be written over them at least.
@@ -66,12 +70,14 @@ def name_a_known_processor(structure: int) -> str | None:
     if not sys.platform.startswith("linux") or machine() != "x86_64":
         return None
     host = _llvm_host() or _UNKNOWN
-    place = _find(structure, (host, _AVX512, *(name for _, name in _REPLACEMENTS)))
+    known = {host, *(name for _, name in _REPLACEMENTS), *(n.encode() for n in _WITH_AVX512)}
+    ranges = list(_memory())
+    place = _find(structure, known, ranges)
     if place is None:
         return None
     name = ctypes.string_at(place)
     better = _replacement(name)
-    if better is None or len(better) > len(name):
+    if better is None or len(better) > len(name) or not _inside(ranges, place, len(name) + 1, "rw"):
         return name.decode()
     ctypes.memmove(place, better + b"\0", len(better) + 1)
     _LOG.info("PoCL's LLVM takes this processor for %r; it compiles for %r", name, better)
@@ -115,21 +121,20 @@ def _llvm_host() -> bytes | None:
     return None
 
 
-def _find(structure: int, names: tuple[bytes, ...]) -> int | None:
+def _find(structure: int, names: Set[bytes], ranges: Sequence[_Range]) -> int | None:
     """The address of a string, pointed to from the structure, that is one of the names."""
-    ranges = list(_memory())
     for address in range(structure, structure + _STRUCTURE_BYTES, 8):
         if not _inside(ranges, address, 8, "r"):
             break
         text = ctypes.c_uint64.from_address(address).value
-        if _inside(ranges, text, _LONGEST_NAME, "rw"):
+        if _inside(ranges, text, _LONGEST_NAME, "r"):
             found = ctypes.string_at(text, _LONGEST_NAME).split(b"\0")[0]
             if found in names:
                 return text
     return None
 
 
-def _memory() -> Iterator[tuple[int, int, str]]:
+def _memory() -> Iterator[_Range]:
     """This process's mapped ranges: start, end, access."""
     for line in memory_map():
         span, access = line.split()[:2]
@@ -137,7 +142,7 @@ def _memory() -> Iterator[tuple[int, int, str]]:
         yield start, end, access
 
 
-def _inside(ranges: list[tuple[int, int, str]], start: int, size: int, access: str) -> bool:
+def _inside(ranges: Sequence[_Range], start: int, size: int, access: str) -> bool:
     return any(
         low <= start and start + size <= high and all(a in mode for a in access)
         for low, high, mode in ranges

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Quirks:
     builds: how programs build in parallel: "threads" of this process, "processes" where the
         compiler holds a lock or may bring the process down, "serial" where nothing is known.
     finishes_at: when a program's binary is complete: at its "build", or with its first "kernel".
-    one_code: PoCL's binary can be made with one code generation (`clinfer.device.pocl_binary`).
+    binary_layout: the version of PoCL's binaries, where `clinfer.device.pocl_binary` knows it: a
+        binary can be checked, and made with one code generation. 0: it does not.
     short_header: built-in functions may be declared by need (`clinfer.device.pocl_header`).
     compares_binary: the driver rebuilds a binary of another device without a word; the bytes it
         gives back tell.
@@ -26,7 +27,7 @@ class Quirks:
     dialect: str
     builds: str = "threads"
     finishes_at: str = "build"
-    one_code: bool = False
+    binary_layout: int = 0
     short_header: bool = False
     compares_binary: bool = False
     shares_host_memory: bool = False
@@ -34,25 +35,23 @@ class Quirks:
 
 
 _POCL = Quirks("pocl", "processes", shares_host_memory=True)
+_POCL_3_0 = replace(_POCL, binary_layout=8, short_header=True, plays=True)
+_POCL_REASON = (
+    "one lock in the whole process while LLVM works, and an internal error of it ends the "
+    "process; a kernel is compiled per work-group size at its first launch, and again for any "
+    "size when the binary is asked for; reads a 1 MB header twice per program; fma() is a call "
+    "of a library where its target has no FMA; sleeps and wakes its threads for each launch"
+)
 
 # (platform's name, platform's version: regular expressions searched without regard to case,
 #  quirks, the reason)
 _TABLE = (
+    ("portable computing language", r"pocl (1\.8|3\.0)\b", _POCL_3_0, _POCL_REASON),
     (
         "portable computing language",
-        r"pocl (1\.8|3\.0)",
-        Quirks(
-            "pocl",
-            "processes",
-            one_code=True,
-            short_header=True,
-            shares_host_memory=True,
-            plays=True,
-        ),
-        "one lock in the whole process while LLVM works, and an internal error of it ends the "
-        "process; a kernel is compiled per work-group size at its first launch, and again for any "
-        "size when the binary is asked for; reads a 1 MB header twice per program; fma() is a call "
-        "of a library where its target has no FMA; sleeps and wakes its threads for each launch",
+        r"pocl 3\.1\b",
+        replace(_POCL_3_0, binary_layout=9),
+        _POCL_REASON,
     ),
     (
         "portable computing language",
