@@ -20,7 +20,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from string import Template
 from time import perf_counter
 from typing import Any
 
@@ -35,7 +34,8 @@ from clinfer.device.discover import open_device  # noqa: E402
 from clinfer_kernels import attention, matmul  # noqa: E402
 from clinfer_kernels.dims import evaluate  # noqa: E402
 from clinfer_kernels.expr import Builder, Expr, identity  # noqa: E402
-from clinfer_kernels.spec import Arg, Kernel, Launch, Target, Tensor, dense, row_major  # noqa: E402
+from clinfer_kernels.peaks import fma_loop  # noqa: E402
+from clinfer_kernels.spec import Kernel, Target, Tensor, dense, row_major  # noqa: E402
 from clinfer_kernels.specs import AttentionSpec, MatmulSpec  # noqa: E402
 
 Array = np.ndarray[Any, Any]
@@ -193,50 +193,21 @@ def ort_runner(case: Case) -> Callable[[], object] | None:
     return lambda: made.run(None, case.feeds)
 
 
-_PEAK = """__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void peak(__global float* out, const int rounds)
-{
-    const $vec x = out[0];
-    $vec acc[14];
-    #pragma unroll
-    for (int i = 0; i < 14; ++i) acc[i] = out[i];
-    for (int n = 0; n < rounds; ++n) {
-        #pragma unroll
-        for (int i = 0; i < 14; ++i) acc[i] = acc[i] * x + x;
-    }
-    $vec sum = 0;
-    #pragma unroll
-    for (int i = 0; i < 14; ++i) sum += acc[i];
-    float total = 0;
-    for (int lane = 0; lane < $lanes; ++lane) total += ((const float*)&sum)[lane];
-    out[get_global_id(0)] = total;
-}
-"""
 _PEAK_ROUNDS = 20000
-_PEAK_GROUPS = 256
-
-
-def peak_kernel(target: Target) -> Kernel:
-    """Fourteen independent chains of multiply and add per work-item."""
-    lanes = max(8, target.vector_width)
-    source = Template(_PEAK).substitute(vec=f"float{lanes}", lanes=lanes)
-    args = (Arg("out", 0), Arg("scalar", value=_PEAK_ROUNDS))
-    flops = 2 * lanes * 14 * _PEAK_ROUNDS * _PEAK_GROUPS
-    return Kernel((Launch("peak", source, args, (_PEAK_GROUPS,), (1,)),), flops=flops)
 
 
 class Peak:
     """The best that the FMA loop has reached in this run."""
 
     def __init__(self, target: Target) -> None:
-        self._kernel = peak_kernel(target)
+        self._kernel = fma_loop(target, _PEAK_ROUNDS)
         self.best = 0.0
         for _ in range(10):
             self.measure()
 
     def measure(self) -> float:
         """Looks once more; GFLOP/s."""
-        self.best = max(self.best, rate(self._kernel, (), (_PEAK_GROUPS,), 1))
+        self.best = max(self.best, rate(self._kernel, (), self._kernel.launches[0].global_size, 1))
         return self.best
 
 

@@ -145,6 +145,11 @@ class CompiledModel:
         raise PropertyError(f"{', '.join(values)}: set properties before compile_model")
 
     @property
+    def device(self) -> Device:
+        """The device it runs on."""
+        return self._device
+
+    @property
     def plan(self) -> Plan:
         """What the device does for one inference."""
         return self._loaded.plan

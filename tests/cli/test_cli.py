@@ -281,6 +281,8 @@ def test_bench_measures_latency_throughput_and_load(clinfer, two_inputs, tmp_pat
     assert report["load_seconds"]["built"] == 2  # the kernel and the player
     assert report["load_seconds"]["warm"] < report["load_seconds"]["cold"]
     assert report["kernels"][0]["launches"] == 1
+    assert report["kernels"][0]["of peak"].split()[1] in ("FMA", "copy")
+    assert set(report["peaks"]) == {"gflops", "gigabytes"}
     assert json.loads(trace.read_text())["traceEvents"]
 
 

@@ -14,18 +14,28 @@ from clinfer.cli.output import table
 if TYPE_CHECKING:
     from clinfer.compiled import CompiledModel
     from clinfer.device.profile import StepTime
+    from clinfer.plugins.peaks import Peaks
 
 _RUNS = 10
 
 
-def profile(compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Path) -> list[Any]:
-    """Rows per kernel by the median run, the slowest first; `file` gets the last run's trace."""
-    from clinfer.device.profile import trace
+def profile(
+    compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Path
+) -> tuple[list[Any], Peaks]:
+    """Rows per kernel by the median run, the slowest first, and the device's peaks in this run.
 
+    `file` gets the last run's trace.
+    """
+    from clinfer.device.profile import trace
+    from clinfer.plugins.peaks import Roofs
+
+    roofs = Roofs(compiled.device)
+    roofs.measure()
     runs = []
     for _ in range(_RUNS):
         compiled(inputs)
         runs.append(compiled.profiling_info)
+    peaks = roofs.measure()
     steps = [
         replace(first, seconds=median(step.seconds for step in (first, *others)))
         for first, *others in zip(*runs, strict=True)
@@ -35,25 +45,32 @@ def profile(compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Pa
     for step in steps:
         groups[step.kernel or f"host: {step.label}"].append(step)
     total = sum(step.seconds for step in steps)
-    rows = [_row(kernel, members, total) for kernel, members in groups.items()]
-    return sorted(rows, key=lambda row: -row["ms"])
+    rows = [_row(kernel, members, total, peaks) for kernel, members in groups.items()]
+    return sorted(rows, key=lambda row: -row["ms"]), peaks
 
 
-def show(rows: list[Any], file: Path) -> None:
-    """The table for people."""
-    table(rows, ["kernel", "launches", "ms", "share", "GFLOP/s", "GB/s", "slowest"])
+def show(rows: list[Any], peaks: Peaks, file: Path) -> None:
+    """The table for people. What caches deliver may be more than the copy's 100 %."""
+    table(rows, ["kernel", "launches", "ms", "share", "GFLOP/s", "GB/s", "of peak", "slowest"])
+    print(
+        f"peak: {peaks.gflops:.0f} GFLOP/s in an FMA loop, {peaks.gigabytes:.0f} GB/s in a copy "
+        "(read and written), both in this run"
+    )
     print(f"trace: {file} (open it in ui.perfetto.dev)")
 
 
-def _row(kernel: str, steps: list[StepTime], total: float) -> dict[str, Any]:
+def _row(kernel: str, steps: list[StepTime], total: float, peaks: Peaks) -> dict[str, Any]:
     seconds = sum(step.seconds for step in steps)
     slowest = max(steps, key=lambda step: step.seconds)
+    flops, nbytes = sum(step.flops for step in steps), sum(step.nbytes for step in steps)
+    share, roof = peaks.share(flops, nbytes, seconds)
     return {
         "kernel": kernel,
         "launches": len(steps),
         "ms": seconds * 1e3,
         "share": f"{seconds / total:.1%}" if total else "-",
-        "GFLOP/s": sum(step.flops for step in steps) / seconds / 1e9 if seconds else 0.0,
-        "GB/s": sum(step.nbytes for step in steps) / seconds / 1e9 if seconds else 0.0,
+        "GFLOP/s": flops / seconds / 1e9 if seconds else 0.0,
+        "GB/s": nbytes / seconds / 1e9 if seconds else 0.0,
+        "of peak": f"{share:.0%} {roof}" if steps[0].kernel else "-",
         "slowest": f"{slowest.label} ({slowest.seconds * 1e3:.3g} ms)",
     }

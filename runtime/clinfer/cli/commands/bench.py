@@ -83,7 +83,8 @@ def run(options: argparse.Namespace) -> int:
     }
     if profiled is not None:
         with common.writing("--profile", options.profile):
-            report["kernels"] = profile(profiled, inputs, options.model.name, options.profile)
+            rows, peaks = profile(profiled, inputs, options.model.name, options.profile)
+        report["kernels"], report["peaks"] = rows, peaks._asdict()
     if options.json:
         emit_json(report)
         return 0
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     cold, warm = loads["cold"], loads["warm"]
     print(f"load       cold {cold:.3f} s ({loads['built']} programs built), warm {warm:.3f} s")
     if profiled is not None:
-        show(report["kernels"], options.profile)
+        show(rows, peaks, options.profile)
     return 0
 
 
