@@ -277,7 +277,9 @@ class Core:
 def _content(blob: object) -> bytes | memoryview:
     """The bytes of a blob or of a file opened for reading them."""
     content = blob.read() if hasattr(blob, "read") else blob
-    if isinstance(content, bytearray):
+    if isinstance(content, bytearray) or (
+        isinstance(content, memoryview) and not content.c_contiguous
+    ):
         return bytes(content)
     if isinstance(content, (bytes, memoryview)):
         return content

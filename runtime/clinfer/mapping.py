@@ -61,6 +61,14 @@ class MappedFile:
             return True
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; not where the path cannot be followed, or be one at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no right to look, too long a name; a null character
+        return False
+
+
 def is_mapped(array: Array) -> bool:
     """Whether the array lies in a mapped model file."""
     return _pages_of(array) is not None

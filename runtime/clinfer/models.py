@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Union
 from weakref import WeakKeyDictionary
 
 from clinfer.errors import InputError
+from clinfer.mapping import is_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,7 +32,7 @@ class Models:
         from clinfer.graph.reader import read
 
         path = Path(model) if isinstance(model, (str, os.PathLike)) else None
-        if path is None or not path.is_file():
+        if path is None or not is_file(path):
             return read(model)
         from clinfer.cache.content import file_states
 
@@ -57,7 +58,7 @@ class Models:
                 held.append(self.read(path))
             return held[0]
 
-        if cache is None or not path.is_file():
+        if cache is None or not is_file(path):
             return Source(read_once, None)
         from clinfer.cache.content import content_digest
 

@@ -23,6 +23,14 @@ def test_devices_and_settings_of_a_wrong_kind(core, cpu):
         core.compile_model(dense_model(), cpu, ["CACHE_DIR"])
 
 
+def test_every_view_of_bytes_is_a_blob(core, cpu):
+    blob = core.compile_model(dense_model(), cpu).export_model()
+    spread = bytearray(2 * len(blob))
+    spread[::2] = blob
+    for content in (bytearray(blob), memoryview(blob), memoryview(spread)[::2]):
+        assert core.import_model(content, cpu).programs_built == 0
+
+
 @pytest.mark.parametrize("blob", [None, 5, "file.blob", io.StringIO("file.blob")])
 def test_a_blob_is_bytes_or_a_binary_file(core, cpu, blob):
     with pytest.raises(clinfer.InputError, match="'rb'"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from onnx import TensorProto
@@ -34,6 +36,16 @@ def test_bad_files_are_named_with_a_cache_too(core, cpu, tmp_path):
     for name in ("text.onnx", "absent.onnx"):
         with pytest.raises(clinfer.ModelError, match=name):
             core.compile_model(tmp_path / name, cpu)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("name", ["null\0.onnx", "n" * 300, "n/" * 3000])
+def test_names_that_no_file_can_have(core, cpu, tmp_path, name, cached):
+    core.set_property({"CACHE_DIR": str(tmp_path / "c") if cached else ""})
+    path = os.path.join(tmp_path, name)  # noqa: PTH118
+    for use in (core.read_model, lambda path: core.compile_model(path, cpu)):
+        with pytest.raises(clinfer.ModelError, match="cannot be"):
+            use(path)
 
 
 def test_missing_external_data(core, cpu, tmp_path):

@@ -408,6 +408,39 @@ def test_a_pipe_or_a_device_is_no_cache(clinfer, tmp_path):
             clinfer("cache", action, place).fails_with("is a pipe or a device")
 
 
+def test_a_directory_that_others_write_is_not_called_empty_or_intact(clinfer, tmp_path):
+    clinfer("warm", DIGITS, "--device", "CPU", "--cache-dir", tmp_path / "c")
+    (tmp_path / "c").chmod(0o777)
+    for action in ("list", "verify"):
+        done = clinfer("cache", action, tmp_path / "c")
+        assert done.code == 5
+        assert "can be written by every user" in done.err
+
+
+def test_a_directory_in_an_entrys_place_is_told(clinfer, tmp_path):
+    clinfer("warm", DIGITS, "--device", "CPU", "--cache-dir", tmp_path / "c")
+    (entry,) = (tmp_path / "c" / "entries").glob("*/*")
+    entry.unlink()
+    entry.mkdir()
+    done = clinfer("cache", "verify", tmp_path / "c")
+    assert done.code == 1
+    assert "is a directory" in done.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("unpack", "p", "--limit", "5Q"),
+        ("cache", "prune", "--size", "much"),
+        ("cache", "prune", "--age", "old"),
+    ],
+)
+def test_sizes_and_ages_are_asked_for_in_words(clinfer, arguments):
+    done = clinfer(*arguments)
+    assert done.code == 2
+    assert ": expected " in done.err
+
+
 def test_clear_says_what_could_not_be_removed(clinfer, tmp_path, monkeypatch):
     clinfer("warm", DIGITS, "--device", "CPU", "--cache-dir", tmp_path / "c")
 
@@ -430,6 +463,12 @@ def test_run_tells_what_the_cache_did(clinfer, tmp_path):
     assert (counts["hits"], counts["misses"], counts["stored"]) == (1, {}, 0)
     assert counts["bytes_read"] > 0
     assert counts["seconds_saved"] > 0
+
+
+def test_run_names_the_layers_where_they_are_all_there_is(clinfer, tmp_path, monkeypatch):
+    clinfer("warm", DIGITS, "--device", "CPU", "--cache-dir", tmp_path / "c")
+    monkeypatch.setenv("CLINFER_CACHE_PATH", str(tmp_path / "c"))
+    assert "cache CLINFER_CACHE_PATH: 1 hits" in clinfer("run", DIGITS, "--device", "CPU").out
 
 
 def test_a_pipe_is_no_model(clinfer, tmp_path):

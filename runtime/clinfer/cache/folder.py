@@ -135,6 +135,12 @@ class Folder:
             if _DIGEST.fullmatch(path.name) is not None:
                 yield Slot(path.name, path, status.st_size, status.st_mtime)
 
+    def obstacles(self) -> Iterator[Path]:
+        """Directories where an entry's file would lie, so that it can never be stored."""
+        for path, _ in self._files("entries", depth=2, folders=True):
+            if _DIGEST.fullmatch(path.name) is not None:
+                yield path
+
     def pins(self) -> frozenset[str]:
         """The digests of pinned entries, present or not."""
         names = [path.name for path, _ in self._files("pins", depth=1)]
@@ -198,17 +204,21 @@ class Folder:
                 with suppress(OSError):
                     path.unlink()
 
-    def _files(self, group: str, depth: int) -> Iterator[tuple[Path, os.stat_result]]:
-        folders = [str(self.directory / group)]
+    def _files(
+        self, group: str, depth: int, folders: bool = False
+    ) -> Iterator[tuple[Path, os.stat_result]]:
+        """What lies that deep in a group: directories if `folders`, else whatever is none."""
+        above = [str(self.directory / group)]
         for level in range(1, depth + 1):
             deeper: list[str] = []
-            for item in _scan(folders):
+            for item in _scan(above):
                 with suppress(OSError):
-                    if level < depth and item.is_dir(follow_symlinks=False):
+                    is_folder = item.is_dir(follow_symlinks=False)
+                    if level < depth and is_folder:
                         deeper.append(item.path)
-                    elif level == depth and not item.is_dir(follow_symlinks=False):
+                    elif level == depth and is_folder is folders:
                         yield Path(item.path), item.stat(follow_symlinks=False)
-            folders = deeper
+            above = deeper
 
 
 def _scan(folders: Iterable[str]) -> Iterator[os.DirEntry[str]]:

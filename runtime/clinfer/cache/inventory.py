@@ -160,6 +160,9 @@ def verify(store: Store, *, remove: bool = False) -> list[Problem]:
         if failure is not None:
             gone = remove and store.remove_file(slot.path)
             problems.append(Problem(slot.digest, failure.reason, failure.detail, gone))
+    for path in store.folder.obstacles():
+        detail = f"'{path}' is a directory, so the entry can never be stored: remove it"
+        problems.append(Problem(path.name, Reason.REFUSED, detail, removed=False))
     return problems
 
 

@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> int:
     from clinfer.cli.parser import make_parser
+    from clinfer.log import follow_environment
 
+    follow_environment()
     arguments = make_parser().parse_args(given)
     device = getattr(arguments, "device", None) or ""
     if device.lower().startswith("intel:"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinfer import config
 from clinfer.errors import ClinferError, InputError, PropertyError
 
 if TYPE_CHECKING:
@@ -167,6 +168,15 @@ def positive_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
     return int(text)
+
+
+def size_bytes(text: str) -> int:
+    """Bytes from '512M' or '8G'; raises argparse's error for anything else."""
+    try:
+        return config.parse_size(text)
+    except ValueError:
+        message = f"expected bytes, say 512M or 8G, found {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def positive_seconds(text: str) -> float:

@@ -39,7 +39,12 @@ def pace_text(done: int, total: int, seconds: float) -> str:
     rate = done / seconds
     left = (total - done) / rate
     shown = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
-    return f" ({rate:.2g}/s, {shown} left)"
+    return f" ({rate_text(rate)}, {shown} left)"
+
+
+def rate_text(rate: float) -> str:
+    """'2.5/s', '130/s'."""
+    return f"{rate:.2g}/s" if rate < 10 else f"{rate:.0f}/s"
 
 
 class _Rich:
@@ -85,7 +90,7 @@ def _rate_column() -> Any:
         """How many a second."""
 
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.2g}/s")
+            return Text("" if task.speed is None else rate_text(task.speed))
 
     return Rate()
 
@@ -138,7 +143,7 @@ def size_text(nbytes: float) -> str:
 
 def cache_text(counts: Mapping[str, Any]) -> str:
     """One cache of `Core.cache_statistics` for people: hits, misses by reason, bytes, seconds."""
-    place = counts["directory"] or counts["store"]
+    place = counts["directory"] or counts["store"] or "CLINFER_CACHE_PATH"
     return (
         f"cache {place}: {counts['hits']} hits ({size_text(counts['bytes_read'])}, "
         f"{counts['seconds_saved']:.2f} s of building saved), "

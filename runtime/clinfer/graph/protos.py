@@ -16,7 +16,7 @@ import numpy as np
 from clinfer.dtypes import BY_ONNX, to_numpy
 from clinfer.errors import ModelError
 from clinfer.graph.ir import Array
-from clinfer.mapping import MappedFile
+from clinfer.mapping import MappedFile, is_file
 
 if TYPE_CHECKING:
     from onnx import (
@@ -98,7 +98,7 @@ class ExternalData:
                 "inside the model's folder"
             )
         path = self._folder / pure
-        if not path.is_file():
+        if not is_file(path):
             raise ModelError(
                 f"tensor '{name}': its external data file '{path}' does not exist; copy it next to "
                 "the model"

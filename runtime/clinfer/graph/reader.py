@@ -78,16 +78,18 @@ def _load(source: Source) -> tuple[Path | bytes, str, Array, MappedFile | None]:
 
 
 def _file(path: Path) -> MappedFile:
-    if path.is_dir():
-        raise ModelError(f"'{path}' is a folder; expected an ONNX file")
-    if path.exists() and not path.is_file():
-        raise ModelError(f"'{path}' is a pipe or a device; expected an ONNX file, or its bytes")
     try:
+        if path.is_dir():
+            raise ModelError(f"'{path}' is a folder; expected an ONNX file")
+        if path.exists() and not path.is_file():
+            raise ModelError(f"'{path}' is a pipe or a device; expected an ONNX file, or its bytes")
         return MappedFile(path)
     except FileNotFoundError:
         raise ModelError(f"'{path}' does not exist (looked in {Path.cwd()})") from None
     except OSError as error:
         raise ModelError(f"'{path}' cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{str(path)!r} cannot be the name of a file: {error}") from None
 
 
 def _array(data: bytes) -> Array:

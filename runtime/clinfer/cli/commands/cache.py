@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clinfer import config
 from clinfer.cli import common
 from clinfer.cli.output import emit_json, size_text, table
-from clinfer.errors import CacheError, PropertyError
+from clinfer.errors import CacheError, PropertyError, UntrustedError
 
 if TYPE_CHECKING:
     from clinfer.cache.coverage import Difference
@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _place(prune)
     prune.add_argument(
         "--size",
-        type=config.parse_size,
+        type=common.size_bytes,
         help="what may be left, say 2G; default: CLINFER_CACHE_SIZE, unless --age is given",
     )
     prune.add_argument("--age", type=_age, help="entries unused for this long go, say 30d or 12h")
@@ -84,7 +84,7 @@ def _place(parser: argparse.ArgumentParser) -> None:
 def _age(text: str) -> float:
     match = _AGE.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"expected an age, say 30d or 12h, found {text!r}")
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -111,6 +111,16 @@ def _store(options: argparse.Namespace) -> Store:
     return Store(path)
 
 
+def _believed(store: Store) -> Store:
+    """The store; raises UntrustedError where others can write it, CacheError where it is closed."""
+    from clinfer.cache.stats import Reason
+
+    refusal = store.refusal()
+    if refusal is not None:
+        raise (UntrustedError if refusal.reason is Reason.REFUSED else CacheError)(refusal.detail)
+    return store
+
+
 def _list(options: argparse.Namespace) -> int:
     from clinfer.cache.coverage import describe
     from clinfer.cache.pack import is_pack
@@ -123,7 +133,7 @@ def _list(options: argparse.Namespace) -> int:
     else:
         rows = [
             {**describe(e.record), "size": e.size, "pinned": e.pinned}
-            for e in Store(path, readonly=True).entries()
+            for e in _believed(Store(path, readonly=True)).entries()
         ]
     if options.json:
         emit_json(rows)
@@ -178,7 +188,7 @@ def _verify(options: argparse.Namespace) -> int:
         with Pack.open(path, common.trust(options)) as pack:
             problems = pack.verify()
     else:
-        problems = _store(options).verify(remove=options.remove)
+        problems = _believed(_store(options)).verify(remove=options.remove)
         if options.probe:
             from clinfer.plugins.probe import probe
 

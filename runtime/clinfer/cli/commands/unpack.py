@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pin", action="store_true", help="exempt the entries from eviction")
     parser.add_argument(
         "--limit",
-        type=config.parse_size,
+        type=common.size_bytes,
         metavar="SIZE",
         help="take at most this much, say 2G; default: 256G",
     )
