@@ -83,6 +83,8 @@ def load_clinfer(
         if options.cache:
             core.set_property({"CACHE_DIR": options.cache})
         core.get_property(device, "FULL_DEVICE_NAME")
+        if options.threads < (os.cpu_count() or 1):
+            core.set_property({"INFERENCE_NUM_THREADS": options.threads})
 
         def load() -> tuple[Run, dict]:
             given = options.model

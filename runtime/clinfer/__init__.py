@@ -20,9 +20,9 @@ __version__ = "0.1.0"
 _PLACES = {
     "Core": "clinfer.core",
     "CompiledModel": "clinfer.compiled",
-    "InferRequest": "clinfer.compiled",
-    "AsyncInferQueue": "clinfer.compiled",
-    "Results": "clinfer.compiled",
+    "InferRequest": "clinfer.inference",
+    "AsyncInferQueue": "clinfer.inference",
+    "Results": "clinfer.inference",
     "Model": "clinfer.graph.model",
     "Port": "clinfer.ports",
     "properties": "clinfer.properties",
@@ -43,10 +43,7 @@ __all__ = ["__version__", *_PLACES]
 
 if TYPE_CHECKING:
     from clinfer import properties as properties
-    from clinfer.compiled import AsyncInferQueue as AsyncInferQueue
     from clinfer.compiled import CompiledModel as CompiledModel
-    from clinfer.compiled import InferRequest as InferRequest
-    from clinfer.compiled import Results as Results
     from clinfer.core import Core as Core
     from clinfer.errors import BlobError as BlobError
     from clinfer.errors import BuildError as BuildError
@@ -60,6 +57,9 @@ if TYPE_CHECKING:
     from clinfer.errors import ShapeError as ShapeError
     from clinfer.errors import UnsupportedError as UnsupportedError
     from clinfer.graph.model import Model as Model
+    from clinfer.inference import AsyncInferQueue as AsyncInferQueue
+    from clinfer.inference import InferRequest as InferRequest
+    from clinfer.inference import Results as Results
     from clinfer.ports import Port as Port
 
 

@@ -24,6 +24,7 @@ EXECUTION_DEVICES = "EXECUTION_DEVICES"
 FULL_DEVICE_NAME = "FULL_DEVICE_NAME"
 INFERENCE_PRECISION_HINT = "INFERENCE_PRECISION_HINT"
 LOADED_FROM_CACHE = "LOADED_FROM_CACHE"
+INFERENCE_NUM_THREADS = "INFERENCE_NUM_THREADS"
 NUM_STREAMS = "NUM_STREAMS"
 OPTIMAL_NUMBER_OF_INFER_REQUESTS = "OPTIMAL_NUMBER_OF_INFER_REQUESTS"
 OPTIMIZATION_CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
@@ -88,6 +89,10 @@ def _streams(value: Any) -> int | str:
     return _count(value)
 
 
+def _threads(value: Any) -> int:
+    return 0 if value in (0, "0") and not isinstance(value, bool) else _count(value)
+
+
 def _flag(value: Any) -> bool:
     return value if isinstance(value, bool) else config.parse_flag(str(value))
 
@@ -144,6 +149,13 @@ SETTABLE = {
             _streams,
             lambda: "AUTO",
             "How many requests an AsyncInferQueue runs side by side.",
+        ),
+        Property(
+            INFERENCE_NUM_THREADS,
+            "a number from 1, or 0 for all cores",
+            _threads,
+            lambda: 0,
+            "How many cores of a CPU all requests together use at most.",
         ),
         Property(
             PERF_COUNT,

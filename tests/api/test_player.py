@@ -16,6 +16,7 @@ from clinfer.device import machine_code
 from clinfer.device.pocl_binary import LayoutError
 from clinfer.device.processor import usable_cores
 from clinfer.device.queue_instance import QueueInstance
+from clinfer.errors import PropertyError
 from clinfer_kernels.player import ENTRY, LINE, launch_line, share
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -177,3 +178,22 @@ def test_the_hint_decides_how_many_requests_run_side_by_side(core, cpu, hint, co
     queue.wait_all()
     for number, x in enumerate(xs):
         np.testing.assert_allclose(found[number], dense_answer(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 1000])
+def test_an_inference_keeps_to_the_cores_it_is_given(core, cpu, threads):
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads}
+    model = core.compile_model(dense_model(), cpu, hints)
+    cores = min(usable_cores(), model.device.info.compute_units)
+    assert model.get_property("NUM_STREAMS") == min(threads or cores, cores)
+    x = RNG.standard_normal((7, 24)).astype(np.float32)
+    np.testing.assert_allclose(model(x)[0], dense_answer(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(usable_cores() == 1, reason="one core is all cores")
+def test_cores_that_a_driver_takes_by_itself_cannot_be_limited(core, gpu):
+    with pytest.raises(PropertyError, match=r"INFERENCE_NUM_THREADS: expected 0.*found 1"):
+        core.compile_model(dense_model(), gpu, {"INFERENCE_NUM_THREADS": 1})
+    for wrong in (-1, "many", True):
+        with pytest.raises(PropertyError, match="a number from 1, or 0 for all cores"):
+            core.compile_model(dense_model(), gpu, {"INFERENCE_NUM_THREADS": wrong})

@@ -69,26 +69,30 @@ class LoadedPlan:
     def host(self) -> HostRunner:
         return self._host
 
-    def session(self, profiling: bool = False, streams: int = 1) -> Session:
+    def session(self, profiling: bool = False, streams: int = 1, threads: int = 0) -> Session:
         """A new request's own queue and buffers; `profiling` keeps the time of every step.
 
-        `streams` is how many requests are meant to run at a time: one gets that share of the cores.
+        `streams` is how many requests are meant to run at a time: one gets that share of the cores,
+        or of `threads` of them.
         """
         with _driver_errors(self.device):
-            return Session(self, profiling, max(self._cores // streams, 1))
+            return Session(self, profiling, max(self._cores(threads) // streams, 1))
 
-    @property
-    def most_streams(self) -> int:
+    def most_streams(self, threads: int = 0) -> int:
         """How many requests side by side give the most inferences per second.
 
-        With the player a core each: nothing is lost to waiting. Else a few queues, so that the
-        device has the next launch when one ends.
+        With the player a core each, of `threads` cores at most: nothing is lost to waiting. Else a
+        few queues, so that the device has the next launch when one ends.
         """
-        return self._cores if self.player is not None else _QUEUES
+        return self._cores(threads) if self.player is not None else _QUEUES
 
-    @property
-    def _cores(self) -> int:
-        return min(self.device.info.compute_units, usable_cores())
+    def keeps_to(self, threads: int) -> bool:
+        """Whether no more than so many cores (0: all) are used: drivers' queues use every core."""
+        return self.player is not None or self._cores(threads) == self._cores(0)
+
+    def _cores(self, most: int) -> int:
+        cores = min(self.device.info.compute_units, usable_cores())
+        return min(cores, most) if most else cores
 
 
 class Session:
