@@ -40,7 +40,7 @@ def test_wrong_usage_is_exit_code_2_with_a_hint(clinfer, arguments):
 def test_python_m_clinfer_lists_devices():
     done = child("devices", "--json")
     assert done.returncode == 0, done.stderr
-    assert "CPU" in [row["device"] for row in json.loads(done.stdout)]
+    assert any(row["device"].startswith("CPU") for row in json.loads(done.stdout))
 
 
 def test_devices_prints_a_table(clinfer):
