@@ -31,6 +31,7 @@ FAMILIES = {
     "PadSpec": "pad",
     "ScanSpec": "scan",
     "TopKSpec": "topk",
+    "RecurrentSpec": "recurrent",
 }
 
 

@@ -259,3 +259,22 @@ class TopKSpec:
     largest: bool
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class RecurrentSpec:
+    """outs[0][t, d, b] = cell(ins[0][t, b, d] + state @ w[d].T), from one step to the next.
+
+    kind: lstm, gru (with `linear_before_reset`), tanh, relu; D directions, of which those from
+    `reversed_from` on begin with the last step; G gates in ONNX's order, H units each.
+
+    ins: x [T, B, D * G * H], the inputs' part with its biases; w [D, G * H, H] constant; the first
+    state [D, B, H]; lstm: the first cell state [D, B, H]; gru: the bias of the hidden gate's
+    recurrent part [D, H]. outs: every state [T, D, B, H]; lstm: the last cell state [D, B, H].
+    The last stride of each is 1.
+    """
+
+    kind: str
+    reversed_from: int
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]

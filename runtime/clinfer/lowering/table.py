@@ -24,6 +24,7 @@ MODULES = (
     "reduce",
     "movement",
     "indexing",
+    "recurrent",
 )
 
 _RULES: dict[str, Rule] = {}

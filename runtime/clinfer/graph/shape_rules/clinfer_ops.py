@@ -10,6 +10,6 @@ def set_by_pass(call: Call) -> list[Type]:
     return call.keep()
 
 
-_KINDS = "Pointwise Conv ConvTranspose Pool Softmax Norm Attention"
+_KINDS = "Pointwise Conv ConvTranspose Pool Softmax Norm Attention Recurrent"
 
 RULES: dict[str, Rule] = {f"clinfer.{kind}": set_by_pass for kind in _KINDS.split()}

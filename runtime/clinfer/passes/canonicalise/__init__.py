@@ -12,6 +12,7 @@ from clinfer.passes.canonicalise import (
     linear,
     norms,
     quantise,
+    recurrent,
     scale,
     sizes,
     views,
@@ -29,6 +30,6 @@ def canonicalise(graph: Graph, log: Log) -> None:
 
 RULES: tuple[Rule, ...] = tuple(
     rule
-    for module in (quantise, views, linear, einsum, grid_sample, scale, norms, sizes)
+    for module in (quantise, views, linear, einsum, grid_sample, recurrent, scale, norms, sizes)
     for rule in module.RULES
 )
