@@ -114,6 +114,21 @@ def test_the_blob_of_a_warmed_model_is_the_exported_one(capsys, cpu, models, tmp
     assert names[0] == names[1]
 
 
+def test_a_cache_too_small_for_all_is_told(capsys, device, models, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    warm(capsys, *models, "--device", device, "--cache-dir", whole)
+    size = sum(path.stat().st_size for path in (whole / "entries").rglob("*") if path.is_file())
+    monkeypatch.setenv("CLINFER_CACHE_SIZE", str(size - 1))
+    arguments = (*models, "--device", device, "--cache-dir", tmp_path / "small")
+    code, document = warm(capsys, *arguments)
+    failed = [row["model"] for row in document["models"] if "CLINFER_CACHE_SIZE" in row["error"]]
+    assert code == 1
+    assert failed
+    assert main(["verify", *map(str, arguments), "--json"]) == 3
+    checked = json.loads(capsys.readouterr().out)["models"]
+    assert [row["model"] for row in checked if row["verdict"] != "complete"] == failed
+
+
 def test_a_broken_model_costs_only_itself(capsys, device, models, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")

@@ -252,6 +252,10 @@ class Layers:
         with build_lock(path, timeout) as held:
             yield held
 
+    def holds(self, record: KeyRecord) -> bool:
+        """Whether a store, the remote one left out, has the entry, intact. Not counted."""
+        return any(isinstance(store.peek(record), Entry) for store in self.stores)
+
     def nearest(self, record: KeyRecord) -> Nearest | None:
         """The key nearest to `record` in any store."""
         found = [store.nearest(record) for store in self.stores]

@@ -23,6 +23,8 @@ from clinfer.plugins.gpu import program_record
 from clinfer.plugins.warm_builds import Builder, Memos, Watch
 
 if TYPE_CHECKING:
+    from clinfer.cache.layers import Layers
+    from clinfer.cache.record import KeyRecord
     from clinfer.lowering.plan import Plan, Program
 
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 class Warmed:
     """What became of a model: how many programs it has, how many were built, and what failed.
 
-    `seconds` are those of planning and of the builds that no model before it needed.
+    `seconds` are those of planning and of the builds that no model before it needed; `records` are
+    the keys of its entries.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Warmed:
     built: int = 0
     seconds: float = 0.0
     errors: list[str] = field(default_factory=list)
+    records: list[KeyRecord] = field(default_factory=list)
 
     @property
     def result(self) -> str:
@@ -63,7 +67,23 @@ def warm(
     if cache is None or not cache.mode.writes:
         raise CacheError("the cache is not written to: CACHE_MODE must be 'read-write'")
     work = _warm_models if plugin.export_import else _warm_programs
-    return work(plugin, models, Builder(request, cache, watch, seconds))
+    outcomes = work(plugin, models, Builder(request, cache, watch, seconds))
+    _tell_evicted(outcomes, cache)
+    return outcomes
+
+
+def _tell_evicted(outcomes: Sequence[Warmed], cache: Layers) -> None:
+    """An error for each model whose entries had to make room for later ones."""
+    store = cache.writable
+    if store is None or not store.stats.evicted:
+        return
+    for outcome in outcomes:
+        gone = sum(not cache.holds(record) for record in outcome.records)
+        if gone and not outcome.errors:
+            outcome.errors.append(
+                f"{gone} of its {len(outcome.records)} entries had to make room for later ones: "
+                f"'{store.directory}' takes at most {store.size_limit} bytes (CLINFER_CACHE_SIZE)"
+            )
 
 
 def _warm_programs(
@@ -85,6 +105,7 @@ def _warm_programs(
             else:
                 programs = {program.digest: program for program in plan.programs}
             outcome.programs = len(programs)
+            outcome.records = [program_record(program, device) for program in programs.values()]
             lacking = {
                 digest: program
                 for digest, program in programs.items()
@@ -152,6 +173,7 @@ def _warm_model(
         raise ModelError("the model's files have changed since it was read; warm it again")
     look = builder.cache.recall
     ((_, record),) = plugin.needs(source, request.device, request.properties, look)
+    outcome.records = [record]
     with builder.cache.building(record):
         entry = builder.cache.get(record)
         if entry is not None and not plugin.flaw(entry):
