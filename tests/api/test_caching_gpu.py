@@ -72,14 +72,15 @@ def test_damaged_entry_is_rebuilt_with_the_right_answer(gpu, tmp_path):
     assert compiled(path, tmp_path / "c").programs_built == 0
 
 
-def test_a_binary_the_driver_refuses_is_rebuilt(gpu, tmp_path):
+@pytest.mark.parametrize("sections", [{"binary": b"no binary of any driver"}, {"other": b""}])
+def test_a_binary_the_driver_refuses_is_rebuilt(gpu, tmp_path, sections):
     from clinfer.cache import read, to_bytes
 
     path = save(dense_model(), tmp_path / "m.onnx")
     compiled(path, tmp_path / "c")
     entry = entries(tmp_path / "c")[0]
     record = read(entry).record
-    entry.write_bytes(to_bytes(record, {"binary": b"no binary of any driver"}))
+    entry.write_bytes(to_bytes(record, sections))
     model = compiled(path, tmp_path / "c")
     assert model.programs_built == 1
     np.testing.assert_allclose(model(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)

@@ -111,7 +111,7 @@ def _load(program: Program, request: Request, again: bool = False) -> BuiltProgr
     source = SourceProgram(program.source, program.options, program.entry, program.local_size)
     try:
         return load(request.device, source, bytes(entry.section("binary")))
-    except BuildError as error:
+    except (BlobError, BuildError) as error:
         request.cache.reject(entry, str(error))
         return None
 
