@@ -19,8 +19,8 @@ from clinfer_kernels.types import TYPES
 # Compilers with Clang's built-in functions for non-temporal stores and for prefetching.
 _HAVE_THEM = frozenset({"pocl", "intel_cpu"})
 
-LARGE = 32 << 20
-"""Bytes: what processors of 2020 to 2026 have as the last cache of a few cores."""
+LARGE = 16 << 20
+"""Bytes: with operands of that size, more than the last cache that a few cores have."""
 
 _LINE = re.compile(r"will_(read|write)_line$")
 

@@ -18,8 +18,12 @@ from clinfer.errors import DeviceError
 Array = np.ndarray[Any, Any]
 
 ALIGNMENT = 128
-"""Bytes: vectors that are written past the caches need to lie at multiples of their size."""
+"""Bytes that results begin at a multiple of: vectors written past the caches have to be aligned."""
 
+# Large arrays of others begin where a page does, or a little later. A processor compares a load's
+# place in its page with those of the stores before; half a page away they cannot be taken for it.
+_PAGE = 4096
+_IN_PAGE = 2048
 _LEAST = 1 << 20  # bytes; what is smaller the allocator keeps by itself
 _KEPT = 3  # the results being made, those of the run before, and those before if somebody has them
 
@@ -44,7 +48,7 @@ class ResultMemory:
         if nbytes < _LEAST:
             return np.empty(shape, dtype)
         memory = self._free(nbytes)
-        start = -memory.ctypes.data % ALIGNMENT
+        start = (_IN_PAGE - memory.ctypes.data) % _PAGE
         # Its base is no array, so it is itself the base of all views, also of views of views.
         made = np.frombuffer(memory.data[start : start + nbytes], np.uint8)
         self._blocks.append(_Block(memory, weakref.ref(made)))
@@ -54,9 +58,9 @@ class ResultMemory:
     def _free(self, nbytes: int) -> Array:
         """Memory that nobody has, taken out of the list; new memory where there is none."""
         for index, block in enumerate(self._blocks):
-            if block.user() is None and block.memory.nbytes == nbytes + ALIGNMENT:
+            if block.user() is None and block.memory.nbytes == nbytes + _PAGE:
                 return self._blocks.pop(index).memory
-        return new_memory(nbytes + ALIGNMENT)
+        return new_memory(nbytes + _PAGE)
 
 
 def new_memory(nbytes: int) -> Array:
