@@ -229,6 +229,20 @@ def test_pruning_by_age_sweeps_leftovers(store: Store) -> None:
     assert not leftover.exists()
 
 
+def test_times_of_a_clock_that_was_wrong_do_not_keep_entries(store: Store) -> None:
+    for number in range(3):
+        store.put(program_record(number), BINARY)
+    age(store, 0, 5000)
+    age(store, 1, -30 * 86400)
+    age(store, 2, -30 * 86400)
+    assert store.get(program_record(2)) is not None  # which gives it the right time
+    sizes = [info.size for info in store.entries()]
+    assert store.prune(limit=sum(sizes) - 1).entries == 1
+    assert present(store, range(3)) == [0, 2]
+    assert store.prune(age=4000).entries == 1
+    assert present(store, range(3)) == [2]
+
+
 def test_listing(store: Store) -> None:
     model = program_record(1)
     store.put(program_record(0), BINARY, seconds=3.0)

@@ -35,6 +35,8 @@ TAG = (
 _TEMPORARY_SECONDS = 3600.0
 _MEMO_SECONDS = 90 * 86400.0
 _LOCK_SECONDS = 7 * 86400.0
+# A time further ahead than machines' clocks differ was taken from a clock that was wrong.
+_AHEAD_SECONDS = 86400.0
 
 
 class UntrustedDirectoryError(Exception):
@@ -162,10 +164,11 @@ class Folder:
         Pinned entries neither go nor count. The last entry stays if it fits the limit by itself.
         """
         pinned = self.pins()
+        now = time.time()
         free = [slot for slot in self.slots() if slot.digest not in pinned]
-        free.sort(key=lambda slot: slot.used)
-        oldest = 0.0 if age is None else time.time() - age
-        split = sum(slot.used < oldest for slot in free)
+        free.sort(key=lambda slot: _known_time(slot.used, now))
+        oldest = 0.0 if age is None else now - age
+        split = sum(_known_time(slot.used, now) < oldest for slot in free)
         doomed = free[:split]
         kept = sum(slot.size for slot in free[split:])
         if limit is not None and kept > limit:
@@ -198,9 +201,9 @@ class Folder:
         self._remove_files("locks", 1, _LOCK_SECONDS)
 
     def _remove_files(self, group: str, depth: int, age: float) -> None:
-        latest = time.time() - age
+        now = time.time()
         for path, status in self._files(group, depth):
-            if age == 0.0 or status.st_mtime < latest:
+            if age == 0.0 or _known_time(status.st_mtime, now) < now - age:
                 with suppress(OSError):
                     path.unlink()
 
@@ -219,6 +222,12 @@ class Folder:
                     elif level == depth and is_folder is folders:
                         yield Path(item.path), item.stat(follow_symlinks=False)
             above = deeper
+
+
+def _known_time(used: float, now: float) -> float:
+    """When a file was last used: long ago where its time cannot be, so that it does not stay for
+    ever. Whoever uses it gives it the right time again."""
+    return used if used <= now + _AHEAD_SECONDS else 0.0
 
 
 def _scan(folders: Iterable[str]) -> Iterator[os.DirEntry[str]]:

@@ -272,7 +272,7 @@ class Store:
         if self.readonly:
             return
         with suppress(OSError):
-            if path.stat().st_mtime < time.time() - self._touch_interval:
+            if abs(path.stat().st_mtime - time.time()) > self._touch_interval:
                 os.utime(path)
 
     def _put(self, record: KeyRecord, payload: int, parts: Parts) -> Miss | None:
