@@ -385,3 +385,32 @@ def test_samples_of_a_grid_are_gathered_and_summed(mode, padding):
         graph = check(proto, *samples)
         assert kinds(graph)["GatherND"] == 1
         assert kinds(graph)["GridSample"] == 0
+
+
+@pytest.mark.parametrize(
+    ("block", "attrs", "left"),
+    [
+        ((2, 3), {"strides": [2, 3]}, {"Reshape": 2, "Transpose": 1}),
+        ((2, 3), {}, {"Reshape": 1, "ConvTranspose": 1}),
+        ((3, 3), {"strides": [2, 2], "pads": [1, 0, 2, 1]}, {"Reshape": 1, "ConvTranspose": 1}),
+        ((2, 2), {"dilations": [2, 1]}, {"Reshape": 1, "ConvTranspose": 1}),
+    ],
+)
+def test_columns_are_tiles_or_a_transposed_convolution(block, attrs, left):
+    image = (6, 9)
+    pads = attrs.get("pads", [0] * 4)
+    spans = [
+        (image[a] + pads[a] + pads[a + 2] - attrs.get("dilations", [1, 1])[a] * (block[a] - 1) - 1)
+        // attrs.get("strides", [1, 1])[a]
+        + 1
+        for a in (0, 1)
+    ]
+    width = 2 * block[0] * block[1]
+    text = ", ".join(f"{name} = {value}" for name, value in attrs.items())
+    proto = model(
+        f"float[n, {width}, {spans[0] * spans[1]}] x => float[n, 2, 6, 9] y",
+        f"y = Col2Im<{text}>(x, image, block)" if text else "y = Col2Im(x, image, block)",
+        {"image": np.array(image, I), "block": np.array(block, I)},
+    )
+    assert kinds(optimised(proto, "canonicalise")[0]) == left
+    check(proto, {"x": random((3, width, spans[0] * spans[1]))})

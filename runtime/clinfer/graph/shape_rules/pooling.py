@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clinfer.graph.ir import Shape
 from clinfer.graph.shape_call import Call, Rule, Type, UnknownShape
-from clinfer_kernels.dims import Dim, ceildiv, floordiv, minimum
+from clinfer_kernels.dims import Dim, ceildiv, floordiv, minimum, product
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,12 @@ def max_unpool(call: Call) -> list[Type]:
     return [Type(call.dtype(0), (source[0], source[1], *sizes))]
 
 
+def col2im(call: Call) -> list[Type]:
+    """Col2Im: [N, C * block, blocks] as [N, C, image...]; input 1 is the image, 2 the block."""
+    source, image, block = call.shape(0), call.dims(1), call.dims(2)
+    return [Type(call.dtype(0), (source[0], floordiv(source[1], product(block)), *image))]
+
+
 RULES: dict[str, Rule] = {
     "Conv": convolution(0, 1),
     "ConvInteger": convolution(0, 1, "int32"),
@@ -144,4 +150,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), pool),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), global_pool),
     "MaxUnpool": max_unpool,
+    "Col2Im": col2im,
 }

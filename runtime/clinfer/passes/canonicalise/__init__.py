@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from clinfer.graph.ir import Graph
 from clinfer.passes.canonicalise import (
+    col2im,
     einsum,
     grid_sample,
     linear,
@@ -30,6 +31,17 @@ def canonicalise(graph: Graph, log: Log) -> None:
 
 RULES: tuple[Rule, ...] = tuple(
     rule
-    for module in (quantise, views, linear, einsum, grid_sample, recurrent, scale, norms, sizes)
+    for module in (
+        quantise,
+        views,
+        linear,
+        einsum,
+        grid_sample,
+        recurrent,
+        col2im,
+        scale,
+        norms,
+        sizes,
+    )
     for rule in module.RULES
 )
