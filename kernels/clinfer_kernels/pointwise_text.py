@@ -17,6 +17,7 @@ Parts = dict[str, str | int]
 PIECE = 1024  # elements of a row in one task of the rows schedule
 BLOCK_D = 64  # a block of the tiles schedule, in elements
 BLOCK_I = 32
+_LINE = 64  # bytes of a cache line
 SIDE = 32  # a block of the blocks schedule, in elements
 
 
@@ -28,14 +29,11 @@ def rows(problem: Problem, target: Target) -> Parts:
     moving = [v for v in problem.ins if v.inner != "0"]
     bases = [f"const int {v.name}_at = {address(v.name, outer)};" for v in problem.views]
     bases += [_value(v, width, memory.load(v.dtype, v.name, v.at(), width, "0")) for v in fixed]
-    constants, end = [], []
     streamed = [v for v in problem.outs if v.inner == "1"] if hints.has_hints(target) else []
+    constants, end = _large(problem) if streamed else ([], [])
     if streamed:
-        total = count_text(range(problem.rank)).replace("n0", "(long)n0", 1)
-        constants = [f"const int large = {hints.is_large(streamed[0].dtype, total)};"]
         aligned = (hints.is_aligned(v.dtype, v.name, f"{v.name}_at", width) for v in streamed)
         bases.append(f"const int streamed = {' && '.join(['large', *aligned])};")
-        end = [hints.fence("large")]
     return {
         "n": f"n{problem.rank - 1}",
         "piece": PIECE,
@@ -56,6 +54,9 @@ def tiles(problem: Problem, target: Target) -> Parts:
     width = types.lanes(target, problem.dtypes)
     outer = range(problem.rank - 2)
     bases = [f"const int {v.name}_base = {address(v.name, outer)};" for v in problem.views]
+    whole_lines = all(v.inner == "1" and _is_line(v, width) for v in problem.outs)
+    streamed = whole_lines and hints.has_hints(target)
+    constants, end = _large(problem) if streamed else ([], [])
     return {
         "ni": f"n{problem.rank - 1}",
         "nd": f"n{problem.rank - 2}",
@@ -65,8 +66,10 @@ def tiles(problem: Problem, target: Target) -> Parts:
         "rows": count_text(outer),
         "indices": block([*_declared(outer), *decode(outer, "row")], 2),
         "bases": block(bases, 2),
-        "square": block(_square(problem, width, False), 5),
+        "constants": block(constants, 1),
+        "square": block(_square(problem, width, False, streamed), 5),
         "edge": block(_square(problem, width, True), 5),
+        "end": block(end, 1),
     }
 
 
@@ -168,13 +171,32 @@ def _body(
     return lines
 
 
-def _square(problem: Problem, width: int, edge: bool) -> list[str]:
+def _large(problem: Problem) -> tuple[list[str], list[str]]:
+    """The declaration of the flag `large`, and what ends a kernel that streams."""
+    total = count_text(range(problem.rank)).replace("n0", "(long)n0", 1)
+    flag = hints.is_large(problem.outs[0].dtype, total)
+    return [f"const int large = {flag};"], [hints.fence("large")]
+
+
+def _is_line(view: View, width: int) -> bool:
+    """Whether a vector is a whole cache line, so that lines can be streamed one by one."""
+    return width * types.size_of(view.dtype) == _LINE
+
+
+def _square(problem: Problem, width: int, edge: bool, streamed: bool = False) -> list[str]:
     """Column operands into squares[d], then one row of the square after another."""
     lines: list[str] = []
     depth = problem.rank - 2
     columns = problem.columns
     for view in columns:
         lines += _columns(view, width, edge)
+    if streamed:
+        aligned = []
+        for view in problem.outs:
+            first = f"{view.name}_base + d * {view.name}_s{depth} + i"
+            aligned.append(hints.is_aligned(view.dtype, view.name, first, width))
+            aligned.append(f"{view.name}_s{depth} % {width} == 0")
+        lines.append(f"const int streamed = {' && '.join(['large', *aligned])};")
     lines.append(f"for (int r = 0; r < {'depth' if edge else width}; ++r) {{")
     moving = [v for v in problem.ins if v not in columns]
     inside = [
@@ -182,7 +204,7 @@ def _square(problem: Problem, width: int, edge: bool) -> list[str]:
         for v in (*moving, *problem.outs)
     ]
     inside += [_value(v, width, f"square_{v.name}[r]") for v in columns]
-    inside += _body(problem, moving, width, edge)
+    inside += _body(problem, moving, width, edge, streamed=streamed)
     return [*lines, *(f"    {line}" for line in inside), "}"]
 
 

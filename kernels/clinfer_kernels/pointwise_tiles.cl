@@ -19,6 +19,7 @@ $parameters)
     const int share = (tasks + (int)get_num_groups(0) - 1) / (int)get_num_groups(0);
     const int first = (int)get_group_id(0) * share;
     const int last = min(first + share, tasks);
+$constants
     for (int task = first; task < last; ++task) {
         const int first_i = task % blocks_i * block_i;
         const int first_d = task / blocks_i % blocks_d * block_d;
@@ -41,4 +42,5 @@ $edge
             }
         }
     }
+$end
 }
