@@ -149,6 +149,22 @@ def test_a_remote_store_counts(capsys, device, model, warmed, tmp_path):
     assert not (tmp_path / "empty").exists()
 
 
+def test_trust_is_for_remote_stores_too(capsys, device, model, warmed, tmp_path):
+    from clinfer.cache.signing import SigningKey
+
+    keys = [tmp_path / "mine", tmp_path / "theirs"]
+    public = [SigningKey.generate().save(path) for path in keys]
+    url = f"file://{tmp_path}/pushed"
+    arguments = ["--store", url, "--cache-dir", str(warmed), "--key", str(keys[0])]
+    assert main(["pack", *arguments]) == 0
+    for key, expected in zip(public, (0, 5), strict=True):
+        arguments = [model, "--device", device, "--store", url, "--trust", key]
+        assert verify(capsys, *arguments)[0] == expected
+    absent = ["--store", url, "--trust", str(tmp_path / "absent.pub")]
+    assert main(["verify", str(model), "--device", device, *absent]) == 1
+    assert "absent.pub" in capsys.readouterr().err
+
+
 def test_shapes_and_changed_weights_are_other_entries(capsys, cpu, model, tmp_path):
     cache = tmp_path / "cache"
     arguments = ("--device", cpu, "--cache-dir", str(cache))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from clinfer.cli.output import emit_json, table
 from clinfer.errors import ClinferError, UntrustedError
 
 if TYPE_CHECKING:
+    from clinfer.cache.coverage import Source
     from clinfer.cache.pack import Pack
+    from clinfer.cache.remote import RemoteStore
     from clinfer.core import Core
     from clinfer.device.lock import LockedDevice
 
@@ -48,8 +51,11 @@ def run(options: argparse.Namespace) -> int:
     core = common.core(options)
     device = common.locked_device(options) or str(options.device)
     with ExitStack() as opened:
-        packs = [opened.enter_context(pack) for pack in _packs(options)]
-        rows = [_check(core, path, device, packs, options.shape) for path in options.model]
+        sources: list[Source] = [
+            *map(opened.enter_context, _packs(options)),
+            *_remote(options, core),
+        ]
+        rows = [_check(core, path, device, sources, options.shape) for path in options.model]
     verdict = max((row["verdict"] for row in rows), key=_SEVERITY.index)
     if options.json:
         emit_json({"verdict": verdict, "models": rows})
@@ -68,16 +74,27 @@ def _packs(options: argparse.Namespace) -> list[Pack]:
     return [Pack.open(path, trust) for path in options.pack]
 
 
+def _remote(options: argparse.Namespace, core: Core) -> list[RemoteStore]:
+    """The remote store, where one is named, in place of the Core's: it believes whom packs do."""
+    url = core.get_property("CACHE_STORE")
+    if not url:
+        return []
+    from clinfer.cache.remote import RemoteStore
+
+    core.set_property({"CACHE_STORE": ""})
+    return [RemoteStore(url, trust=common.trust(options))]
+
+
 def _check(
     core: Core,
     path: Path,
     device: str | LockedDevice,
-    packs: list[Pack],
+    sources: Sequence[Source],
     shapes: list[tuple[str, Any]],
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"model": str(path)}
     try:
-        found = core.coverage(common.reshaped(core, path, shapes), device, packs=packs)
+        found = core.coverage(common.reshaped(core, path, shapes), device, packs=sources)
     except UntrustedError:
         raise
     except ClinferError as error:
