@@ -6,7 +6,7 @@ import numpy as np
 from graph_helpers import model, run
 
 from clinfer.passes.dead import detach_known
-from clinfer.passes.fold import SMALL, fold
+from clinfer.passes.fold import LARGE, SMALL, fold
 
 
 def folded(text: str, opset: int = 17) -> tuple[int, list[str]]:
@@ -40,6 +40,36 @@ def test_large_expansions_stay() -> None:
     )
     assert folded(text.format(n=SMALL))[1] == ["Add"]
     assert folded(text.format(n=SMALL + 1))[1] == ["ConstantOfShape", "Add"]
+
+
+def test_tables_that_a_run_would_compute_are_kept_up_to_a_size() -> None:
+    """A relative position table: differences of all pairs, read from a smaller table."""
+    text = """m (float[1] x) => (float[A, B] y) <float[3] t = {{1, 2, 3}}> {{
+        n = Constant<value_ints = [{n}, 1]>() m = Constant<value_ints = [1, {n}]>()
+        a = ConstantOfShape(n) b = ConstantOfShape(m) d = Sub(a, b)
+        i = Cast<to = 7>(d) z = Gather(t, i) y = Add(x, z) }}"""
+    assert folded(text.format(n=300))[1] == ["Add"]
+    large = folded(text.format(n=LARGE // 256))[1]
+    assert large == ["Sub", "Cast", "Gather", "Add"]
+
+
+def test_large_masks_stay() -> None:
+    """Whether a position sees another one is found from positions, not from a table."""
+    text = """m (float[1] x) => (float[A, B] y) {
+        n = Constant<value_ints = [300, 1]>() m = Constant<value_ints = [1, 300]>()
+        a = ConstantOfShape(n) b = ConstantOfShape(m) z = Less(a, b) y = Where(z, x, x) }"""
+    assert folded(text)[1] == ["Less", "Where"]
+
+
+def test_scattered_constants() -> None:
+    text = """m (float[4] x) => (float[4] y) <float[4] d = {0, 1, 2, 3}> {
+        i = Constant<value = int64[2, 1] {-1, 1}>() u = Constant<value_floats = [5.0, 6.0]>()
+        z = ScatterND%s(d, i, u) y = Add(x, z) }"""
+    for reduction, expected in (("", [0, 6, 2, 5]), ('<reduction = "add">', [0, 7, 2, 8])):
+        graph = model(text % reduction).graph()
+        fold(graph)
+        (table,) = [v.const for v in graph.values() if v.name == "z"]
+        assert table is not None and table.tolist() == expected
 
 
 def test_random_numbers_are_not_folded() -> None:

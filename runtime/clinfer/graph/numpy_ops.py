@@ -99,6 +99,13 @@ def _constant_of_shape(attrs: Attrs, inputs: Inputs) -> list[Any]:
     return [np.full(shape, content.ravel()[0], content.dtype)]
 
 
+def _scatter_nd(attrs: Attrs, inputs: Inputs) -> list[Any]:
+    data, indices, updates = inputs
+    result = np.array(data)
+    result[tuple(np.moveaxis(indices, -1, 0))] = updates
+    return [result]
+
+
 _PLAIN = [
     "float32",
     "float64",
@@ -144,6 +151,7 @@ TABLE: dict[str, Function] = {
     "Transpose": _transpose,
     "Concat": _concat,
     "Gather": _gather,
+    "ScatterND": _scatter_nd,
     "Expand": _expand,
     "Where": _where,
     "NonZero": _non_zero,
@@ -165,6 +173,8 @@ def find(kind: str, attrs: Attrs, inputs: Inputs) -> Function | None:
     if not all(v is None or isinstance(v, np.ndarray) for v in inputs):
         return None
     if kind == "Cast" and not _can_cast(attrs, inputs):
+        return None
+    if kind == "ScatterND" and attrs.get("reduction", "none") != "none":
         return None
     return function
 

@@ -21,8 +21,12 @@ from clinfer.graph.shapes import infer_node
 from clinfer.mapping import drop_pages
 from clinfer_kernels.dims import is_static, product
 
-# Results of up to this many elements are always kept; larger ones if no larger than the inputs.
+# Results of up to this many elements are always kept; larger ones if no larger than the inputs ...
 SMALL = 65536
+# ... or up to this size where a run would compute them. What only repeats elements is a view in a
+# run, and masks are found again as positions (`passes.forms`).
+LARGE = 1 << 19
+_REPEATING = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
 _RANDOM = frozenset(
     [
         "RandomNormal",
@@ -77,7 +81,8 @@ def _is_too_large(node: Node) -> bool:
         if value is None or value.shape is None or not is_static(value.shape):
             continue
         size = product(value.shape)
-        if isinstance(size, int) and size > max(SMALL, 2 * read):
+        is_cheap = node.op in _REPEATING or value.dtype == "bool"
+        if isinstance(size, int) and size > max(SMALL if is_cheap else LARGE, 2 * read):
             return True
     return False
 
