@@ -19,11 +19,21 @@ import os, sys, time
 from clinfer.plugins import probe
 load_well = probe._load
 seen = []
-def load(store, digest):
+def load(store, digest, devices):
     if digest == sys.argv[2]:
         {fault}
-    return load_well(store, digest)
+    return load_well(store, digest, devices)
 probe._load = load
+probe.main()
+"""
+
+_NO_DEVICES = """
+import os
+from clinfer.errors import DeviceError
+from clinfer.plugins import probe
+def devices():
+    {fault}
+probe._devices = devices
 probe.main()
 """
 
@@ -70,3 +80,22 @@ def test_a_binary_that_crashes_the_driver_is_found(cache, capsys, monkeypatch, f
     assert said in problems[0]["detail"]
     assert problems[0]["removed"]
     assert {info.digest for info in Store(cache).entries()} == {*digests} - {digests[1]}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("raise DeviceError('no platform')", "no platform"), ("os.abort()", "died: -6")],
+)
+def test_devices_that_cannot_be_opened_are_no_entrys_fault(
+    cache, capsys, monkeypatch, fault, said
+) -> None:
+    start = probing.subprocess.Popen
+
+    def popen(command, **options):
+        return start([command[0], "-c", _NO_DEVICES.format(fault=fault), command[3]], **options)
+
+    monkeypatch.setattr(probing.subprocess, "Popen", popen)
+    before = {info.digest for info in Store(cache).entries()}
+    assert main(["cache", "verify", str(cache), "--probe", "--remove"]) == 1
+    assert said in capsys.readouterr().err
+    assert {info.digest for info in Store(cache).entries()} == before

@@ -1,9 +1,10 @@
 """Giving a cache's binaries to their drivers in a child process, where a crash costs nothing.
 
 An intact entry may still hold a binary that a driver crashes on: made by a broken compiler, or on
-purpose. The child loads one entry after the other and answers a line for each; where it dies, the
-entry it was at is the one, and another child goes on with the rest. Entries of devices that are not
-in this machine are passed over.
+purpose. The child opens the devices and says so in a line; then it loads one entry after the other
+and answers a line for each. Where it dies, the entry it was at is the one, and another child goes
+on with the rest. Entries of devices that are not in this machine are passed over; where the devices
+cannot be opened, no entry is to blame.
 
     python -m clinfer.plugins.probe DIRECTORY    (the child; digests come on its standard input)
 """
@@ -14,15 +15,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import IO
+from typing import TYPE_CHECKING
 
 from clinfer.cache.inventory import Problem
 from clinfer.cache.stats import Reason
 from clinfer.cache.store import Store
-from clinfer.errors import ClinferError
+from clinfer.errors import ClinferError, DeviceError
+
+if TYPE_CHECKING:
+    from clinfer.device.discover import Device
 
 SECONDS_PER_ENTRY = 60.0
 _KINDS = ("model", "program")
@@ -33,7 +39,7 @@ def probe(
 ) -> list[Problem]:
     """The entries that their driver refuses, crashes on or takes longer than `seconds` for.
 
-    With `remove` they are removed.
+    With `remove` they are removed. Raises DeviceError where the devices here cannot be opened.
     """
     waiting = [info.digest for info in store.entries() if info.record.kind in _KINDS]
     problems: list[Problem] = []
@@ -64,17 +70,33 @@ def _answers(directory: Path, digests: Sequence[str], seconds: float) -> Iterato
     assert child.stdin is not None
     assert child.stdout is not None
     with child:
+        trouble, ended = _hear(child, seconds)
+        if trouble:
+            child.kill()
+            raise DeviceError(f"no binary can be tried on the devices here: {trouble}")
         for digest in digests:
-            timer = Timer(seconds, child.kill)
-            timer.start()
-            line = _ask(child.stdin, child.stdout, digest)
-            expired = not timer.is_alive()
-            timer.cancel()
-            if not line:
-                yield f"over {seconds:g} s in the driver" if expired else _epitaph(child)
-                return
-            yield str(json.loads(line))
-        child.stdin.close()
+            with suppress(OSError):  # then it has died, and does not answer
+                child.stdin.write(f"{digest}\n")
+                child.stdin.flush()
+            said, ended = _hear(child, seconds)
+            yield said
+            if ended:
+                break
+        with suppress(OSError):
+            child.stdin.close()
+
+
+def _hear(child: subprocess.Popen[str], seconds: float) -> tuple[str, bool]:
+    """The child's next line, or how it ended in that time; and whether it did."""
+    assert child.stdout is not None
+    timer = Timer(seconds, child.kill)
+    timer.start()
+    line = child.stdout.readline()
+    expired = not timer.is_alive()
+    timer.cancel()
+    if line:
+        return str(json.loads(line)), False
+    return f"over {seconds:g} s in the driver" if expired else _epitaph(child), True
 
 
 def _epitaph(child: subprocess.Popen[str]) -> str:
@@ -86,45 +108,46 @@ def _epitaph(child: subprocess.Popen[str]) -> str:
         return "the driver closed the program's output"
 
 
-def _ask(questions: IO[str], answers: IO[str], digest: str) -> str:
-    """The child's line on an entry, '' where it has died."""
-    try:
-        questions.write(f"{digest}\n")
-        questions.flush()
-    except OSError:
-        return ""
-    return answers.readline()
-
-
 def main() -> None:
-    """The child: loads each entry, and says what its driver said."""
+    """The child: opens the devices, loads each entry, and says what went wrong ('': nothing)."""
     store = Store(sys.argv[1], readonly=True)
     answers = os.fdopen(os.dup(1), "w")  # drivers may print to stdout
     os.dup2(2, 1)
-    for line in sys.stdin:
+    devices: list[Device] = []
+
+    def answer(work: Callable[[], object]) -> None:
+        said = ""
         try:
-            said = _load(store, line.strip())
+            work()
         except ClinferError as error:
             said = str(error)
         answers.write(json.dumps(said) + "\n")
         answers.flush()
 
+    answer(lambda: devices.extend(_devices()))
+    for line in sys.stdin:
+        answer(partial(_load, store, line.strip(), devices))
 
-def _load(store: Store, digest: str) -> str:
-    from clinfer.cache.entry import read
+
+def _devices() -> list[Device]:
     from clinfer.device.discover import list_devices, open_device
+
+    return [open_device(info.name) for info in list_devices()]
+
+
+def _load(store: Store, digest: str, devices: Sequence[Device]) -> None:
+    """Gives an entry to the device it is for, if that is here."""
+    from clinfer.cache.entry import read
     from clinfer.plugins.compiler import device_fields
     from clinfer.plugins.cpu import CpuPlugin
     from clinfer.plugins.gpu import GpuPlugin
 
     entry = read(store.folder.entry(digest))
     plugin = {"model": CpuPlugin, "program": GpuPlugin}[entry.record.kind]()
-    for info in list_devices():
-        device = open_device(info.name)
+    for device in devices:
         if all(entry.record.get(name) == value for name, value in device_fields(device).items()):
             plugin.probe(entry, device)
-            return ""
-    return ""
+            return
 
 
 if __name__ == "__main__":
