@@ -20,7 +20,7 @@ from clinfer_kernels import reduce_text
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum
 from clinfer_kernels.expr import Builder, Expr
-from clinfer_kernels.fold import Fold, fold_of
+from clinfer_kernels.fold import ARG, Fold, fold_of
 from clinfer_kernels.reduce_text import Parts, ReduceTile, Stage
 from clinfer_kernels.rows import RowProblem, RowView, at_least, row_problem
 from clinfer_kernels.signature import Signature
@@ -36,6 +36,10 @@ _PARTS: dict[str, Callable[[Stage, Target], Parts]] = {
     "groups": reduce_text.groups,
 }
 LONG = 16384  # elements of a row from which parts pay
+# From so many elements, in so many rows that lie side by side, on, blocks are as wide as registers
+# allow: each step down a column is in another page, and takes longer than what it has there.
+TALL = 1 << 20
+WIDE = 512
 
 
 def candidates(spec: ReduceSpec, target: Target) -> tuple[ReduceTile, ...]:
@@ -54,7 +58,11 @@ def candidates(spec: ReduceSpec, target: Target) -> tuple[ReduceTile, ...]:
         pieces = at_least(problem.row[0]) if len(problem.row) > 1 else at_least(problem.length)
     total = at_least(problem.rows) * at_least(problem.length)
     parts = min(4 * target.compute_units // max(at_least(units), 1), pieces, total // LONG)
-    return (replace(plain, parts=parts), plain) if parts > 1 else (plain,)
+    tiles = (replace(plain, parts=parts), plain) if parts > 1 else (plain,)
+    if across and spec.op not in ARG and total >= TALL and pieces >= 4 * target.compute_units:
+        wide = ReduceTile("columns", unroll=target.vector_width, parts=4 * target.compute_units)
+        return (wide, *tiles) if at_least(problem.rows) >= WIDE else tiles
+    return tiles
 
 
 def _group_tiles(problem: RowProblem, across: bool, target: Target) -> tuple[ReduceTile, ...]:

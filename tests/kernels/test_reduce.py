@@ -116,6 +116,15 @@ def test_long_rows_in_parts(cls: str, op: str, axis: int) -> None:
     np.testing.assert_allclose(compute(op, x, x, (axis,), cls), wanted, rtol=3e-6)
 
 
+@pytest.mark.parametrize("op", ["sum", "max", "l2"])
+def test_columns_of_a_large_matrix(op: str) -> None:
+    """Wide blocks, parts, and a width that no block fits."""
+    x = floats(1900, 561)
+    wanted = REFERENCES[op](x, axis=0, keepdims=True)
+    got = compute(op, x, x, (0,), "cpu")
+    np.testing.assert_allclose(got, wanted, rtol=2e-5)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float16", "bool", "float64"])
 def test_element_types(dtype: str) -> None:
     x = np.random.default_rng(1).integers(0, 7, (4, 37)).astype(dtype)
