@@ -1,63 +1,39 @@
-// y[t] = cell(x[t] + y[t - 1] @ w), step by step; a work-group has one sequence in one direction.
+// A work-group takes $rows rows of the batch in one direction (group 1) through all time steps; its
+// work-items take $width units each, then the next. A loop over groups around the barriers is more
+// than PoCL 3.0 compiles right. Rows beyond the batch repeat the last one and are not stored.
+// After its own length a row keeps its state, and its outputs are 0.
 //
-//     w of a direction     blocks of UNIT units: [block][k][gate][unit of the block]
-//     sums of a block      $gates gates x VECS vectors, over all k of the step before
-//
-// The state of the step before is read from the output, or from h0 in the first step. What a cell
-// needs besides, s (a cell state, which every work-item keeps for its own units), is the output c.
-#define VECS $vecs
-#define LANES $lanes
-#define LOCAL $local
-#define GATES $gates
-#define UNIT (VECS * LANES * LOCAL) // units of a block
-
-typedef $vec vec;
-typedef $real real;
-
+//     state    the rows' hidden states [rows, P], those before and after a step in turn
+//     cells    the LSTM's cells [rows, P]; for a GRU what the reset gate leaves of the states
 $head
 $parameters)
 {
-    const int lane = $lane;
-    const int direction = get_group_id(0) / batch;
-    const int row = get_group_id(0) % batch;
-    const int is_reversed = direction >= reversed_from;
-    for (int step = 0; step < steps; ++step) {
-        const int t = is_reversed ? steps - 1 - step : step;
-        const int before = is_reversed ? t + 1 : t - 1;
-        const int x_at = x_o + t * x_s0 + row * x_s1 + direction * GATES * units;
-        const int y_at = y_o + direction * y_s1 + row * y_s2;
-        const int h_at = h_o + direction * h_s0 + row * h_s1;
-        __global const real* prev = step ? y + y_at + before * y_s0 : h + h_at;
-        for (int block = 0; block < blocks; ++block) {
-            const int first = block * UNIT + lane * VECS * LANES;
-            if (first >= units) break;
-            __global const real* next = w + (direction * blocks + block) * units * GATES * UNIT
-                + lane * VECS * LANES;
-            vec sum[VECS][GATES];
-            #pragma unroll
-            for (int v = 0; v < VECS; ++v) {
-                const int j = first + v * LANES;
-                const int left = units - j;
-$start
-            }
-            for (int k = 0; k < units; ++k) {
-                const real state = prev[k];
-                #pragma unroll
-                for (int g = 0; g < GATES; ++g) {
-                    #pragma unroll
-                    for (int v = 0; v < VECS; ++v) {
-                        sum[v][g] += state * $load_w;
-                    }
-                }
-                next += GATES * UNIT;
-            }
-            #pragma unroll
-            for (int v = 0; v < VECS; ++v) {
-                const int j = first + v * LANES;
-                const int left = units - j;
-$cell
-            }
+    const int item = get_local_id(0);
+    const int d = get_group_id(1);
+    const int first = get_group_id(0) * $rows;
+    const int backward = d >= backward_from;
+    const __global float* const weights = r + r_o + d * units * hidden * $gates;
+$rows_text
+    for (int i = item; i < $rows * units; i += $local) {
+        const int n = min(first + i / units, rows_n - 1);
+        const int j = i % units;
+$begin
+    }
+$sync
+    int now = 0;
+    for (int t = 0; t < steps; ++t) {
+        const __local float* const old = state + now;
+        now = now ? 0 : $rows * units;
+        __local float* const new = state + now;
+$times_text
+$step
+$sync_step
+    }
+    for (int i = item; i < $rows * units; i += $local) {
+        const int n = first + i / units;
+        const int j = i % units;
+        if (n < rows_n && j < hidden) {
+$end
         }
-$together
     }
 }

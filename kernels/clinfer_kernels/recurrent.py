@@ -1,12 +1,14 @@
-"""Recurrent layers: LSTM (Hochreiter and Schmidhuber, 1997), GRU (Cho et al., 2014), plain RNN.
+"""LSTM, GRU and RNN: one launch that goes through all time steps.
 
-The inputs' part of the gates comes from a matrix product over all steps; here is what must go step
-by step. One work-group has one sequence in one direction; on class "cpu" it has one work-item.
+The products of the inputs are a matmul before; what is left is a chain of matrix-vector products,
+each with the state before. A work-group keeps the states of a few rows in local memory, so that no
+other group has to be waited for, and reads the packed recurrent weights once per step and block of
+rows: they stay in a core's second-level cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,205 +16,340 @@ import numpy as np
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.dims import product
+from clinfer_kernels.dims import ceildiv
+from clinfer_kernels.render import render
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import RecurrentSpec
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import compute, register
+from clinfer_kernels.types import lanes, literal, register
 
+BLOCK = 32
+"""Units are padded to a multiple of it: a work-item's vectors together divide it."""
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+_BARRIER = "barrier(CLK_LOCAL_MEM_FENCE);"
 Array = np.ndarray[Any, Any]
-
-# Gates in the order of ONNX: input, output, forget, cell; update, reset, hidden.
-GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
-_VECS = {4: 2, 3: 3, 1: 8}  # vectors of a block: enough independent sums
+Finish = Callable[[int, dict[int, str]], Iterator[str]]
 
 
 @dataclass(frozen=True)
 class RecurrentTile:
-    """A block has `vecs` x `lanes` units of each of the work-group's `local` work-items."""
+    """rows: of the batch in a work-group. width: units in a vector. vectors: of a work-item at a
+    time, so that few rows too have sums enough to hide the latency of an addition. local:
+    work-items."""
 
+    rows: int
+    width: int
+    vectors: int
     local: int
-    vecs: int
-    lanes: int
 
     @property
-    def unit(self) -> int:
-        return self.local * self.vecs * self.lanes
-
-
-def candidates(spec: RecurrentSpec, target: Target) -> tuple[RecurrentTile, ...]:
-    """One tile; none where the number of units is not known or the dtype is no plain float."""
-    dtype = spec.ins[0].dtype
-    if not isinstance(spec.outs[0].shape[-1], int) or dtype not in ("float32", "float64"):
-        return ()
-    if any(tensor.strides[-1] != 1 for tensor in (*spec.ins, *spec.outs)):
-        return ()
-    if target.cls == "gpu":
-        return (RecurrentTile(min(target.max_work_group, 64), 1, 1),)
-    wide = 16 if target.vector_width >= 16 else 8
-    return (RecurrentTile(1, _VECS[GATES[spec.kind]], wide // (2 if dtype == "float64" else 1)),)
-
-
-def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
-    """The one launch, over weights packed in blocks."""
-    x, _, h, *state = spec.ins
-    y = spec.outs[0]
-    steps, directions, batch, units = y.shape
-    assert isinstance(units, int)
-    gates = GATES[spec.kind]
-    blocks = -(-units // tile.unit)
-    signature = Signature()
-    for index, name in enumerate(("x", "w", "h", "s")[: 3 + len(state)]):
-        signature.read("in", index, x.dtype, name)
-    for index, name in enumerate(("y", "c")[: len(spec.outs)]):
-        signature.buffer("out", index, x.dtype, name)
-    for name, tensor in (("x", x), ("h", h), ("y", y)):
-        signature.scalar(f"{name}_o", tensor.offset)
-        for axis, stride in enumerate(tensor.strides[:-1]):
-            signature.scalar(f"{name}_s{axis}", stride)
-    for name, value in (
-        ("steps", steps),
-        ("batch", batch),
-        ("units", units),
-        ("blocks", blocks),
-        ("reversed_from", spec.reversed_from),
-    ):
-        signature.scalar(name, value)
-    _declare_states(signature, spec)
-    entry = f"recurrent_{spec.kind}_{tile.vecs}x{tile.lanes}"
-    made = _Text(x.dtype, tile.lanes)
-    text = fill(
-        "recurrent",
-        target,
-        head=kernel_head(entry, (tile.local,)),
-        parameters=signature.text,
-        vecs=tile.vecs,
-        lanes=tile.lanes,
-        local=tile.local,
-        gates=gates,
-        vec=register(x.dtype, tile.lanes),
-        real=compute(x.dtype),
-        lane="(int)get_local_id(0)" if tile.local > 1 else "0",
-        load_w=memory.load(x.dtype, "next", "g * UNIT + v * LANES", tile.lanes),
-        start=block(made.start(spec.kind), 4),
-        cell=block(_CELLS[spec.kind](made), 4),
-        together=block(["barrier(CLK_GLOBAL_MEM_FENCE);"] if tile.local > 1 else [], 2),
-    )
-    launch = Launch(entry, text, signature.args, (directions * batch * tile.local,), (tile.local,))
-    pack = Pack(1, f"recurrent_{gates}_{tile.unit}", lambda w: packed(w, gates, tile.unit))
-    flops = 2 * product([steps, directions, batch, gates * units, units])
-    return Kernel((launch,), packs=(pack,), flops=flops)
-
-
-def _declare_states(signature: Signature, spec: RecurrentSpec) -> None:
-    """Offset and strides of the fourth input, and of the cell state as an output."""
-    for name, tensors in (("s", spec.ins[3:]), ("c", spec.outs[1:])):
-        for tensor in tensors:
-            signature.scalar(f"{name}_o", tensor.offset)
-            for axis, stride in enumerate(tensor.strides[:-1]):
-                signature.scalar(f"{name}_s{axis}", stride)
-
-
-def packed(w: Array, gates: int, unit: int) -> Array:
-    """[directions, gates * units, units] as [directions, blocks, k, gates, unit], zeros behind."""
-    directions, _, units = w.shape
-    blocks = -(-units // unit)
-    apart = w.reshape(directions, gates, units, units)
-    room = np.zeros((directions, gates, blocks * unit, units), w.dtype)
-    room[:, :, :units] = apart
-    cut = room.reshape(directions, gates, blocks, unit, units)
-    return np.ascontiguousarray(cut.transpose(0, 2, 4, 1, 3))
+    def block(self) -> int:
+        """Units in a block of the packed weights: what is read in one step lies together."""
+        return BLOCK if self.local > 1 else self.width * self.vectors
 
 
 @dataclass(frozen=True)
+class _Packing:
+    """Weights [D, G * H, H] as [D, P / block, H, G, block], units padded with zeros to P."""
+
+    gates: int
+    block: int
+
+    def __call__(self, weights: Array) -> Array:
+        directions, _, hidden = weights.shape
+        units = -(-hidden // BLOCK) * BLOCK
+        full = np.zeros((directions, self.gates, units, hidden), np.float32)
+        full[:, :, :hidden] = weights.reshape(directions, self.gates, hidden, hidden)
+        blocks = full.reshape(directions, self.gates, units // self.block, self.block, hidden)
+        return np.ascontiguousarray(blocks.transpose(0, 2, 4, 1, 3))
+
+
+def candidates(spec: RecurrentSpec, target: Target) -> tuple[RecurrentTile, ...]:
+    """The tiles that can run `spec`, the best first."""
+    hidden = spec.outs[0].shape[3]
+    if target.cls == "gpu":
+        local = min(target.max_work_group, 256)
+        fits = isinstance(hidden, int) and _local_bytes(hidden + BLOCK, 1) <= target.local_mem
+        return (RecurrentTile(1, 1, 1, local),) if fits else ()
+    width = lanes(target, ["float32"])
+    several = RecurrentTile(4 if width == 16 else 2, width, 1, 1)
+    alone = RecurrentTile(1, width, 2, 1)
+    return (alone,) if spec.outs[0].shape[2] == 1 else (several, alone)
+
+
+def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
+    """The kernel of `spec`: one launch."""
+    steps, batch, directions, gates, _ = spec.ins[0].shape
+    hidden = spec.outs[0].shape[3]
+    text = _Text(spec, tile)
+    signature = _signature(spec, tile)
+    marks = [
+        spec.kind.lower(),
+        *(["late"] if spec.reset_late else []),
+        *(["coupled"] if spec.coupled else []),
+        f"{tile.rows}x{tile.width * tile.vectors}",
+    ]
+    name = "_".join(["recurrent", *marks])
+    source = fill(
+        "recurrent",
+        target,
+        head=kernel_head(name, (tile.local, 1)),
+        parameters=signature.text,
+        rows=tile.rows,
+        width=tile.width * tile.vectors,
+        local=tile.local,
+        gates=GATES[spec.kind],
+        rows_text=block(list(text.rows()), 1),
+        begin=block(list(text.begin()), 2),
+        times_text=block(list(text.times()), 2),
+        step=block(list(text.step()), 2),
+        end=block(list(text.end()), 3),
+        sync=block([_BARRIER], 1) if tile.local > 1 else "",
+        sync_step=block([_BARRIER], 2) if tile.local > 1 else "",
+    )
+    grid = (ceildiv(batch, tile.rows) * tile.local, directions)
+    launch = Launch(name, source, signature.args, grid, (tile.local, 1))
+    count = GATES[spec.kind]
+    pack = Pack(1, f"recurrent_{count}x{tile.block}", _Packing(count, tile.block))
+    flops = 2 * steps * batch * directions * gates * hidden * hidden
+    return Kernel((launch,), packs=(pack,), flops=flops)
+
+
+def _signature(spec: RecurrentSpec, tile: RecurrentTile) -> Signature:
+    steps, batch, directions, _, units = spec.ins[0].shape
+    signature = Signature()
+    for index, (name, dtype) in enumerate(_inputs(spec)):
+        signature.buffer("in", index, dtype, name)
+        signature.scalar(f"{name}_o", spec.ins[index].offset)
+    for index, (name, tensor) in enumerate(zip(("y", "last", "last_c"), spec.outs, strict=False)):
+        signature.buffer("out", index, "float32", name)
+        signature.scalar(f"{name}_o", tensor.offset)
+        for axis, stride in enumerate(tensor.strides[:-1]):
+            signature.scalar(f"{name}_s{axis}", stride)
+    signature.scalar("steps", steps)
+    signature.scalar("rows_n", batch)
+    signature.scalar("directions", directions)
+    signature.scalar("units", units)
+    signature.scalar("hidden", spec.outs[0].shape[3])
+    signature.scalar("backward_from", spec.backward_from)
+    signature.local("float", "state", 2 * 4 * tile.rows * units)
+    signature.local("float", "cells", 4 * tile.rows * units)
+    if _resets_early(spec):
+        signature.local("float", "kept", 4 * tile.rows * units)
+    return signature
+
+
+def _inputs(spec: RecurrentSpec) -> list[tuple[str, str]]:
+    """Names and dtypes of the inputs, in the spec's order."""
+    found = [("x", "float32"), ("r", "float32")]
+    found += [("h", "float32")] if spec.has_state else []
+    found += [("c", "float32")] if spec.has_cells else []
+    found += [("lengths", "int32")] if spec.has_lengths else []
+    found += [("peep", "float32")] if spec.has_peepholes else []
+    return [*found, ("bias", "float32")] if spec.reset_late else found
+
+
+def _resets_early(spec: RecurrentSpec) -> bool:
+    """Whether the reset gate works on the states before they are multiplied."""
+    return spec.kind == "GRU" and not spec.reset_late
+
+
+def _local_bytes(units: int, rows: int) -> int:
+    return 4 * 4 * rows * units
+
+
 class _Text:
-    """Statements on `lanes` units from j, of which `left` exist."""
+    """The parts of the kernel that depend on the kind and on the number of rows."""
 
-    dtype: str
-    lanes: int
+    def __init__(self, spec: RecurrentSpec, tile: RecurrentTile) -> None:
+        self.spec = spec
+        self.tile = tile
+        self.vec = register("float32", tile.width)
+        self.count = GATES[spec.kind]
+        self._temporaries = 0
 
-    def read(self, buffer: str, at: str) -> str:
-        """The units' values in a buffer."""
-        whole = memory.load(self.dtype, buffer, at, self.lanes)
-        if self.lanes == 1:
-            return whole
-        return f"left >= LANES ? {whole} : " + memory.load_part(
-            self.dtype, buffer, at, self.lanes, "left"
+    def rows(self) -> Iterator[str]:
+        """Each row's number in the batch, and its length."""
+        for r in range(self.tile.rows):
+            yield f"const int n{r} = min(first + {r}, rows_n - 1);"
+            length = f"clamp(lengths[lengths_o + n{r}], 0, steps)"
+            yield f"const int len{r} = {length if self.spec.has_lengths else 'steps'};"
+
+    def begin(self) -> Iterator[str]:
+        """The states before the first step."""
+        for name, local, there in (
+            ("h", "state", self.spec.has_state),
+            ("c", "cells", self.spec.has_cells),
+        ):
+            start = f"{name}[{name}_o + (d * rows_n + n) * hidden + j]"
+            yield f"{local}[i] = {f'j < hidden ? {start} : 0.0f' if there else '0.0f'};"
+
+    def times(self) -> Iterator[str]:
+        """For each row the time it is at, and where its inputs are."""
+        for r in range(self.tile.rows):
+            yield f"const int at{r} = backward && t < len{r} ? len{r} - 1 - t : t;"
+            place = f"((at{r} * rows_n + n{r}) * directions + d) * {self.count} * units"
+            yield f"const __global float* const x{r} = x + x_o + {place};"
+
+    def step(self) -> Iterator[str]:
+        """All units of one step; of a GRU that resets early the gates come first."""
+        if not _resets_early(self.spec):
+            yield from self._loop(range(self.count), "old", self._finish)
+            return
+        yield from self._loop(range(2), "old", self._reset)
+        if self.tile.local > 1:
+            yield _BARRIER
+        yield from self._loop(range(2, 3), "cells", self._mix)
+
+    def end(self) -> Iterator[str]:
+        """The last states."""
+        yield "last[last_o + d * last_s0 + n * last_s1 + j] = state[now + i];"
+        if self.spec.kind == "LSTM":
+            yield "last_c[last_c_o + d * last_c_s0 + n * last_c_s1 + j] = cells[i];"
+
+    def _loop(self, gates: range, source: str, finish: Finish) -> Iterator[str]:
+        """Sums of the given gates over the states in `source`, then what is done with them."""
+        tile, width = self.tile, self.tile.width
+        late, block = self.spec.reset_late, tile.block
+        apart = [(r, v) for r in range(tile.rows) for v in range(tile.vectors)]
+        yield f"for (int j0 = {self._first}; j0 < units; j0 += {tile.local * self._each}) {{"
+        inner: list[str] = []
+        for r, v in apart:
+            for g in gates:
+                start = memory.load("float32", f"x{r}", f"{g} * units + j0 + {v * width}", width)
+                if late and g == 2:
+                    at = f"bias_o + d * units + j0 + {v * width}"
+                    start = memory.load("float32", "bias", at, width)
+                inner.append(f"{self.vec} a{r}_{v}_{g} = {start};")
+        inner.append(
+            f"const __global float* w = weights + j0 / {block} * hidden * {self.count * block} "
+            f"+ j0 % {block};"
         )
+        inner.append(f"for (int k = 0; k < hidden; ++k, w += {self.count * block}) {{")
+        inner += [f"    const float h{r} = {source}[{r} * units + k];" for r in range(tile.rows)]
+        for v in range(tile.vectors):
+            for g in gates:
+                load = memory.load("float32", "w", str(g * block + v * width), width)
+                inner.append(f"    const {self.vec} w{v}_{g} = {load};")
+        inner += [f"    a{r}_{v}_{g} += h{r} * w{v}_{g};" for r, v in apart for g in gates]
+        inner.append("}")
+        for r, v in apart:
+            sums = {g: f"a{r}_{v}_{g}" for g in gates}
+            inner += ["{", f"    const int j = j0 + {v * width};"]
+            inner += [f"    {line}" for line in finish(r, sums)]
+            inner.append("}")
+        yield from (f"    {line}" for line in inner)
+        yield "}"
 
-    def write(self, value: str, buffer: str, at: str) -> list[str]:
-        """Stores the units' values."""
-        whole = memory.store(self.dtype, value, buffer, at, self.lanes)
-        if self.lanes == 1:
-            return [whole]
-        part = memory.store_part(self.dtype, value, buffer, at, self.lanes, "left")
-        return [f"if (left >= LANES) {whole}", f"else {part}"]
+    @property
+    def _each(self) -> int:
+        """Units that a work-item takes at a time."""
+        return self.tile.width * self.tile.vectors
 
-    def start(self, kind: str) -> list[str]:
-        """The sums begin with the inputs' part; a GRU's last one with a bias of its own."""
-        lines = ["#pragma unroll", "for (int g = 0; g < GATES; ++g)"]
-        lines.append(f"    sum[v][g] = {self.read('x', 'x_at + g * units + j')};")
-        if kind == "gru":
-            lines.append(f"sum[v][2] = {self.read('s', 's_o + direction * s_s0 + j')};")
-        return lines
+    @property
+    def _first(self) -> str:
+        return "item" if self._each == 1 else f"item * {self._each}"
 
-    def function(self, name: str, value: str) -> str:
-        """A function of the units' values."""
-        return f"{name}_{register(self.dtype, self.lanes)}({value})"
+    # -- after the sums ---------------------------------------------------------------------------
 
-    def sigmoid(self, value: str) -> str:
-        """1 / (1 + exp(-value))."""
-        return f"1 / (1 + {self.function('exp', f'-{value}')})"
+    def _local(self, buffer: str, row: int) -> str:
+        """A row's units j .. in local memory, as a vector or scalar to be read or written."""
+        if self.tile.width == 1:
+            return f"{buffer}[{row} * units + j]"
+        return f"*(__local {self.vec}*)({buffer} + {row} * units + j)"
 
-    def result(self, value: str) -> list[str]:
-        """Stores the new state."""
-        return self.write(value, "y", "y_at + t * y_s0 + j")
+    def _apply(self, index: int, value: str) -> tuple[list[str], str]:
+        """Activation `index` of a clipped value."""
+        lines = []
+        if self.spec.clip:
+            bound = literal(self.spec.clip, "float32")
+            value = f"clamp({value}, ({self.vec})(-{bound}), ({self.vec})({bound}))"
+        self._temporaries += 1
+        name = f"v{self._temporaries}"
+        lines.append(f"const {self.vec} {name} = {value};")
+        done = render(self.spec.functions[index], [name], self.tile.width, f"{name}_")
+        return [*lines, *done.statements], done.results[0]
 
+    def _named(self, name: str, index: int, value: str) -> list[str]:
+        lines, result = self._apply(index, value)
+        return [*lines, f"const {self.vec} {name} = {result};"]
 
-def _lstm(text: _Text) -> list[str]:
-    cell = "c_o + direction * c_s0 + row * c_s1 + j"
-    first = text.read("s", "s_o + direction * s_s0 + row * s_s1 + j")
-    return [
-        f"const vec in = {text.sigmoid('sum[v][0]')};",
-        f"const vec out = {text.sigmoid('sum[v][1]')};",
-        f"const vec kept = {text.sigmoid('sum[v][2]')};",
-        "vec old;",
-        f"if (step) old = {text.read('c', cell)};",
-        f"else old = {first};",
-        f"const vec cell = kept * old + in * {text.function('tanh', 'sum[v][3]')};",
-        *text.write("cell", "c", cell),
-        f"const vec made = out * {text.function('tanh', 'cell')};",
-        *text.result("made"),
-    ]
+    def _keep(self, row: int, state: str) -> Iterator[str]:
+        """The new state where the row goes on, else the old one; and the output."""
+        width = self.tile.width
+        yield f"const {self.vec} before = {self._local('old', row)};"
+        yield f"const int goes_on = t < len{row};"
+        yield f"{self._local('new', row)} = goes_on ? {state} : before;"
+        yield f"if (first + {row} < rows_n && j < hidden) {{"
+        place = f"y_o + at{row} * y_s0 + d * y_s1 + n{row} * y_s2 + j"
+        yield f"    const {self.vec} shown = goes_on ? {state} : ({self.vec})(0.0f);"
+        whole = memory.store("float32", "shown", "y", place, width)
+        if width == 1:
+            yield f"    {whole}"
+        else:
+            part = memory.store_part("float32", "shown", "y", place, width, "hidden - j")
+            yield f"    if (j + {width} <= hidden) {whole}"
+            yield f"    else {part}"
+        yield "}"
 
+    def _finish(self, row: int, sums: dict[int, str]) -> Iterator[str]:
+        kinds = {"LSTM": self._lstm, "GRU": self._gru_late, "RNN": self._rnn}
+        yield from kinds[self.spec.kind](row, sums)
 
-def _gru(text: _Text) -> list[str]:
-    return [
-        f"const vec update = {text.sigmoid('sum[v][0]')};",
-        f"const vec reset = {text.sigmoid('sum[v][1]')};",
-        f"const vec hidden = {text.read('x', 'x_at + 2 * units + j')};",
-        f"const vec fresh = {text.function('tanh', '(hidden + reset * sum[v][2])')};",
-        f"const vec old = {text.read('prev', 'j')};",
-        "const vec made = (1 - update) * fresh + update * old;",
-        *text.result("made"),
-    ]
+    def _rnn(self, row: int, sums: dict[int, str]) -> Iterator[str]:
+        yield from self._named("made", 0, sums[0])
+        yield from self._keep(row, "made")
 
+    def _lstm(self, row: int, sums: dict[int, str]) -> Iterator[str]:
+        """Gates i, o, f, c."""
+        sums = dict(sums)
+        yield f"const {self.vec} c_old = {self._local('cells', row)};"
+        if self.spec.has_peepholes:
+            for g in range(3):
+                at = f"peep_o + (d * 3 + {g}) * units + j"
+                load = memory.load("float32", "peep", at, self.tile.width)
+                yield f"const {self.vec} p{g} = {load};"
+            sums[0] += " + p0 * c_old"
+            sums[2] += " + p2 * c_old"
+        yield from self._named("gate_i", 0, sums[0])
+        if self.spec.coupled:
+            yield f"const {self.vec} gate_f = 1.0f - gate_i;"
+        else:
+            yield from self._named("gate_f", 0, sums[2])
+        yield from self._named("fresh", 1, sums[3])
+        yield f"const {self.vec} c_new = gate_f * c_old + gate_i * fresh;"
+        if self.spec.has_peepholes:
+            sums[1] += " + p1 * c_new"
+        yield from self._named("gate_o", 0, sums[1])
+        yield f"{self._local('cells', row)} = t < len{row} ? c_new : c_old;"
+        lines = render(self.spec.functions[2], ["c_new"], self.tile.width, "out_")
+        yield from lines.statements
+        yield f"const {self.vec} made = gate_o * {lines.results[0]};"
+        yield from self._keep(row, "made")
 
-def _tanh(text: _Text) -> list[str]:
-    return [
-        f"const vec made = {text.function('tanh', 'sum[v][0]')};",
-        *text.result("made"),
-    ]
+    def _gru_late(self, row: int, sums: dict[int, str]) -> Iterator[str]:
+        """Gates z, r, h; the reset gate multiplies the hidden gate's recurrence."""
+        at = memory.load("float32", f"x{row}", "2 * units + j", self.tile.width)
+        yield from self._named("gate_z", 0, sums[0])
+        yield from self._named("gate_r", 0, sums[1])
+        yield from self._named("fresh", 1, f"{at} + gate_r * {sums[2]}")
+        yield from self._mixed(row, "gate_z")
 
+    def _reset(self, row: int, sums: dict[int, str]) -> Iterator[str]:
+        yield from self._named("gate_z", 0, sums[0])
+        yield from self._named("gate_r", 0, sums[1])
+        yield f"{self._local('kept', row)} = gate_z;"
+        yield f"{self._local('cells', row)} = gate_r * {self._local('old', row)};"
 
-def _relu(text: _Text) -> list[str]:
-    return ["const vec made = fmax(sum[v][0], (vec)(0));", *text.result("made")]
+    def _mix(self, row: int, sums: dict[int, str]) -> Iterator[str]:
+        yield from self._named("fresh", 1, sums[2])
+        yield f"const {self.vec} gate_z = {self._local('kept', row)};"
+        yield from self._mixed(row, "gate_z")
 
-
-_CELLS: dict[str, Callable[[_Text], list[str]]] = {
-    "lstm": _lstm,
-    "gru": _gru,
-    "tanh": _tanh,
-    "relu": _relu,
-}
+    def _mixed(self, row: int, gate: str) -> Iterator[str]:
+        old = self._local("old", row)
+        yield f"const {self.vec} made = fresh + {gate} * ({old} - fresh);"
+        yield from self._keep(row, "made")

@@ -263,18 +263,27 @@ class TopKSpec:
 
 @dataclass(frozen=True)
 class RecurrentSpec:
-    """outs[0][t, d, b] = cell(ins[0][t, b, d] + state @ w[d].T), from one step to the next.
+    """All time steps of an LSTM, GRU or RNN; G gates of H units, padded to P, a multiple of 32.
 
-    kind: lstm, gru (with `linear_before_reset`), tanh, relu; D directions, of which those from
-    `reversed_from` on begin with the last step; G gates in ONNX's order, H units each.
+    ins: x * W + b [T, N, D, G, P]; the constant R [D, G * H, H]; then in this order, each where
+    its flag says so: h [D, N, H], c [D, N, H], int32 lengths [N], peepholes [D, 3, P], and the bias
+    of the hidden gate's recurrence [D, P]. outs: every state [T, D, N, H], the last one [D, N, H],
+    and of an LSTM its cells [D, N, H].
 
-    ins: x [T, B, D * G * H], the inputs' part with its biases; w [D, G * H, H] constant; the first
-    state [D, B, H]; lstm: the first cell state [D, B, H]; gru: the bias of the hidden gate's
-    recurrent part [D, H]. outs: every state [T, D, B, H]; lstm: the last cell state [D, B, H].
-    The last stride of each is 1.
+    kind: "LSTM" (gates i, o, f, c), "GRU" (z, r, h) or "RNN". `functions` are ONNX's f, g, h.
+    Directions from number `backward_from` on go through time backwards. `reset_late` is ONNX's
+    linear_before_reset; `coupled` its input_forget; `clip` 0 for none.
     """
 
     kind: str
-    reversed_from: int
+    functions: tuple[Expr, ...]
+    backward_from: int
+    has_state: bool
+    has_cells: bool
+    has_lengths: bool
+    has_peepholes: bool
+    reset_late: bool
+    coupled: bool
+    clip: float
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]

@@ -200,6 +200,13 @@ def _attention(node: Node) -> str | None:
     return None
 
 
+def _recurrent(node: Node) -> str | None:
+    x, r = node.required(0).known_shape, node.required(1).known_shape
+    if len(x) != 5 or len(r) != 3 or x[2] != r[0] or x[3] * r[2] != r[1]:
+        return f"inputs {x} and weights {r} do not fit each other"
+    return None
+
+
 def _epilogue(node: Node, own: int) -> str | None:
     """What holds for every anchor: see 'Epilogues and prologues' in docs/ir.md."""
     before, after = node.attrs.get("prologue"), node.attrs.get("epilogue")
@@ -237,4 +244,5 @@ _CHECKS: dict[str, Check] = {
     "clinfer.Norm": _norm,
     **dict.fromkeys(("clinfer.Conv", "clinfer.ConvTranspose", "clinfer.Pool"), _window),
     "clinfer.Attention": _attention,
+    "clinfer.Recurrent": _recurrent,
 }
