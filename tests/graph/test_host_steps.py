@@ -167,3 +167,20 @@ def test_scans(attributes: str) -> None:
         run(read(source).graph(), list(feeds.values())), by_onnxruntime(source, feeds), strict=True
     ):
         np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("is_centred", [0, 1])
+@pytest.mark.parametrize("limit", [0, 7, 500])
+def test_boxes_that_overlap_better_ones_are_dropped(is_centred: int, limit: int) -> None:
+    """Also more boxes than are looked at together, boxes without an area, and equal scores."""
+    rng = np.random.default_rng(limit)
+    boxes = rng.random((2, 300, 4), np.float32)
+    boxes[:, 5:9, 2:] = boxes[:, 5:9, :2]
+    scores = rng.integers(0, 90, (2, 3, 300)).astype(np.float32) / 90
+    source = proto(f"""m (float[2, 300, 4] b, float[2, 3, 300] s) => (int64[K, 3] y)
+        <int64 most = {{{limit}}}, float iou = {{0.3}}, float least = {{0.2}}> {{
+        y = NonMaxSuppression<center_point_box = {is_centred}>(b, s, most, iou, least)
+    }}""")
+    (found,) = run(read(source).graph(), [boxes, scores])
+    (wanted,) = by_onnxruntime(source, {"b": boxes, "s": scores})
+    assert np.array_equal(found, wanted)

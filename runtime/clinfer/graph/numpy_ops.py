@@ -13,6 +13,7 @@ import numpy as np
 
 from clinfer.dtypes import BY_ONNX, to_numpy
 from clinfer.graph.ir import Array
+from clinfer.graph.numpy_nms import non_max_suppression
 
 Attrs = Mapping[str, Any]
 Inputs = Sequence[Any]
@@ -155,6 +156,7 @@ TABLE: dict[str, Function] = {
     "Expand": _expand,
     "Where": _where,
     "NonZero": _non_zero,
+    "NonMaxSuppression": non_max_suppression,
     "Range": _range,
     "ConstantOfShape": _constant_of_shape,
     "Cast": _cast,
