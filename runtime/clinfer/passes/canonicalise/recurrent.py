@@ -10,7 +10,7 @@ from clinfer.graph.ir import Array, Node, Value
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.onnx_pointwise import POINTWISE
-from clinfer_kernels.recurrent import BLOCK, GATES
+from clinfer_kernels.recurrent_text import BLOCK, GATES
 from clinfer_kernels.terms import Term
 
 _FUNCTIONS = {
