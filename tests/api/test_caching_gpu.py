@@ -10,6 +10,7 @@ import pytest
 import clinfer
 from api.made import dense_answer, dense_model, save
 
+DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits.onnx"
 X = np.random.default_rng(3).standard_normal((5, 24)).astype(np.float32)
 
 
@@ -85,3 +86,19 @@ def test_a_binary_the_driver_refuses_is_rebuilt(gpu, tmp_path, sections):
     assert model.programs_built == 1
     np.testing.assert_allclose(model(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)
     assert compiled(path, tmp_path / "c").programs_built == 0
+
+
+def test_cache_only_names_a_program_and_how_many_more_are_missing(gpu, tmp_path):
+    compiled(DIGITS, tmp_path / "c")
+    count = len(entries(tmp_path / "c"))
+    assert count > 1
+    config = {"CACHE_DIR": str(tmp_path / "none"), "CACHE_MODE": "cache-only"}
+    with pytest.raises(clinfer.CompileRequiredError) as caught:
+        clinfer.Core().compile_model(DIGITS, "GPU", config)
+    assert "is not in the cache" in str(caught.value)
+    assert f"and {count - 1} more programs" in str(caught.value)
+    entries(tmp_path / "c")[0].unlink()
+    config["CACHE_DIR"] = str(tmp_path / "c")
+    with pytest.raises(clinfer.CompileRequiredError, match="differs in") as caught:
+        clinfer.Core().compile_model(DIGITS, "GPU", config)
+    assert "more programs" not in str(caught.value)

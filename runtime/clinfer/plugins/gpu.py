@@ -150,4 +150,8 @@ def _forbid_in_cache_only(programs: Sequence[Program], request: Request) -> None
     if cache is None or cache.mode.compiles:
         return
     record = program_record(programs[0], request.device)
-    raise CompileRequiredError(cache.explain(record, f"program '{programs[0].entry}'"))
+    said = cache.explain(record, f"program '{programs[0].entry}'")
+    more = len(programs) - 1
+    if more:
+        said += f"\nand {more} more programs of the model; 'clinfer explain --cache' lists all"
+    raise CompileRequiredError(said)
