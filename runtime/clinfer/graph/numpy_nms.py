@@ -9,7 +9,7 @@ import numpy as np
 
 from clinfer.graph.ir import Array
 
-_PIECE = 64  # boxes whose overlaps with each other are computed at once
+_PIECE = 32  # boxes whose overlaps with each other are computed at once
 
 
 def non_max_suppression(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
@@ -55,21 +55,20 @@ def _taken(
     """The boxes of one class, the highest score first."""
     left = np.arange(scores.size) if least is None else np.flatnonzero(scores > least)
     left = left[np.argsort(-scores[left], kind="stable")]
-    rows = corners[:, left]
     chosen: list[int] = []
-    while left.size and limit:
-        kept = _kept(rows[:, :_PIECE], overlap, limit - len(chosen))
-        chosen += left[kept].tolist()
+    for start in range(0, left.size, _PIECE):
         if len(chosen) == limit:
             break
-        behind = rows[:, _PIECE:]
-        worst = _overlaps(rows[:, kept, None], behind[:, None, :]).max(axis=0)
-        left, rows = left[_PIECE:][worst <= overlap], behind[:, worst <= overlap]
+        piece = left[start : start + _PIECE]
+        if chosen:
+            shares = _overlaps(corners[:, chosen, None], corners[:, None, piece])
+            piece = piece[(shares <= overlap).all(axis=0)]
+        chosen += piece[_kept(corners[:, piece], overlap, limit - len(chosen))].tolist()
     return chosen
 
 
 def _kept(rows: Array, overlap: float, limit: int) -> list[int]:
-    """Which boxes of a piece are taken, the first of them for sure."""
+    """Which boxes of a piece are taken."""
     hides = _overlaps(rows[:, :, None], rows[:, None, :]) > overlap
     hidden = np.zeros(rows.shape[1], bool)
     kept: list[int] = []
