@@ -20,7 +20,8 @@ import numpy as np
 from clinfer.device.hoststep import HostRunner
 from clinfer.device.instance import Instance, bytes_of
 from clinfer.device.opencl import cl as opencl
-from clinfer.device.played_instance import PlayedInstance, Player
+from clinfer.device.played_instance import PlayedInstance
+from clinfer.device.player import Player
 from clinfer.device.processor import usable_cores
 from clinfer.device.queue_instance import LateInstance, QueueInstance
 from clinfer.errors import DeviceError
