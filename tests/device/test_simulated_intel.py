@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,20 @@ def test_a_lock_file_of_the_real_gpu_names_the_simulated_one(tmp_path, capfd):
     said = capfd.readouterr().err.splitlines()[-1]
     assert "the locked device is not here" in said
     assert len(said) < 1000
+
+
+@needs_driver
+def test_a_terminated_command_leaves_nothing_running(tmp_path):
+    cache = tmp_path / "c"
+    arguments = ["warm", *map(str, MODELS), "--device", "intel:dg2", "--jobs", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clinfer", *arguments, "--cache-dir", str(cache)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end and not cache.exists():
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate(timeout=20)  # whoever is left would keep the pipe open
+    assert process.returncode == 128 + signal.SIGTERM

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from clinfer.errors import DeviceError
@@ -34,8 +36,28 @@ def run_simulated(arguments: Sequence[str], device: str, lock: Path | None = Non
     with tempfile.TemporaryDirectory(prefix="clinfer-simulated-") as folder:
         added = environment(product, Path(folder), name)
         command = [sys.executable, "-m", "clinfer", *replaced]
-        with subprocess.Popen(command, env={**os.environ, **added}) as process:
+        variables = {**os.environ, **added}
+        with subprocess.Popen(command, env=variables) as process, _terminated_together(process):
             try:
-                return process.wait()
-            except KeyboardInterrupt:  # the terminal has told the process too; it ends by itself
-                return process.wait()
+                code = process.wait()
+            except KeyboardInterrupt:  # the terminal has told it too; it ends by itself
+                code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _terminated_together(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A SIGTERM that this process gets ends the other one, and with it this one's waiting."""
+
+    def terminate(number: int, frame: object) -> None:
+        process.terminate()
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not the main thread, which alone has handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
