@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clinfer.dtypes import BY_NAME
 from clinfer.graph.ir import Node, Value
-from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM, number
+from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM
+from clinfer.passes.canonicalise.maker import Maker, number
 from clinfer.passes.query import broadcast
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim, product
@@ -17,34 +17,6 @@ from clinfer_kernels.dims import Dim, product
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 _TAPS = {"nearest": (0,), "linear": (0, 1), "cubic": (-1, 0, 1, 2)}  # from the floor of a place
 _CUBIC_A = -0.75
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Emits operators that broadcast; results have the dtype of the first operand."""
-
-    rw: Rewriter
-
-    def __call__(self, op: str, *operands: Value | float, dtype: str | None = None) -> Value:
-        like = next(v for v in operands if isinstance(v, Value))
-        values = [v if isinstance(v, Value) else number(self.rw, v, like.dtype) for v in operands]
-        shape = broadcast([v.known_shape for v in values])
-        return self.rw.emit(op, values, dtype or like.dtype, shape)
-
-    def cast(self, x: Value, dtype: str) -> Value:
-        """`x` converted."""
-        if x.dtype == dtype:
-            return x
-        attrs = {"to": BY_NAME[dtype].onnx}
-        return self.rw.emit("Cast", [x], dtype, x.shape, attrs=attrs, version=13)
-
-    def size(self, dim: Dim) -> Value:
-        """A size as an int64 scalar."""
-        if isinstance(dim, int):
-            return self.rw.constant(np.array(dim, np.int64))
-        content = np.empty((), object)
-        content[()] = dim
-        return Value(self.rw.graph.fresh("size"), "int64", (), symbolic=content)
 
 
 @dataclass(frozen=True)
@@ -71,7 +43,7 @@ def grid_sample(rw: Rewriter, node: Node) -> Outcome:
     batch, channels, *sizes = x.known_shape
     outs = grid.known_shape[1:-1]
     places = product(outs)
-    make = _Maker(rw)
+    make = Maker(rw)
     axes = [_axis(make, node, grid, mode, k, size) for k, size in enumerate(sizes)]
     count = len(_TAPS[mode]) ** len(sizes)
     rank = len(sizes)
@@ -95,7 +67,7 @@ def grid_sample(rw: Rewriter, node: Node) -> Outcome:
     return rw.transpose(back, (0, rank + 1, *range(1, rank + 1)))
 
 
-def _combined(make: _Maker, found: Value, axes: Sequence[_Axis], shape: tuple[Dim, ...]) -> Value:
+def _combined(make: Maker, found: Value, axes: Sequence[_Axis], shape: tuple[Dim, ...]) -> Value:
     """[N, P, T ** d, C] summed over the taps with the products of the axes' weights."""
     rw = make.rw
     known = [axis.weights for axis in axes if axis.weights is not None]
@@ -121,7 +93,7 @@ def _spread(rw: Rewriter, x: Value, axis: int, rank: int) -> Value:
     return rw.reshape(x, (batch, places, *units))
 
 
-def _axis(make: _Maker, node: Node, grid: Value, mode: str, axis: int, size: Dim) -> _Axis:
+def _axis(make: Maker, node: Node, grid: Value, mode: str, axis: int, size: Dim) -> _Axis:
     """Taps and weights along one dimension; the grid's last component is the first of them."""
     rw = make.rw
     padding = str(node.attrs.get("padding_mode", "zeros"))
@@ -158,7 +130,7 @@ def _axis(make: _Maker, node: Node, grid: Value, mode: str, axis: int, size: Dim
     return _Axis(make.cast(_clipped(make, taps, end), "int64"), weights)
 
 
-def _denormalised(make: _Maker, x: Value, length: Value, end: Value, aligned: bool) -> Value:
+def _denormalised(make: Maker, x: Value, length: Value, end: Value, aligned: bool) -> Value:
     """-1 .. 1 as a place among `length` elements: of their centres, or of their outer edges."""
     from_zero = make("Add", x, 1.0)
     if aligned:
@@ -166,11 +138,11 @@ def _denormalised(make: _Maker, x: Value, length: Value, end: Value, aligned: bo
     return make("Div", make("Sub", make("Mul", from_zero, length), 1.0), 2.0)
 
 
-def _clipped(make: _Maker, x: Value, end: Value) -> Value:
+def _clipped(make: Maker, x: Value, end: Value) -> Value:
     return make("Min", make("Max", x, 0.0), end)
 
 
-def _reflected(make: _Maker, x: Value, length: Value, end: Value, aligned: bool) -> Value:
+def _reflected(make: Maker, x: Value, length: Value, end: Value, aligned: bool) -> Value:
     """A triangle wave between the borders: low + range - |(|x - low| mod 2 range) - range|."""
     low = 0.0 if aligned else -0.5
     span = make("Max", end, 1e-6) if aligned else length
@@ -180,7 +152,7 @@ def _reflected(make: _Maker, x: Value, length: Value, end: Value, aligned: bool)
     return make("Add", make("Sub", span, make("Abs", make("Sub", rest, span))), low)
 
 
-def _weights(make: _Maker, away: Value, mode: str) -> Value:
+def _weights(make: Maker, away: Value, mode: str) -> Value:
     """The share of a tap `away` from a place: a triangle, or Keys's cubic (IEEE ASSP, 1981)."""
     t = make("Abs", away)
     if mode == "linear":

@@ -8,6 +8,7 @@ import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Node, Value
+from clinfer.passes.canonicalise.maker import count, number
 from clinfer.passes.query import integers, normal_axis, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim
@@ -56,11 +57,6 @@ def gemm_to_matmul(rw: Rewriter, node: Node) -> Outcome:
     if beta != 1.0:
         c = rw.emit("Mul", [c, number(rw, beta, a.dtype)], c.dtype, c.shape)
     return rw.emit("Add", [result, c], a.dtype, shape)
-
-
-def number(rw: Rewriter, value: float, dtype: str | None) -> Value:
-    """A 0-d constant."""
-    return rw.constant(np.array(value, dtype=to_numpy(dtype or "float32")))
 
 
 def matmul_ranks(rw: Rewriter, node: Node) -> Outcome:
@@ -170,8 +166,8 @@ def trilu(rw: Rewriter, node: Node) -> Outcome:
         return Refusal("its diagonal is computed from data")
     rows, cols = x.known_shape[-2:]
     upper = node.attrs.get("upper", 1)
-    column = _count(rw, cols, (1, cols))
-    row = _count(rw, rows, (rows, 1))
+    column = count(rw, cols, (1, cols))
+    row = count(rw, rows, (rows, 1))
     square = (rows, cols)
     away = rw.emit("Sub", [column, row], "int64", square)
     compare = "GreaterOrEqual" if upper else "LessOrEqual"
@@ -179,15 +175,6 @@ def trilu(rw: Rewriter, node: Node) -> Outcome:
     kept = rw.emit(compare, [away, diagonal], "bool", square)
     zero: Any = np.zeros((), dtype=to_numpy(x.dtype or "float32"))
     return rw.emit("Where", [kept, x, rw.constant(zero)], x.dtype, x.shape)
-
-
-def _count(rw: Rewriter, size: Dim, shape: tuple[Dim, ...]) -> Value:
-    """0, 1, ... as int64."""
-    if isinstance(size, int):
-        return rw.reshape(rw.constant(np.arange(size, dtype=np.int64)), shape)
-    start = rw.constant(np.array(0, dtype=np.int64))
-    step = rw.constant(np.array(1, dtype=np.int64))
-    return rw.reshape(rw.emit("Range", [start, step], "int64", (size,)), shape)
 
 
 def simple_power(rw: Rewriter, node: Node) -> Outcome:
@@ -209,6 +196,9 @@ def simple_power(rw: Rewriter, node: Node) -> Outcome:
         return square if exponent == 2 else apply("Mul", square, x)
     if exponent == 0.5:
         return apply("Sqrt", x)
+    if exponent == 0.75:
+        root = apply("Sqrt", x)
+        return apply("Mul", root, apply("Sqrt", root))
     if exponent == -0.5:
         return apply("Reciprocal", apply("Sqrt", x))
     return apply("Reciprocal", x) if exponent == -1 else None

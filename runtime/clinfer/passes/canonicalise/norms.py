@@ -6,10 +6,11 @@ import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Array, Node, Value
-from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM, number
+from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM
+from clinfer.passes.canonicalise.maker import number
 from clinfer.passes.query import normal_axis
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
-from clinfer_kernels.dims import floordiv
+from clinfer_kernels.dims import floordiv, product
 
 
 def softmax(rw: Rewriter, node: Node) -> Outcome:
@@ -147,6 +148,38 @@ def lp_normalization(rw: Rewriter, node: Node) -> Outcome:
     return rw.emit("Div", [x, safe], x.dtype, x.shape)
 
 
+def local_response(rw: Rewriter, node: Node) -> Outcome:
+    """LRN: x / (bias + alpha * mean of the squares of `size` channels around) ** beta.
+
+    The mean is a pool along the channels; those outside of the tensor count as zeros.
+    """
+    x = node.required(0)
+    if x.dtype not in ("float32", "float64"):
+        return Refusal(f"the squares of {x.dtype} may be too large for it")
+    batch, channels, *spatial = x.known_shape
+    size = int(node.attrs["size"])
+    before = (size - 1) // 2
+    pixels = product(spatial)
+    columns = rw.transpose(rw.reshape(x, (batch, channels, pixels)), (0, 2, 1))
+    shape = columns.known_shape
+    attrs = {
+        "kernel_shape": [size],
+        "pads": [before, size - 1 - before],
+        "strides": [1],
+        "count_include_pad": 1,
+    }
+    squares = rw.emit("Mul", [columns, columns], x.dtype, shape)
+    mean = rw.emit("AveragePool", [squares], x.dtype, shape, attrs=attrs, version=11)
+    alpha, beta, bias = (
+        number(rw, float(node.attrs.get(name, usual)), x.dtype)
+        for name, usual in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    )
+    scaled = rw.emit("Mul", [mean, alpha], x.dtype, shape)
+    power = rw.emit("Pow", [rw.emit("Add", [scaled, bias], x.dtype, shape), beta], x.dtype, shape)
+    back = rw.reshape(rw.transpose(power, (0, 2, 1)), x.known_shape)
+    return rw.emit("Div", [x, back], x.dtype, x.shape)
+
+
 def _statistics_read(rw: Rewriter, node: Node) -> bool:
     rest = [v for v in node.outputs[1:] if v is not None]
     return any(v.users or rw.graph.is_output(v) for v in rest)
@@ -194,6 +227,7 @@ RULES = (
     Rule("instance-norm", ("InstanceNormalization",), instance_norm),
     Rule("group-norm", ("GroupNormalization",), group_norm),
     Rule("mean-variance-norm", ("MeanVarianceNormalization",), mean_variance_norm),
+    Rule("local-response-norm", ("LRN",), local_response),
     Rule("lp-norm", ("LpNormalization",), lp_normalization),
     Rule("batch-norm", ("BatchNormalization",), batch_norm),
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from clinfer.dtypes import BY_NAME, BY_ONNX, to_numpy
 from clinfer.graph.ir import Node, Value
-from clinfer.passes.canonicalise.linear import number
+from clinfer.passes.canonicalise.maker import number
 from clinfer.passes.query import broadcast, normal_axis
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 
