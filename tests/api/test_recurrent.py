@@ -154,3 +154,22 @@ def test_computed_weights_are_a_host_step_with_its_reason(core, cpu):
     proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 4, 3]))
     model = core.compile_model(proto, cpu)
     assert len(model.host_steps) == 1
+
+
+def test_float16_is_computed_in_float32(core, device):
+    wide = layer("LSTM", 6, 20, "bidirectional")
+    narrow = layer("LSTM", 6, 20, "bidirectional")
+    for have, want in zip(narrow.graph.initializer, wide.graph.initializer, strict=True):
+        weights = numpy_helper.to_array(want).astype(np.float16)
+        have.CopyFrom(numpy_helper.from_array(weights, want.name))
+        want.CopyFrom(numpy_helper.from_array(weights.astype(np.float32), want.name))
+    for port in (*narrow.graph.input, *narrow.graph.output):
+        port.type.tensor_type.elem_type = TensorProto.FLOAT16
+    x = numbers(5, 3, 6).astype(np.float16)
+    model = core.compile_model(narrow, device)
+    assert not model.host_steps
+    session = InferenceSession(wide.SerializeToString(), providers=["CPUExecutionProvider"])
+    results = session.run(None, {"x": x.astype(np.float32)})
+    for have, want in zip(model({"x": x}).to_tuple(), results, strict=True):
+        assert have.dtype == np.float16
+        np.testing.assert_allclose(have, want, rtol=2e-3, atol=1e-3)

@@ -18,6 +18,16 @@ def number(rw: Rewriter, value: float, dtype: str | None) -> Value:
     return rw.constant(np.array(value, dtype=to_numpy(dtype or "float32")))
 
 
+def cast(rw: Rewriter, x: Value, dtype: str) -> Value:
+    """`x` in another dtype; a constant is converted now."""
+    if x.dtype == dtype:
+        return x
+    if x.const is not None:
+        return rw.constant(x.const.astype(to_numpy(dtype)))
+    attrs = {"to": BY_NAME[dtype].onnx}
+    return rw.emit("Cast", [x], dtype, x.shape, attrs=attrs, version=13)
+
+
 def count(rw: Rewriter, size: Dim, shape: tuple[Dim, ...]) -> Value:
     """0, 1, ... as int64."""
     if isinstance(size, int):
@@ -41,10 +51,7 @@ class Maker:
 
     def cast(self, x: Value, dtype: str) -> Value:
         """`x` converted."""
-        if x.dtype == dtype:
-            return x
-        attrs = {"to": BY_NAME[dtype].onnx}
-        return self.rw.emit("Cast", [x], dtype, x.shape, attrs=attrs, version=13)
+        return cast(self.rw, x, dtype)
 
     def size(self, dim: Dim) -> Value:
         """A size as an int64 scalar."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from clinfer.dtypes import BY_NAME, BY_ONNX, to_numpy
+from clinfer.dtypes import BY_ONNX
 from clinfer.graph.ir import Node, Value
-from clinfer.passes.canonicalise.maker import number
+from clinfer.passes.canonicalise.maker import cast, number
 from clinfer.passes.query import broadcast, normal_axis
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 
@@ -23,7 +23,6 @@ _RANGES = {
     "int16": (-32768, 32767),
 }
 _FLOATS = ("float32", "float16", "bfloat16")
-_CAST_VERSION = 13
 
 
 class _UnfitError(Exception):
@@ -44,8 +43,8 @@ def quantize(rw: Rewriter, node: Node) -> Outcome:
     except _UnfitError as error:
         return Refusal(str(error))
     assert scale is not None
-    ratio = rw.emit("Div", [_cast(rw, x, dtype), _cast(rw, scale, dtype)], dtype, x.shape)
-    return join(_rounded(rw, _cast(rw, ratio, "float32"), zero, result))
+    ratio = rw.emit("Div", [cast(rw, x, dtype), cast(rw, scale, dtype)], dtype, x.shape)
+    return join(_rounded(rw, cast(rw, ratio, "float32"), zero, result))
 
 
 def dequantize(rw: Rewriter, node: Node) -> Outcome:
@@ -60,8 +59,8 @@ def dequantize(rw: Rewriter, node: Node) -> Outcome:
         return Refusal(str(error))
     assert scale is not None
     moved = _shifted(rw, x, zero, "float32")
-    scaled = rw.emit("Mul", [moved, _cast(rw, scale, "float32")], "float32", x.shape)
-    return join(_cast(rw, scaled, result))
+    scaled = rw.emit("Mul", [moved, cast(rw, scale, "float32")], "float32", x.shape)
+    return join(cast(rw, scaled, result))
 
 
 def matmul_integer(rw: Rewriter, node: Node) -> Outcome:
@@ -172,25 +171,16 @@ def _of_channels(rw: Rewriter, value: Value | None, weights: Value) -> Value | N
 # -- arithmetic ----------------------------------------------------------------------------------
 
 
-def _cast(rw: Rewriter, x: Value, dtype: str) -> Value:
-    if x.dtype == dtype:
-        return x
-    if x.const is not None:
-        return rw.constant(x.const.astype(to_numpy(dtype)))
-    attrs = {"to": BY_NAME[dtype].onnx}
-    return rw.emit("Cast", [x], dtype, x.shape, attrs=attrs, version=_CAST_VERSION)
-
-
 def _is_zero(value: Value | None) -> bool:
     return value is None or (value.const is not None and not value.const.any())
 
 
 def _shifted(rw: Rewriter, x: Value, zero: Value | None, dtype: str) -> Value:
     """x - zero in that dtype."""
-    wide = _cast(rw, x, dtype)
+    wide = cast(rw, x, dtype)
     if zero is None or _is_zero(zero):
         return wide
-    shift = _cast(rw, zero, dtype)
+    shift = cast(rw, zero, dtype)
     if wide.const is not None and shift.const is not None:
         return rw.constant(wide.const - shift.const)
     return rw.emit("Sub", [wide, shift], dtype, x.shape)
@@ -200,9 +190,9 @@ def _rounded(rw: Rewriter, x: Value, zero: Value | None, dtype: str) -> Value:
     """round(x) + zero within the range of that dtype; x is float32."""
     x = rw.emit("Round", [x], "float32", x.shape)
     if zero is not None and not _is_zero(zero):
-        x = rw.emit("Add", [x, _cast(rw, zero, "float32")], "float32", x.shape)
+        x = rw.emit("Add", [x, cast(rw, zero, "float32")], "float32", x.shape)
     bounds = [number(rw, bound, "float32") for bound in _RANGES[dtype]]
-    return _cast(rw, rw.emit("Clip", [x, *bounds], "float32", x.shape, version=13), dtype)
+    return cast(rw, rw.emit("Clip", [x, *bounds], "float32", x.shape, version=13), dtype)
 
 
 def _factor(rw: Rewriter, a: Value | None, b: Value, y: Value | None) -> Value:
@@ -224,7 +214,7 @@ def _requantized(
     rw: Rewriter, total: Value, factor: Value, zero: Value | None, dtype: str
 ) -> Value:
     """round(total * factor) + zero within the range of that dtype."""
-    scaled = rw.emit("Mul", [_cast(rw, total, "float32"), factor], "float32", total.shape)
+    scaled = rw.emit("Mul", [cast(rw, total, "float32"), factor], "float32", total.shape)
     return _rounded(rw, scaled, zero, dtype)
 
 

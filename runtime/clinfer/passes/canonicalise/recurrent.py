@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clinfer.graph.ir import Array, Node, Value
+from clinfer.passes.canonicalise.maker import cast
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.onnx_pointwise import POINTWISE
@@ -18,6 +19,7 @@ _FUNCTIONS = {
     "GRU": ("Sigmoid", "Tanh"),
     "RNN": ("Tanh",),
 }
+_FLOATS = ("float32", "float16", "bfloat16")
 _KNOWN = (
     "Elu",
     "HardSigmoid",
@@ -32,13 +34,13 @@ _KNOWN = (
 
 
 def recurrent(rw: Rewriter, node: Node) -> Outcome:
-    """X * W + B for all steps at once, then the steps."""
+    """X * W + B for all steps at once, then the steps; of any float, in float32."""
     x, w, r, b, lengths, h = (node.input(i) for i in range(6))
     c, peepholes = (node.input(6), node.input(7)) if node.op == "LSTM" else (None, None)
     assert x is not None
-    if x.dtype != "float32":
+    assert r is not None
+    if x.dtype not in _FLOATS:
         return Refusal(f"its kernel computes in float32, not {x.dtype}")
-    constants = [None if v is None else v.const for v in (w, r, b, peepholes)]
     if any(v is not None and v.const is None for v in (w, r, b, peepholes)):
         return Refusal("its weights are computed")
     functions = _functions(node)
@@ -46,23 +48,22 @@ def recurrent(rw: Rewriter, node: Node) -> Outcome:
         return functions
     if lengths is not None and lengths.dtype != "int32":
         return Refusal(f"its lengths are {lengths.dtype}, not int32")
-    by_batch = bool(node.attrs.get("layout", 0))
-    if by_batch:
-        x = rw.transpose(x, (1, 0, 2))
-        h, c = (None if v is None else rw.transpose(v, (1, 0, 2)) for v in (h, c))
     late = node.op == "GRU" and bool(node.attrs.get("linear_before_reset", 0))
+    constants = [None if v is None else v.const for v in (w, r, b, peepholes)]
     weights, bias, late_bias, peep = _weights(node.op, late, constants)
+    x, h, c = (None if v is None else _incoming(rw, node, v) for v in (x, h, c))
+    assert x is not None
     steps, batch = x.known_shape[:2]
     directions, count, units = bias.shape
     shape = (steps, batch, directions * count * units)
     product = rw.emit("MatMul", [x, rw.constant(weights)], "float32", shape)
     moved = rw.emit("Add", [product, rw.constant(bias.reshape(-1))], "float32", shape)
-    inputs = [rw.reshape(moved, (steps, batch, directions, count, units)), r]
-    inputs += [v for v in (h, c, lengths) if v is not None]
+    sums = rw.reshape(moved, (steps, batch, directions, count, units))
+    inputs = [sums, cast(rw, r, "float32"), *(v for v in (h, c, lengths) if v is not None)]
     inputs += [rw.constant(v) for v in (peep, late_bias) if v is not None]
-    hidden = int(constants[1].shape[2])  # type: ignore[union-attr]
-    last = (directions, batch, hidden)
-    shapes = [(steps, *last[:1], *last[1:]), last, *([last] if node.op == "LSTM" else [])]
+    last = (directions, batch, r.known_shape[2])
+    shapes = [(steps, directions, batch, r.known_shape[2]), last]
+    shapes += [last] if node.op == "LSTM" else []
     outputs = [Value(rw.graph.fresh("recurrent"), "float32", found) for found in shapes]
     attrs = {
         "kind": node.op,
@@ -76,12 +77,22 @@ def recurrent(rw: Rewriter, node: Node) -> Outcome:
         "coupled": bool(node.attrs.get("input_forget", 0)),
         "clip": float(node.attrs.get("clip", 0.0)),
     }
-    made: list[Value | None] = [*outputs]
-    rw.insert(Node("Recurrent", list(inputs), made, attrs, node.name, "clinfer"))
-    if by_batch:
-        every, *ends = outputs
-        return [rw.transpose(every, (2, 0, 1, 3)), *(rw.transpose(v, (1, 0, 2)) for v in ends)]
-    return list(outputs)
+    rw.insert(Node("Recurrent", [*inputs], [*outputs], attrs, node.name, "clinfer"))
+    return [_outgoing(rw, node, v) for v in outputs]
+
+
+def _incoming(rw: Rewriter, node: Node, value: Value) -> Value:
+    """Inputs and states as float32 with the batch second."""
+    value = cast(rw, value, "float32")
+    return rw.transpose(value, (1, 0, 2)) if node.attrs.get("layout", 0) else value
+
+
+def _outgoing(rw: Rewriter, node: Node, value: Value) -> Value:
+    """A result as the node has it: in its dtype, with the batch first where the layout says so."""
+    if node.attrs.get("layout", 0):
+        first = (2, 0, 1, 3) if len(value.known_shape) == 4 else (1, 0, 2)
+        value = rw.transpose(value, first)
+    return cast(rw, value, str(node.required(0).dtype))
 
 
 def _functions(node: Node) -> tuple[Expr, ...] | Refusal:
