@@ -1,7 +1,8 @@
 // A work-item owns whole lines. It keeps the best k elements so far in the outputs as a heap whose
 // root is the worst of them (node e has the children 2 e + 1 and 2 e + 2), so that an element is
 // compared with the root alone, and sorts the heap at the end by taking roots out from behind.
-// Of equal elements the one with the lower index is better.
+// Of equal elements the one with the lower index is better. Lines that are contiguous are looked at
+// $width elements at a time: where none is better than the root, none goes into the heap.
 
 // Whether element a at index i is better than b at index j.
 static bool beats($type a, long i, $type b, long j) {
@@ -54,11 +55,15 @@ $bases
             const $type v = $node;
             sink(values, y0_t0, places, y1_t0, k, e, v, places[e * y1_t0]);
         }
-        for (int r = k; r < m0; ++r) {
-            const $type v = $element;
-            const $type worst = $root;
-            if (beats(v, r, worst, places[0])) {
-                sink(values, y0_t0, places, y1_t0, k, 0, v, r);
+        for (int r = k; r < m0;) {
+            const int end = min(r + $width, m0);
+$skip
+            for (; r < end; ++r) {
+                const $type v = $element;
+                const $type worst = $root;
+                if (beats(v, r, worst, places[0])) {
+                    sink(values, y0_t0, places, y1_t0, k, 0, v, r);
+                }
             }
         }
         for (int e = k - 1; e > 0; --e) {

@@ -21,17 +21,20 @@ from clinfer_kernels.types import register, storage
 
 @dataclass(frozen=True)
 class TopKTile:
-    """local: work-items of a work-group. waves: work-groups per compute unit at most."""
+    """local: work-items of a work-group. waves: work-groups per compute unit at most.
+    width: elements of a line that are compared at a time."""
 
     local: int
     waves: int
+    width: int
 
 
 def candidates(spec: TopKSpec, target: Target) -> tuple[TopKTile, ...]:
     """The tiles that can run `spec`, the best first."""
     if target.cls == "gpu":
-        return (TopKTile(min(target.max_work_group, 64), 64),)
-    return (TopKTile(1, 8),)
+        return (TopKTile(min(target.max_work_group, 64), 64, 1),)
+    is_contiguous = spec.ins[0].strides[spec.axis] == 1
+    return (TopKTile(1, 8, 16 if is_contiguous else 1),)
 
 
 def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
@@ -41,6 +44,7 @@ def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
     signature = problem.signature()
     signature.scalar("best", spec.outs[0].shape[spec.axis])
     kept = len(problem.kept)
+    better = ">" if spec.largest else "<"
     name = f"topk_{'largest' if spec.largest else 'smallest'}_r{kept}"
     text = fill(
         "topk",
@@ -49,7 +53,7 @@ def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
         parameters=signature.text,
         type=register(dtype),
         storage=storage(dtype),
-        better=">" if spec.largest else "<",
+        better=better,
         child=memory.load(dtype, "values", "child * value_step"),
         sibling=memory.load(dtype, "values", "(child + 1) * value_step"),
         raise_=memory.store(dtype, "worse", "values", "e * value_step"),
@@ -58,6 +62,8 @@ def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
         indices=block(kept_indices(kept, "flat"), 2),
         bases=block([kept_base(v, kept) for v in problem.views], 2),
         element=memory.load(dtype, "x0", "x0_at + r * x0_t0"),
+        width=tile.width,
+        skip=block(_skip(dtype, tile.width, better), 3),
         append=memory.store(dtype, "v", "values", "r * y0_t0"),
         node=memory.load(dtype, "values", "e * y0_t0"),
         root=memory.load(dtype, "values", "0"),
@@ -66,3 +72,17 @@ def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
     groups = minimum(ceildiv(problem.rows, tile.local), tile.waves * target.compute_units)
     launch = Launch(name, text, signature.args, (groups * tile.local,), (tile.local,))
     return Kernel((launch,))
+
+
+def _skip(dtype: str, width: int, better: str) -> list[str]:
+    """Statements that pass over `width` elements none of which is better than the root."""
+    if width == 1:
+        return []
+    elements = memory.load(dtype, "x0", "x0_at + r", width)
+    worst = f"({register(dtype, width)})({memory.load(dtype, 'values', '0')})"
+    return [
+        f"if (end - r == {width} && !any({elements} {better} {worst})) {{",
+        "    r = end;",
+        "    continue;",
+        "}",
+    ]

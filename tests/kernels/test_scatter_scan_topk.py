@@ -142,3 +142,20 @@ def test_top_k_types(dtype: str) -> None:
     kernel = topk.emit(spec, topk.candidates(spec, target)[0], target)
     values, _ = run_kernel(kernel, [x], [((10,), dtype), ((10,), "int64")])
     np.testing.assert_array_equal(values, np.sort(x)[::-1][:10])
+
+
+@pytest.mark.parametrize("cls", TARGETS)
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("step", [1, 2])
+def test_top_k_of_long_lines(cls: str, largest: bool, step: int) -> None:
+    """Most of a line is worse than what has been seen."""
+    base = rng.standard_normal((3, 1001 * step)).astype(np.float32)
+    x = base[:, ::step]
+    order = np.argsort(-x if largest else x, axis=1, kind="stable")[:, :7]
+    outs = (dense("float32", (3, 7)), dense("int64", (3, 7)))
+    spec = TopKSpec(1, largest, (view_of(x, base),), outs)
+    target = TARGETS[cls]
+    kernel = topk.emit(spec, topk.candidates(spec, target)[0], target)
+    values, found = run_kernel(kernel, [base], [((3, 7), "float32"), ((3, 7), "int64")])
+    np.testing.assert_array_equal(found, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(x, order, 1))
