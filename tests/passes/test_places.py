@@ -17,7 +17,9 @@ def _runs(proto, *feeds, left=()):
     graph = check(proto, *feeds)
     assert not kinds(graph).keys() & set(left)
     session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    request = clinfer.Core().compile_model(proto, "CPU").create_infer_request()
+    compiled = clinfer.Core().compile_model(proto, "CPU")
+    assert not compiled.host_steps
+    request = compiled.create_infer_request()
     for feed in feeds:
         found = request.infer(feed)
         for value, want in zip(proto.graph.output, session.run(None, feed), strict=True):
