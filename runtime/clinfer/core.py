@@ -119,7 +119,6 @@ class Core:
         Raises `ModelError`, `DeviceError`, `PropertyError`, `BuildError`, or with CACHE_MODE
         'cache-only' `CompileRequiredError`.
         """
-        self._open_ahead(device)
         request = self._request(device, config)
         plugin = self._plugin(request.device)
         source = self._models.source(model, request.cache if plugin.export_import else None)
@@ -245,20 +244,6 @@ class Core:
             if name not in self._devices:
                 self._devices[name] = open_device(name)
             return self._devices[name]
-
-    def _open_ahead(self, name: str) -> None:
-        """Imports what opening and compiling need while the drivers are loaded in a thread."""
-        if name in self._devices:
-            return
-        from clinfer.device.opencl import open_ahead
-
-        open_ahead()
-        import clinfer.cache.content
-        import clinfer.device.discover
-        import clinfer.device.executor
-        import clinfer.device.programs
-        import clinfer.lowering.plan_io
-        import clinfer.plugins.cpu  # noqa: F401
 
     @staticmethod
     def _plugin(device: Device) -> Plugin:

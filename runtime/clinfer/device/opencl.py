@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock, RLock, Thread
+from threading import RLock
 from typing import Any
 
 from clinfer.device import intel_cpu, scratch
@@ -20,7 +20,7 @@ INSTALL = (
 )
 _POCL_FOLDER = "POCL_CACHE_DIR"
 _ENVIRONMENT = RLock()
-_FINDING = Lock()
+_OPENING = RLock()
 
 
 def cl() -> Any:
@@ -31,15 +31,6 @@ def cl() -> Any:
 def pocl_folder() -> Path | None:
     """Where PoCL keeps its files in this process; None where the user has chosen the place."""
     return _opened().folder
-
-
-def open_ahead() -> None:
-    """Starts to load the drivers, in a thread: that takes 10 milliseconds and more.
-
-    `cl` waits for it. Where OpenCL cannot be loaded, it is `cl` that says so.
-    """
-    with suppress(DeviceError):
-        Thread(target=_found().load_drivers, name="clinfer-open", daemon=True).start()
 
 
 @contextmanager
@@ -69,17 +60,9 @@ class _OpenCL:
         self.binding = binding
         self.folder = None if os.environ.get(_POCL_FOLDER) else scratch.new_folder()
         self._added = None if package is None else intel_cpu.library_to_add(package)
-        self._lock = Lock()
-        self._is_loaded = False
 
     def load_drivers(self) -> None:
-        """Once; another thread that comes meanwhile waits."""
-        with self._lock:
-            if not self._is_loaded:
-                self._load()
-                self._is_loaded = True
-
-    def _load(self) -> None:
+        """Once: they read their variables then."""
         added = self._added
         if added is None and self.folder is None:
             return
@@ -94,27 +77,22 @@ class _OpenCL:
             intel_cpu.warn_if_missing(added)
 
 
-@lru_cache(maxsize=1)
 def _opened() -> _OpenCL:
-    found = _found()
-    found.load_drivers()
-    return found
-
-
-def _found() -> _OpenCL:
-    with _FINDING:
-        return _find()
+    with _OPENING:
+        return _open()
 
 
 @lru_cache(maxsize=1)
-def _find() -> _OpenCL:
+def _open() -> _OpenCL:
     from clinfer.device import binding, loader
 
     try:
         loader.functions()
     except OSError as error:
         raise DeviceError(f"OpenCL cannot be loaded ({error}); {INSTALL}") from error
-    return _OpenCL(binding, loader.package())
+    found = _OpenCL(binding, loader.package())
+    found.load_drivers()
+    return found
 
 
 def _ask_for_devices(binding: Any) -> None:
