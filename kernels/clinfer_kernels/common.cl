@@ -3,9 +3,11 @@
 // $M the type its comparisons yield ("int8") and $U the unsigned type of its size.
 //
 //   //// NAME            section for every width          //// NAME scalar | vector   by width
+//   //// NAME|OTHER      a section for each, with $F the name
 //
-// A section defines NAME_$T. Vector sections use operators only, because calls into a runtime's
-// built-in library are often done lane by lane; scalar sections use the built-in functions.
+// A section defines NAME_$T. Where speed counts, vector sections use operators only, because calls
+// into a runtime's built-in library are often done lane by lane; scalar sections use the built-in
+// functions.
 // The polynomials are minimax fits made for these kernels (iteratively reweighted least squares in
 // double precision); the errors given are those of the fit.
 
@@ -49,6 +51,24 @@ static $T exp_below_$T($T x) {
     e = e * f + 0.693147004f;
     e = e * f + 1.0f;
     return x < -87.0f ? ($T)(0.0f) : e * as_$T(as_$M(shifted) << 23);
+}
+
+//// sin|cos|tan scalar
+static $T ${F}_$T($T x) { return $F(x); }
+
+//// sin|cos|tan vector
+// Lanes of 2^15 and more, infinite or NaN, are done one by one: beside such, PoCL's functions give
+// small lanes wrong results.
+static $T ${F}_$T($T x) {
+    const $E most = 32768.0f;
+    const $M far = !(abs_$T(x) < most);
+    $T y = $F(far ? ($T)(0.0f) : x);
+    if (any(far))
+        for (int i = 0; i < (int)(sizeof($T) / sizeof($E)); ++i) {
+            const $E lane = (($E*)&x)[i];
+            if (!(lane < most && lane > -most)) (($E*)&y)[i] = $F(lane);
+        }
+    return y;
 }
 
 //// tanh scalar
@@ -150,11 +170,22 @@ static $T modulo_$T($T a, $T b) {
     return ((r != zero) & ((r ^ b) < zero)) ? r + b : r;
 }
 
+//// fmod|pow scalar
+static $T ${F}_$T($T a, $T b) { return $F(a, b); }
+
+//// fmod|pow vector
+// Of doubles, lane by lane: beside a lane that is 0, NaN or infinite, PoCL's fmod(double8) never
+// ends and its pow(double8) gives other lanes wrong results.
+static $T ${F}_$T($T a, $T b) {
+    for (int i = 0; i < (int)(sizeof($T) / sizeof($E)); ++i)
+        (($E*)&a)[i] = $F((($E*)&a)[i], (($E*)&b)[i]);
+    return a;
+}
+
 //// fmodulo
-// Python's remainder of floats: the sign of `b`.
-static $T fmodulo_$T($T a, $T b) {
+// Python's remainder of floats: `r`, C's remainder of a division by `b`, with the sign of `b`.
+static $T fmodulo_$T($T r, $T b) {
     const $T zero = 0;
-    const $T r = fmod(a, b);
     return ((r != zero) & ((r < zero) != (b < zero))) ? r + b : r;
 }
 

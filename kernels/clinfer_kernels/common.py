@@ -25,7 +25,7 @@ _ALONE = {"intel_cpu": " __attribute__((intel_vec_len_hint(1)))"}
 _ONE_ITEM = "__attribute__((reqd_work_group_size(1, 1, 1)))"
 _CALL = re.compile(r"\b([a-z]\w*_\w+)\(")
 _VECTOR = re.compile(r"(u?(?:char|short|int|long)|float|double)(8|4|16|2)?$")
-_SECTION = re.compile(r"^//// (\w+)(?: (scalar|vector))?\n", re.M)
+_SECTION = re.compile(r"^//// ([\w|]+)(?: (scalar|vector))?\n", re.M)
 
 
 def with_helpers(body: str, target: Target) -> str:
@@ -78,6 +78,7 @@ def _math_helper(name: str) -> str | None:
         return None
     mask = types.mask_type(scalar)
     return Template(text).substitute(
+        F=base,
         T=ctype,
         E=scalar,
         M=types.vector(mask, width),
@@ -90,7 +91,11 @@ def _sections() -> dict[tuple[str, str], str]:
     text = Path(__file__).with_name("common.cl").read_text(encoding="utf-8")
     parts = _SECTION.split(text)
     triples = zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
-    return {(name, width or ""): body.strip("\n") for name, width, body in triples}
+    return {
+        (name, width or ""): body.strip("\n")
+        for names, width, body in triples
+        for name in names.split("|")
+    }
 
 
 def _pragmas(body: str) -> str:

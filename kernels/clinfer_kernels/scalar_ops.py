@@ -81,10 +81,18 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "mul": _numeric(2, "{0} * {1}"),
     "div": ScalarOp(2, f="{0} / {1}", i="quotient_{T}({0}, {1})", u="uquotient_{T}({0}, {1})"),
     "fmod": ScalarOp(
-        2, f="fmod({0}, {1})", i="remainder_{T}({0}, {1})", u="uremainder_{T}({0}, {1})"
+        2,
+        f="fmod({0}, {1})",
+        d="fmod_{T}({0}, {1})",
+        i="remainder_{T}({0}, {1})",
+        u="uremainder_{T}({0}, {1})",
     ),
     "mod": ScalarOp(
-        2, f="fmodulo_{T}({0}, {1})", i="modulo_{T}({0}, {1})", u="uremainder_{T}({0}, {1})"
+        2,
+        f="fmodulo_{T}(fmod({0}, {1}), {1})",
+        d="fmodulo_{T}(fmod_{T}({0}, {1}), {1})",
+        i="modulo_{T}({0}, {1})",
+        u="uremainder_{T}({0}, {1})",
     ),
     "neg": _numeric(1, "-{0}"),
     "abs": ScalarOp(
@@ -102,7 +110,7 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "min_with": _numeric(2, "{0} < {1} ? {0} : {1}"),
     "max_with": _numeric(2, "{0} > {1} ? {0} : {1}"),
     # powers and roots
-    "pow": ScalarOp(2, f="pow({0}, {1})", i="ipow_{T}({0}, {1})"),
+    "pow": ScalarOp(2, f="pow({0}, {1})", d="pow_{T}({0}, {1})", i="ipow_{T}({0}, {1})"),
     "sqrt": _float("sqrt({0})"),
     "reciprocal": ScalarOp(1, f="1.0f / {0}", d="1.0 / {0}"),
     # exponentials
@@ -113,9 +121,9 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "tanh": ScalarOp(1, f="tanh_{T}({0})", d="tanh({0})"),
     "erf": ScalarOp(1, f="erf_{T}({0})", d="erf({0})"),
     # trigonometry
-    "sin": _float("sin({0})"),
-    "cos": _float("cos({0})"),
-    "tan": _float("tan({0})"),
+    "sin": ScalarOp(1, f="sin_{T}({0})", d="sin({0})"),
+    "cos": ScalarOp(1, f="cos_{T}({0})", d="cos({0})"),
+    "tan": ScalarOp(1, f="tan_{T}({0})", d="tan({0})"),
     "asin": _float("asin({0})"),
     "acos": _float("acos({0})"),
     "atan": _float("atan({0})"),

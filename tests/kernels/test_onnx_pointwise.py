@@ -144,6 +144,33 @@ def test_binary_floats(cls: str) -> None:
     check([("Pow", {})], [np.abs(floats(7)), floats(8, 1.0)], cls)
 
 
+@pytest.mark.parametrize("cls", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_powers_and_remainders_beside_special_values(cls: str, dtype: str) -> None:
+    """PoCL's `fmod(double8)` never ends, and its `pow(double8)` errs, beside such lanes."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.uniform(0.3, 9, COUNT).astype(dtype) for _ in range(2))
+    x[1::7], x[2::11], x[3::13] = 0, np.inf, np.nan
+    y[2::7], y[4::11], y[6::13] = 0, np.inf, np.nan
+    check([("Pow", {}), ("Mod", {"fmod": 1})], [x, y], cls)
+    check([("Mod", {"fmod": 1})], [-x, y], cls)
+
+
+@pytest.mark.parametrize("cls", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_functions_of_numbers_of_every_size(cls: str, dtype: str) -> None:
+    """Small numbers keep their results beside huge ones, infinities and NaN."""
+    rng = np.random.default_rng(0)
+    powers = rng.uniform(-30, 30, COUNT), rng.uniform(-3, 2, COUNT)
+    sizes = 10.0 ** np.where(rng.random(COUNT) < 0.5, *powers)
+    x = (rng.choice([-1, 1], COUNT) * sizes).astype(dtype)
+    x[3::11], x[4::13], x[5::17] = np.inf, np.nan, -np.inf
+    rtol = 2e-5 if dtype == "float32" else 1e-9
+    plain = ("Abs", "Atan", "Ceil", "Cos", "Floor", "Round", "Sigmoid", "Sin", "Tan", "Tanh")
+    check([(name, {}) for name in plain], [x], cls, rtol)
+    check([(name, {}) for name in ("Log", "Sqrt")], [np.abs(x)], cls, rtol)
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
 def test_integers(dtype: str) -> None:
     x, y = integers(1, dtype), integers(2, dtype, 1)
