@@ -236,16 +236,23 @@ def from_json(value: Json) -> Dim:
     if isinstance(value, list) and len(value) == 3 and value[0] in _OPS:
         return _opaque(value[0], from_json(value[1]), from_json(value[2]))
     if isinstance(value, list) and len(value) == 2 and value[0] == "sum":
-        total: Dim = 0
+        terms: dict[Monomial, int] = {}
         for factor, atoms in value[1]:
-            term: Dim = int(factor)
-            for atom, power in atoms:
-                base = from_json(atom)
-                for _ in range(int(power)):
-                    term = term * base
-            total = total + term
-        return total
+            monomial = _monomial_from_json(atoms)
+            terms[monomial] = terms.get(monomial, 0) + int(factor)
+        return _make(terms)
     raise ValueError(f"not a size: {value!r}")
+
+
+def _monomial_from_json(atoms: Json) -> Monomial:
+    powers: dict[Atom, int] = {}
+    for value, power in atoms:
+        size = from_json(value)
+        if isinstance(size, int) or len(size.terms) != 1 or int(power) < 1:
+            raise ValueError(f"not an atom and its power: {value!r}, {power!r}")
+        ((monomial, _),) = size.terms
+        powers[monomial[0][0]] = int(power)
+    return tuple(sorted(powers.items(), key=lambda item: item[0].sort_key))
 
 
 def _atom_json(atom: Atom) -> Json:

@@ -15,7 +15,6 @@ racy-git.txt), which costs one more reading for a model that was written a momen
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -28,6 +27,7 @@ from clinfer.cache.digests import file_tree_digest, tree_digests
 from clinfer.cache.record import KeyRecord
 from clinfer.cache.store import Store
 from clinfer.errors import BlobError, ModelError
+from clinfer.sha256 import sha256
 
 RACY_NS = 2 * 10**9
 """Nanoseconds after a change in which another one might leave the same times; FAT counts in 2 s."""
@@ -114,7 +114,7 @@ def content_digest(
 def bytes_digest(data: bytes) -> str:
     """The digest of a model held in memory, the same as that of a file of those bytes alone."""
     root = tree_digests([[memoryview(data)]])[0]
-    whole = hashlib.sha256(b"clinfer content 1\n" + len(data).to_bytes(8, "little") + root)
+    whole = sha256(b"clinfer content 1\n" + len(data).to_bytes(8, "little") + root)
     return whole.hexdigest()
 
 
@@ -127,7 +127,7 @@ def file_states(path: str | Path, external: Iterable[str] = ()) -> tuple[FileSta
 
 
 def _memo_record(model: Path) -> KeyRecord:
-    name = hashlib.sha256(os.fsencode(model)).hexdigest()
+    name = sha256(os.fsencode(model)).hexdigest()
     return KeyRecord.make("content", [("format", _MEMO_FORMAT), ("path", name)])
 
 
@@ -141,7 +141,7 @@ def _recall(memo: Store, record: KeyRecord, model: Path) -> ContentDigest | None
         digest = content["digest"]
         files = tuple(FileState(*fields) for fields in content["files"])
         names = [state.name for state in files]
-        if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
+        if len(bytes.fromhex(digest)) != sha256().digest_size:
             return None
         states = _states(model, names[1:])
     except (BlobError, ModelError, ValueError, TypeError, KeyError):
@@ -202,7 +202,7 @@ def _root(model: Path, state: FileState) -> bytes:
 
 
 def _digest(states: Iterable[FileState], roots: Iterable[bytes]) -> str:
-    whole = hashlib.sha256(b"clinfer content 1\n")
+    whole = sha256(b"clinfer content 1\n")
     for state, root in zip(states, roots, strict=True):
         whole.update(state.size.to_bytes(8, "little") + root)
     return whole.hexdigest()

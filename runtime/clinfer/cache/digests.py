@@ -7,7 +7,7 @@
 Empty data has no leaf. The prefixes keep a leaf from passing as a root (RFC 6962, section 2.1); the
 length fixes the number of leaves, so that two data never share a list of leaves. Where a chunk ends
 depends on offsets alone, never on how the data is split into buffers. hashlib releases the GIL for
-long data, so threads scale with the cores.
+long data, so threads scale with the cores; it is loaded where such a digest is asked for.
 
 The check value is a tree of the same form with the 128 bits of XXH3 in place of SHA-256, without
 the prefixes. It finds damage as surely, at the speed of memory, and resists no attacker: where
@@ -16,7 +16,6 @@ content comes from elsewhere, the digest decides.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import threading
@@ -83,9 +82,11 @@ def file_tree_digest(descriptor: int, size: int) -> bytes:
             return os.read(descriptor, count)
 
     def leaf(index: int) -> bytes:
+        from hashlib import sha256
+
         offset = index * CHUNK
         end = min(offset + CHUNK, size)
-        state = hashlib.sha256(b"\x00")
+        state = sha256(b"\x00")
         while offset < end:
             data = read(offset, end - offset)
             if not data:
@@ -99,14 +100,18 @@ def file_tree_digest(descriptor: int, size: int) -> bytes:
 
 
 def _leaf(views: Sequence[memoryview]) -> bytes:
-    state = hashlib.sha256(b"\x00")
+    from hashlib import sha256
+
+    state = sha256(b"\x00")
     for view in views:
         state.update(view)
     return state.digest()
 
 
 def _root(leaves: Sequence[bytes], size: int) -> bytes:
-    return hashlib.sha256(b"\x01" + size.to_bytes(8, "little") + b"".join(leaves)).digest()
+    from hashlib import sha256
+
+    return sha256(b"\x01" + size.to_bytes(8, "little") + b"".join(leaves)).digest()
 
 
 def _check_leaf(views: Sequence[memoryview]) -> bytes:

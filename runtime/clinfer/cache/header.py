@@ -18,7 +18,6 @@ directory, or from a signature over the digests.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from clinfer.cache.digests import CHECK_BYTES, DIGEST_BYTES
 from clinfer.cache.record import MAX_RECORD_BYTES, KeyRecord
 from clinfer.cache.stats import Reason
 from clinfer.errors import BlobError, CacheError
+from clinfer.sha256 import sha256
 
 MAGIC = b"\x89CLINF\r\n"
 FORMAT_VERSION = 2
@@ -107,7 +107,7 @@ def encode_header(record: KeyRecord, rows: Sequence[Section], seconds: float) ->
         section_count=len(rows),
     )
     header = _HEAD.pack(*head) + record.encoded + b"".join(map(_pack_row, rows))
-    return header + hashlib.sha256(header).digest()
+    return header + sha256(header).digest()
 
 
 def place_sections(
@@ -152,7 +152,7 @@ def parse_header(data: bytes, file_bytes: int, expected: KeyRecord | None = None
     if head.header_bytes > len(data):
         raise damaged("the file ends inside its header")
     digested = head.header_bytes - DIGEST_BYTES
-    digest = hashlib.sha256(data[:digested]).digest()
+    digest = sha256(data[:digested]).digest()
     if digest != data[digested : head.header_bytes]:
         raise damaged("the header's digest does not match")
     if head.build_ns > _MOST_NANOSECONDS:

@@ -7,7 +7,6 @@ result: no path, no time, no environment, no process history.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from clinfer.errors import BlobError, CacheError
+from clinfer.sha256 import sha256
 
 FieldValue = str | int | bool
 
@@ -89,7 +89,7 @@ class KeyRecord:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the encoding, 64 hexadecimal digits: the name of the entry."""
-        return hashlib.sha256(self.encoded).hexdigest()
+        return sha256(self.encoded).hexdigest()
 
     @property
     def kind(self) -> str:

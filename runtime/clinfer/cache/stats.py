@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
+from clinfer.log import Log
+
+_LOG = Log("clinfer.cache")
+
 
 class Reason(str, Enum):
     """Why an entry was not found, or not stored."""
@@ -55,10 +59,8 @@ class Miss(NamedTuple):
 
 def report(miss: Miss, *, loud: bool) -> None:
     """Logs a fault, as a warning or for debugging."""
-    import logging
-
-    level = logging.WARNING if loud else logging.DEBUG
-    logging.getLogger("clinfer.cache").log(level, "%s: %s", miss.reason, miss.detail)
+    write = _LOG.warning if loud else _LOG.debug
+    write("%s: %s", miss.reason, miss.detail)
 
 
 @dataclass(frozen=True)

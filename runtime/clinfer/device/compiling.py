@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from math import prod
 from typing import Any
 
@@ -11,8 +10,9 @@ from clinfer.device.opencl import cl, environment, pocl_folder
 from clinfer.device.quirks import Quirks
 from clinfer.device.sources import STANDARD, SourceProgram
 from clinfer.errors import BuildError
+from clinfer.log import Log
 
-_LOG = logging.getLogger("clinfer.device")
+_LOG = Log("clinfer.device")
 
 
 def compile_source(

@@ -5,7 +5,6 @@ Of several CPU runtimes the one that is known as the fastest is 'CPU.0', and so 
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +16,10 @@ from clinfer.device.processor import float_lanes, instruction_set
 from clinfer.device.quirks import Quirks, quirks_of
 from clinfer.device.target import derive_target
 from clinfer.errors import DeviceError
+from clinfer.log import Log
 from clinfer_kernels.spec import Target
 
-_LOG = logging.getLogger("clinfer.device")
+_LOG = Log("clinfer.device")
 # CPU runtimes without a player, the fastest known first: parts of platform names.
 _CPU_PREFERENCE = ("intel(r) opencl", "portable computing language")
 

@@ -13,7 +13,6 @@ known.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -21,8 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clinfer.device.driver import loaded_libraries
+from clinfer.log import Log
 
-_LOG = logging.getLogger("clinfer.device")
+_LOG = Log("clinfer.device")
 DISTRIBUTION = "intel-opencl-rt"
 LIBRARY = "libintelocl.so"
 VENDORS = "OCL_ICD_VENDORS"

@@ -16,12 +16,12 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 from clinfer.device import pocl_binary, scratch
+from clinfer.sha256 import sha256
 
 CONTEXT_WORDS = 16
 """64-bit words that hold a context: 13 are in use."""

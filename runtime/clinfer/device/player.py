@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -17,6 +16,7 @@ from clinfer.device import machine_code
 from clinfer.device.instance import Timing, bytes_of, scalar_bytes
 from clinfer.device.opencl import cl
 from clinfer.device.pocl_binary import LayoutError
+from clinfer.log import Log
 from clinfer.lowering.binding import BoundLaunch
 from clinfer.lowering.plan import Array, Plan
 from clinfer_kernels.player import (
@@ -34,7 +34,7 @@ from clinfer_kernels.player import (
 if TYPE_CHECKING:
     from clinfer.device.programs import BuiltProgram
 
-_LOG = logging.getLogger("clinfer.device")
+_LOG = Log("clinfer.device")
 ALIGNMENT = 128
 """Bytes: where buffers and local memory begin."""
 

@@ -18,17 +18,17 @@ the name of an older processor with the same instructions over it.
 from __future__ import annotations
 
 import ctypes
-import logging
 import sys
-from collections.abc import Iterator, Sequence, Set
+from bisect import bisect_right
+from collections.abc import Set
 from pathlib import Path
 from platform import machine
 
 from clinfer.device import processor
 from clinfer.device.driver import loaded_libraries, memory_map
+from clinfer.log import Log
 
-_LOG = logging.getLogger("clinfer.device")
-_Range = tuple[int, int, str]
+_LOG = Log("clinfer.device")
 _STRUCTURE_BYTES = 4096
 _LONGEST_NAME = 64
 # The names that are corrected. All are as long as what may be written over them at least.
@@ -71,13 +71,13 @@ def name_a_known_processor(structure: int) -> str | None:
         return None
     host = _llvm_host() or _UNKNOWN
     known = {host, *(name for _, name in _REPLACEMENTS), *(n.encode() for n in _WITH_AVX512)}
-    ranges = list(_memory())
+    ranges = _Ranges()
     place = _find(structure, known, ranges)
     if place is None:
         return None
     name = ctypes.string_at(place)
     better = _replacement(name)
-    if better is None or len(better) > len(name) or not _inside(ranges, place, len(name) + 1, "rw"):
+    if better is None or len(better) > len(name) or not ranges.allow(place, len(name) + 1, "rw"):
         return name.decode()
     ctypes.memmove(place, better + b"\0", len(better) + 1)
     _LOG.info("PoCL's LLVM takes this processor for %r; it compiles for %r", name, better)
@@ -121,29 +121,31 @@ def _llvm_host() -> bytes | None:
     return None
 
 
-def _find(structure: int, names: Set[bytes], ranges: Sequence[_Range]) -> int | None:
+def _find(structure: int, names: Set[bytes], ranges: _Ranges) -> int | None:
     """The address of a string, pointed to from the structure, that is one of the names."""
     for address in range(structure, structure + _STRUCTURE_BYTES, 8):
-        if not _inside(ranges, address, 8, "r"):
+        if not ranges.allow(address, 8, "r"):
             break
         text = ctypes.c_uint64.from_address(address).value
-        if _inside(ranges, text, _LONGEST_NAME, "r"):
+        if ranges.allow(text, _LONGEST_NAME, "r"):
             found = ctypes.string_at(text, _LONGEST_NAME).split(b"\0")[0]
             if found in names:
                 return text
     return None
 
 
-def _memory() -> Iterator[_Range]:
-    """This process's mapped ranges: start, end, access."""
-    for line in memory_map():
-        span, access = line.split()[:2]
-        start, end = (int(x, 16) for x in span.split("-"))
-        yield start, end, access
+class _Ranges:
+    """This process's mapped ranges, in order of their addresses."""
 
+    def __init__(self) -> None:
+        lines = [line.split(None, 2)[:2] for line in memory_map()]
+        spans = [span.split("-") for span, _ in lines]
+        self._starts = [int(start, 16) for start, _ in spans]
+        self._ends = [int(end, 16) for _, end in spans]
+        self._modes = [mode for _, mode in lines]
 
-def _inside(ranges: Sequence[_Range], start: int, size: int, access: str) -> bool:
-    return any(
-        low <= start and start + size <= high and all(a in mode for a in access)
-        for low, high, mode in ranges
-    )
+    def allow(self, start: int, size: int, access: str) -> bool:
+        """Whether the bytes are in one range that can be accessed so: "r", "rw"."""
+        index = bisect_right(self._starts, start) - 1
+        inside = index >= 0 and start + size <= self._ends[index]
+        return inside and all(letter in self._modes[index] for letter in access)

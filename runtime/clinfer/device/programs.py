@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from clinfer.device.opencl import cl
 from clinfer.device.processor import usable_cores
 from clinfer.device.sources import SECONDS_PER_PROGRAM, SourceProgram
 from clinfer.errors import BuildError, DeviceError
+from clinfer.log import Log
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
@@ -30,7 +30,7 @@ __all__ = [
     "prepare",
 ]
 
-_LOG = logging.getLogger("clinfer.device")
+_LOG = Log("clinfer.device")
 Progress = Callable[[str], None]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any
 
+from clinfer.sha256 import sha256
 from clinfer_kernels import tuned
 from clinfer_kernels.families import candidates, family_of
 from clinfer_kernels.spec import Kernel, Target

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from clinfer import dtypes
+from clinfer.sha256 import sha256
 from clinfer_kernels import dims as dim_algebra
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.player import ENTRY

@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinfer.cache.content import RACY_NS
 from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.properties import SETTABLE
+from clinfer.sha256 import sha256
 from clinfer_kernels.player import ENTRY, player_text
 
 if TYPE_CHECKING:
@@ -146,14 +146,15 @@ def recall_generator(memo: Store) -> None:
     if _generator:
         return
     before = time.time_ns()
-    states = sha256()
+    states = []
     newest = 0
     for base, name in _generating_files():
         status = os.stat(os.path.join(base, name))  # noqa: PTH116, PTH118
         fields = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        states.update(f"{name}\0{fields}\n".encode())
+        states.append(f"{name}\0{fields}\n")
         newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
-    record = KeyRecord.make("generator", [("format", 1), ("files", states.hexdigest())])
+    files = sha256("".join(states).encode()).hexdigest()
+    record = KeyRecord.make("generator", [("format", 1), ("files", files)])
     entry = memo.recall(record)
     known = b"" if entry is None else bytes(entry.sections.get("memo", b""))
     if len(known) == sha256().digest_size:
@@ -168,6 +169,8 @@ def generator_digest() -> str:
     Files in order of their path below the two packages; paths of the machine do not enter.
     """
     if not _generator:
+        from hashlib import sha256
+
         digest = sha256()
         for base, name in _generating_files():
             digest.update(name.encode() + b"\0")

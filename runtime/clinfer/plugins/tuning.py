@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.errors import BlobError
+from clinfer.sha256 import sha256
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
