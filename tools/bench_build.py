@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,7 @@ def _processor_time() -> float:
 
 def front(device: Device, sources: list[SourceProgram], _jobs: int) -> dict[str, float]:
     """From text to the driver's IR, with the driver's whole header."""
-    quirks = replace(device.quirks, short_header=False)
+    quirks = device.quirks._replace(short_header=False)
     compiling.compile_source(device.context, WARM_UP, quirks)
     with timed() as result:
         for source in sources:
@@ -144,7 +143,7 @@ def front_short(device: Device, sources: list[SourceProgram], _jobs: int) -> dic
 
 def driver(device: Device, sources: list[SourceProgram], _jobs: int) -> dict[str, float]:
     """One after another with the binaries, as the driver does it by itself, from its first one."""
-    quirks = replace(device.quirks, short_header=False, binary_layout=0)
+    quirks = device.quirks._replace(short_header=False, binary_layout=0)
     return _one_by_one(
         device, sources, lambda s: compiling.compile_to_binary(device.context, s, quirks)
     )
@@ -168,7 +167,7 @@ def _one_by_one(
 
 def threads(device: Device, sources: list[SourceProgram], jobs: int) -> dict[str, float]:
     """In threads of one process, without binaries."""
-    device.quirks = replace(device.quirks, builds="threads")
+    device.quirks = device.quirks._replace(builds="threads")
     with timed() as result:
         build(device, sources, jobs)
     return result

@@ -15,7 +15,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
@@ -259,10 +259,10 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
-    target = replace(TARGETS[options.cls], local_mem=session().device.local_mem_size)
+    target = TARGETS[options.cls]._replace(local_mem=session().device.local_mem_size)
     if options.cls == "cpu":
         lanes = options.lanes or open_device("CPU").target.vector_width
-        target = replace(target, vector_width=lanes)
+        target = target._replace(vector_width=lanes)
     best = Peak(target)
     if not options.json:
         print(session().device.name.strip())

@@ -18,7 +18,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -267,7 +267,7 @@ def main() -> None:
     lanes = options.lanes or open_device("CPU").target.vector_width
     target = TARGETS[options.cls]
     if options.cls == "cpu":
-        target = replace(target, vector_width=lanes)
+        target = target._replace(vector_width=lanes)
     best = Peak(target)
     if not options.json:
         print(session().device.name.strip())

@@ -163,7 +163,7 @@ def serve() -> None:
 
 
 def _described(device: Any) -> dict[str, Any]:
-    target = asdict(device.target)
+    target = device.target._asdict()
     target["extensions"] = sorted(target["extensions"])
     return {"target": target, "driver": device.info.driver_version}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -97,7 +97,7 @@ def units_for(target: Target, quick: bool) -> list[Unit]:
     """
     recorders = [_recorded("model", target, not quick, _models())]
     if not quick:
-        small = replace(target, max_work_group=64, local_mem=16384)
+        small = target._replace(max_work_group=64, local_mem=16384)
         recorders.append(_recorded("small", small, False, _models()))
     recorders.append(_recorded("operator", target, not quick, _cases(_EVERY if quick else 1)))
     found: dict[str, Unit] = {}

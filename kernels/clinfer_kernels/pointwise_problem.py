@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from clinfer_kernels.dims import Dim, product
 from clinfer_kernels.expr import Expr, identity
@@ -87,8 +87,8 @@ def problem_of(spec: PointwiseSpec, square: bool = False) -> Problem:
 def _as_bits(spec: PointwiseSpec) -> PointwiseSpec:
     """A copy of plain bits: one program for all element types of a size."""
     dtype = bits_type(spec.ins[0].dtype)
-    ins = tuple(replace(t, dtype=dtype) for t in spec.ins)
-    outs = tuple(replace(t, dtype=dtype) for t in spec.outs)
+    ins = tuple(t._replace(dtype=dtype) for t in spec.ins)
+    outs = tuple(t._replace(dtype=dtype) for t in spec.outs)
     return PointwiseSpec(identity(dtype), ins, outs)
 
 

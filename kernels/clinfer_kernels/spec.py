@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A device as the kernels see it: its class and limits, not its brand.
 
     `vector_width` counts float32 lanes; `local_mem` is bytes; `extensions` holds only those in use.
@@ -44,8 +43,7 @@ class Target:
     dialect: str = "pocl"  # compiler family, for quirks: "pocl" | "intel" | "nvidia" | "amd" | ...
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A strided view on a buffer. Shape, strides and offset count elements; stride 0 broadcasts."""
 
     dtype: str
@@ -122,8 +120,7 @@ class Pack:
     apply: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """What a family emits: launches in order, scratch buffers in bytes, constants to pack.
 
     `in_place` lists (output, input): the two may be one buffer. Such an input is read at an index

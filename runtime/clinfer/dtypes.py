@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True)
-class ElementType:
+class ElementType(NamedTuple):
     """`onnx` is TensorProto's number; `size` is bytes per element in a buffer."""
 
     name: str

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PortShape = tuple[int | str | None, ...]
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     """An input or output of a model.
 
     `shape` holds a size, the name of a dynamic dimension, or None for one without a name; it is

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from clinfer import config
 from clinfer.errors import PropertyError
@@ -36,8 +35,7 @@ EXPORT_IMPORT = "EXPORT_IMPORT"
 """A capability, not a property: whole compiled models can be exported and imported."""
 
 
-@dataclass(frozen=True)
-class Property:
+class Property(NamedTuple):
     """A property an application can set: what it takes, and its value when nobody sets it.
 
     `compiles` states that it changes what is compiled, so that it belongs to a cache key.

@@ -8,7 +8,6 @@ import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +72,7 @@ def test_a_property_that_changes_the_code_misses(cpu, model, cache, monkeypatch)
         changed = compile_fields(device, {**values, name: "another value"})
         assert (changed != fields) == entry.compiles, name
     assert builds(model, cache, cpu)
-    precision = replace(properties.SETTABLE["INFERENCE_PRECISION_HINT"], default=lambda: "f99")
+    precision = properties.SETTABLE["INFERENCE_PRECISION_HINT"]._replace(default=lambda: "f99")
     monkeypatch.setitem(properties.SETTABLE, "INFERENCE_PRECISION_HINT", precision)
     assert builds(model, cache, cpu)
 
@@ -146,7 +145,7 @@ def test_another_driver_misses_and_replaces_nothing(device, model, cache, fact) 
     kept = entries(cache)
     core = clinfer.Core()
     opened = core._device(device)
-    opened.info = replace(opened.info, **{fact: "99.0"})
+    opened.info = opened.info._replace(**{fact: "99.0"})
     assert builds(model, cache, device, core)
     assert not builds(model, cache, device)
     assert set(kept) < set(entries(cache))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -91,7 +90,7 @@ def test_one_gpu_is_gpu_and_several_are_numbered(machine):
     ],
 )
 def test_pocl_comes_first_where_it_has_the_player(machine, version, processor, first):
-    pocl = replace(POCL.devices[0], platform_version=version, processor=processor)
+    pocl = POCL.devices[0]._replace(platform_version=version, processor=processor)
     machine(INTEL, Platform(pocl.platform, pocl))
     assert names()[0] == ("CPU.0", pocl.full_name, first)
 

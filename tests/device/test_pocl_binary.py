@@ -6,7 +6,6 @@ import ctypes
 import os
 import struct
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,7 +107,7 @@ def test_small_and_large_grids_run_the_stored_code(device, binary, groups):
 
 def test_another_size_of_groups_is_refused(device, binary):
     with pytest.raises(BuildError, match=r"requires work-groups of \(4, 1, 1\), not \(8, 1, 1\)"):
-        load(device, replace(COUNT, local_size=(8,)), binary)
+        load(device, COUNT._replace(local_size=(8,)), binary)
 
 
 @pytest.mark.parametrize(

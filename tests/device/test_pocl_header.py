@@ -112,10 +112,9 @@ def test_names_that_are_no_functions_declare_nothing():
 
 
 def run(source: SourceProgram, short: bool, x: np.ndarray) -> np.ndarray:
-    from dataclasses import replace
 
     device = open_device("CPU")
-    program = compile_source(device.context, source, replace(device.quirks, short_header=short))
+    program = compile_source(device.context, source, device.quirks._replace(short_header=short))
     flags = cl().mem_flags.READ_WRITE | cl().mem_flags.COPY_HOST_PTR
     buffer = cl().Buffer(device.context, flags, hostbuf=x)
     kernel = cl().Kernel(program, source.entry)

@@ -8,9 +8,8 @@ they find damage, never malice; trust comes from who may write the directory, or
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from clinfer.cache.digests import tree_checks, tree_digests
 from clinfer.cache.files import LoadError, load
@@ -40,8 +39,7 @@ PAGE_ALIGNED = ("weights",)
 """The sections that are page-aligned unless the writer says otherwise."""
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
+class Entry(NamedTuple):
     """A container that passed every check.
 
     `sections` are read-only byte views, in the order they were written. Those written page-aligned
@@ -65,8 +63,7 @@ class Entry:
         return self.sections[name]
 
 
-@dataclass(frozen=True, eq=False)
-class Container:
+class Container(NamedTuple):
     """An entry together with the bytes it was read from, to be passed on unchanged."""
 
     entry: Entry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -151,8 +150,7 @@ class Layers:
         if self.writable is None:
             return own
         written = self.writable.stats
-        return replace(
-            own,
+        return own._replace(
             stored=written.stored,
             unstored=written.unstored,
             evicted=written.evicted,

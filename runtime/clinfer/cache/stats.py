@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -63,8 +62,7 @@ def report(miss: Miss, *, loud: bool) -> None:
     write("%s: %s", miss.reason, miss.detail)
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """Counts since the start of this process; sizes in bytes, times in seconds.
 
     `misses` and `unstored` map a reason to how often it occurred. `seconds_saved` adds up what the

@@ -6,8 +6,7 @@ Of several CPU runtimes the one that is known as the fastest is 'CPU.0', and so 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from clinfer import config
 from clinfer.device.opencl import INSTALL, cl
@@ -24,8 +23,7 @@ _LOG = Log("clinfer.device")
 _CPU_PREFERENCE = ("intel(r) opencl", "portable computing language")
 
 
-@dataclass(frozen=True)
-class DeviceInfo:
+class DeviceInfo(NamedTuple):
     """A device as its driver describes it. Sizes in bytes.
 
     name: ours, 'CPU', 'GPU.0' ...; kind: 'cpu' | 'gpu' | 'accelerator', the driver's view.
@@ -65,7 +63,7 @@ class DeviceInfo:
 
     def named(self, name: str) -> DeviceInfo:
         """The same device under another name of ours."""
-        return replace(self, name=name)
+        return self._replace(name=name)
 
 
 class Device:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 from clinfer.device.discover import DeviceInfo, is_named
 from clinfer.device.quirks import quirks_of
@@ -106,23 +106,23 @@ def differences(locked: DeviceInfo, found: DeviceInfo) -> dict[str, tuple[Any, A
     Our name for it, the size of its memory and whether it is simulated may differ.
     """
     pairs = {
-        field.name: (getattr(locked, field.name), getattr(found, field.name))
-        for field in fields(DeviceInfo)
-        if field.name not in _FREE
+        name: (getattr(locked, name), getattr(found, name))
+        for name in DeviceInfo._fields
+        if name not in _FREE
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _plain(info: DeviceInfo) -> dict[str, Any]:
     """An info as JSON holds it: sets in order."""
-    values = vars(info).items()
+    values = info._asdict().items()
     return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in values}
 
 
 def _info(row: Any, path: Path) -> DeviceInfo:
     if not isinstance(row, dict):
         raise DeviceError(f"the lock file '{path}': a device is an object, found {row!r}")
-    known = {field.name: str(field.type) for field in fields(DeviceInfo)}
+    known = get_type_hints(DeviceInfo)
     if row.keys() != known.keys():
         wrong = ", ".join(sorted(row.keys() ^ known.keys()))
         raise DeviceError(
@@ -153,10 +153,10 @@ def _list_of(kind: type, made: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return read
 
 
-_READERS: Mapping[str, Callable[[Any], Any]] = {
-    "str": _exactly(str),
-    "int": _exactly(int),
-    "bool": _exactly(bool),
-    "frozenset[str]": _list_of(str, frozenset),
-    "tuple[int, ...]": _list_of(int, tuple),
+_READERS: Mapping[Any, Callable[[Any], Any]] = {
+    str: _exactly(str),
+    int: _exactly(int),
+    bool: _exactly(bool),
+    frozenset[str]: _list_of(str, frozenset),
+    tuple[int, ...]: _list_of(int, tuple),
 }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Quirks:
+class Quirks(NamedTuple):
     """How to treat a driver.
 
     dialect: the compiler family, as `Target.dialect` names it.
@@ -35,7 +34,7 @@ class Quirks:
 
 
 _POCL = Quirks("pocl", "processes", shares_host_memory=True)
-_POCL_3_0 = replace(_POCL, binary_layout=8, short_header=True, plays=True)
+_POCL_3_0 = _POCL._replace(binary_layout=8, short_header=True, plays=True)
 _POCL_REASON = (
     "one lock in the whole process while LLVM works, and an internal error of it ends the "
     "process; a kernel is compiled per work-group size at its first launch, and again for any "
@@ -50,7 +49,7 @@ _TABLE = (
     (
         "portable computing language",
         r"pocl 3\.1\b",
-        replace(_POCL_3_0, binary_layout=9),
+        _POCL_3_0._replace(binary_layout=9),
         _POCL_REASON,
     ),
     (

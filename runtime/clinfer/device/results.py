@@ -8,8 +8,7 @@ never as long as an array, or a view of one, is alive that has it.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ _LEAST = 1 << 20  # bytes; what is smaller the allocator keeps by itself
 _KEPT = 3  # the results being made, those of the run before, and those before if somebody has them
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     """Memory, and the last array that was made of it, which all its views keep alive."""
 
     memory: Array

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SECONDS_PER_PROGRAM = 300.0
 """How long a build may take by default."""
 STANDARD = "-cl-std=CL1.2"
 
 
-@dataclass(frozen=True)
-class SourceProgram:
+class SourceProgram(NamedTuple):
     """An OpenCL C text with one kernel, `entry`, always launched with groups of `local_size`."""
 
     source: str

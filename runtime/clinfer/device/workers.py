@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
 from threading import Lock, Timer
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -79,7 +78,7 @@ class Worker:
         timer.daemon = True
         timer.start()
         try:
-            self._send(json.dumps(asdict(source)).encode())
+            self._send(json.dumps(source._asdict()).encode())
             assert self._process.stdout is not None
             answer = read_frame(self._process.stdout)
         finally:

@@ -7,7 +7,7 @@ that data of another set of candidates, or of another kind of device, are never 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from clinfer.sha256 import sha256
@@ -57,7 +57,7 @@ class KernelChoice:
         self.problems[problem.digest] = problem
         self.chosen[problem.digest] = index
         kernel = family_of(spec).emit(spec, tiles[index], target)
-        return replace(kernel, problem=problem.digest)
+        return kernel._replace(problem=problem.digest)
 
 
 def _digest(spec: Any, tiles: tuple[Any, ...], target: Target) -> str:

@@ -7,7 +7,7 @@ family reads views with strides; where it cannot, `contiguous` makes a dense cop
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -66,20 +66,20 @@ class View:
             self.tensor.shape, self.tensor.strides, shape[missing:], strict=True
         ):
             strides.append(0 if own == 1 and wanted != 1 else step)
-        return View(self.storage, replace(self.tensor, shape=tuple(shape), strides=tuple(strides)))
+        return View(self.storage, self.tensor._replace(shape=tuple(shape), strides=tuple(strides)))
 
     def permute(self, perm: Sequence[int]) -> View:
         """Dimension i of the result is dimension perm[i] of this view."""
         shape = tuple(self.tensor.shape[p] for p in perm)
         strides = tuple(self.tensor.strides[p] for p in perm)
-        return View(self.storage, replace(self.tensor, shape=shape, strides=strides))
+        return View(self.storage, self.tensor._replace(shape=shape, strides=strides))
 
     def reshape(self, shape: Sequence[Dim]) -> View | None:
         """The same elements as `shape` without moving them; None where that needs a copy."""
         strides = _reshape_strides(self.tensor, tuple(shape))
         if strides is None:
             return None
-        return View(self.storage, replace(self.tensor, shape=tuple(shape), strides=strides))
+        return View(self.storage, self.tensor._replace(shape=tuple(shape), strides=strides))
 
     def array(self) -> Array:
         """A constant's elements as this view shows them."""
@@ -213,7 +213,7 @@ class Lowering:
         for value in node.inputs:
             assert value is not None
             offset = target.tensor.offset + start * target.tensor.strides[axis]
-            tensor = replace(target.tensor, shape=value.known_shape, offset=offset)
+            tensor = target.tensor._replace(shape=value.known_shape, offset=offset)
             parts.append(View(target.storage, tensor))
             start = start + value.known_shape[axis]
         return parts
@@ -346,13 +346,13 @@ def _movable(view: View) -> View:
     """The view as elements that every device can move: bits of float64 as int64."""
     if view.dtype != "float64":
         return view
-    return View(view.storage, replace(view.tensor, dtype="int64"))
+    return View(view.storage, view.tensor._replace(dtype="int64"))
 
 
 def _matrix(view: View) -> View:
     """The last two dimensions of a view whose leading ones only repeat it."""
     tensor = view.tensor
-    return View(view.storage, replace(tensor, shape=tensor.shape[-2:], strides=tensor.strides[-2:]))
+    return View(view.storage, tensor._replace(shape=tensor.shape[-2:], strides=tensor.strides[-2:]))
 
 
 def _sizes(value: Value) -> View:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,20 +39,17 @@ class Source(NamedTuple):
     unchanged: Callable[[], bool] = lambda: True
 
 
-@dataclass
-class Loaded:
-    """A compiled model on its device. `binaries` are known where they have been asked for."""
+class Loaded(NamedTuple):
+    """A compiled model on its device; `builds` counts the programs that were compiled for it."""
 
     plan: Plan
     executable: LoadedPlan
     loaded_from_cache: bool
     record: KeyRecord | None = None
     builds: int = 0
-    statistics: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A compile_model call: the device, checked properties, and the cache in use (or None)."""
 
     device: Device

@@ -204,5 +204,5 @@ def _sources_below(base: str, folder: str) -> Iterator[str]:
 
 def _ordered(target: Any) -> list[tuple[str, Any]]:
     """A target's fields with sets in order, so that their text is the same in every process."""
-    values = vars(target).items()
+    values = target._asdict().items()
     return [(k, sorted(v) if isinstance(v, frozenset) else v) for k, v in sorted(values)]

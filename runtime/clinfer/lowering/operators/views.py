@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering, Unlowerable, View
 from clinfer.lowering.table import lowers
@@ -46,7 +44,7 @@ def slice_(ctx: Lowering, node: Node) -> None:
     ):
         offset = offset + start * source.tensor.strides[axis]
         strides[axis] = source.tensor.strides[axis] * step
-    tensor = replace(
-        source.tensor, shape=node.output.known_shape, strides=tuple(strides), offset=offset
+    tensor = source.tensor._replace(
+        shape=node.output.known_shape, strides=tuple(strides), offset=offset
     )
     ctx.bind(node.output, View(source.storage, tensor))
