@@ -13,7 +13,6 @@ arguments, so one program serves every size of the same structure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer_kernels.dims import Dim, product
@@ -82,8 +81,7 @@ def dense(dtype: str, shape: Sequence[Dim], offset: Dim = 0) -> Tensor:
     return Tensor(dtype, tuple(shape), row_major(shape), offset)
 
 
-@dataclass(frozen=True)
-class Arg:
+class Arg(NamedTuple):
     """One kernel argument.
 
     kind: "in" | "out" | "scratch" (a buffer, by `index` into the spec's tensors or the kernel's
@@ -91,7 +89,7 @@ class Arg:
     """
 
     kind: str
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # a tuple has a method of that name
     value: Dim = 0
     ctype: str = "int"
 
@@ -107,15 +105,14 @@ class Launch(NamedTuple):
     options: str = ""
 
 
-@dataclass(frozen=True)
-class Pack:
+class Pack(NamedTuple):
     """A constant input the kernel wants rearranged once, when the model is compiled.
 
     `key` names the layout: two kernels that want one weight in the same layout share the copy.
     `apply` maps the array (as the model has it) to the packed array, C-contiguous.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name
     key: str
     apply: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -37,7 +36,6 @@ class FieldDifference(NamedTuple):
         return f"{self.name}: {_shown(self.here)} here, {_shown(self.there)} there"
 
 
-@dataclass(frozen=True)
 class KeyRecord:
     """An ordered list of (name, value); the first field is `kind`, a string.
 
@@ -46,19 +44,25 @@ class KeyRecord:
     for a record above MAX_RECORD_BYTES when encoded.
     """
 
-    fields: tuple[tuple[str, FieldValue], ...] = field(compare=False)
-    encoded: bytes = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fields", tuple((name, value) for name, value in self.fields))
+    def __init__(self, fields: Iterable[tuple[str, FieldValue]]) -> None:
+        self.fields = tuple((name, value) for name, value in fields)
         _check(self.fields)
         text = json.dumps(self.fields, ensure_ascii=True, separators=(",", ":"))
-        encoded = text.encode("ascii")
-        if len(encoded) > MAX_RECORD_BYTES:
+        self.encoded = text.encode("ascii")
+        if len(self.encoded) > MAX_RECORD_BYTES:
+            size = len(self.encoded)
             raise CacheError(
-                f"a key record takes {len(encoded)} bytes, at most {MAX_RECORD_BYTES} are allowed"
+                f"a key record takes {size} bytes, at most {MAX_RECORD_BYTES} are allowed"
             )
-        object.__setattr__(self, "encoded", encoded)
+
+    def __repr__(self) -> str:
+        return f"KeyRecord(fields={self.fields!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyRecord) and self.encoded == other.encoded
+
+    def __hash__(self) -> int:
+        return hash(self.encoded)
 
     @classmethod
     def make(cls, kind: str, fields: Iterable[tuple[str, FieldValue]]) -> KeyRecord:

@@ -47,7 +47,15 @@ def library() -> Path | None:
 
 
 def _holds_the_wheel(folder: Path) -> bool:
-    return any(True for _ in folder.glob(f"{DISTRIBUTION.replace('-', '_')}-*.dist-info"))
+    prefix = f"{DISTRIBUTION.replace('-', '_')}-"
+    return any(n.startswith(prefix) and n.endswith(".dist-info") for n in _names(folder))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (a path for each name takes as long again)
+    except OSError:
+        return []
 
 
 def library_to_add(pyopencl: Path, system: Path = _SYSTEM) -> Path | None:
@@ -56,7 +64,7 @@ def library_to_add(pyopencl: Path, system: Path = _SYSTEM) -> Path | None:
         return None
     if any(os.environ.get(name) for name in _CHOSEN_BY_USER):
         return None
-    brings_a_loader = any((pyopencl / ".libs").glob("libOpenCL*"))
+    brings_a_loader = any(n.startswith("libOpenCL") for n in _names(pyopencl / ".libs"))
     if not brings_a_loader or any(LIBRARY in text for text in _texts(system).values()):
         return None
     return library()

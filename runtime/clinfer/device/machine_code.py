@@ -21,12 +21,11 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from clinfer.device import pocl_binary, scratch
-from clinfer.sha256 import sha256
 
 CONTEXT_WORDS = 16
 """64-bit words that hold a context: 13 are in use."""
 
-_LOADED: dict[str, MachineCode] = {}
+_LOADED: dict[tuple[str, bytes], MachineCode] = {}
 _LOCK = Lock()
 
 
@@ -47,11 +46,11 @@ def load(binary: bytes, entry: str) -> MachineCode:
     Raises `LayoutError` where the binary does not hold it, `OSError` where it cannot be loaded.
     """
     code = _shared_object(binary, entry)
-    digest = sha256(code).hexdigest()
+    key = (entry, code)
     with _LOCK:
-        if digest not in _LOADED:
-            _LOADED[digest] = MachineCode(_open(code, f"_pocl_kernel_{entry}_workgroup"))
-        return _LOADED[digest]
+        if key not in _LOADED:
+            _LOADED[key] = MachineCode(_open(code, f"_pocl_kernel_{entry}_workgroup"))
+        return _LOADED[key]
 
 
 def context(groups: tuple[int, int, int]) -> tuple[int, ...]:

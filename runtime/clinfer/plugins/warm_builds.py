@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -142,7 +141,5 @@ class Memos:
     def _record(self, program: Program) -> KeyRecord:
         if program.digest not in self._records:
             record = program_record(program, self._device)
-            self._records[program.digest] = replace(
-                record, fields=(("kind", "part"), *record.fields[1:])
-            )
+            self._records[program.digest] = KeyRecord((("kind", "part"), *record.fields[1:]))
         return self._records[program.digest]
