@@ -29,7 +29,7 @@ TARGETS = {"cpu": Target(cls="cpu"), "gpu": Target(cls="gpu", vector_width=4, di
 def generated(name: str) -> dict[str, str]:
     """File name -> text for one device class: each program, and the plan's launches."""
     graph = read(MODEL).graph()
-    optimise(graph)
+    optimise(graph, cls=name)
     plan = lower(graph, TARGETS[name], KernelChoice()).plan
     files = {f"{p.entry}-{p.digest[:8]}.cl": p.source for p in plan.programs}
     lines = [f"The launches of examples/digits.onnx on a device of class '{name}', in order.", ""]

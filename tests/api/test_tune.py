@@ -55,7 +55,7 @@ def choose(cache: Path, model: Path, device: str, pick) -> set[str]:
     """Stores tuning data that choose candidate `pick(count)`; the digests of the programs."""
     core = new_core(cache)
     opened = core._device(device)
-    graph = optimised(core.read_model(model))
+    graph = optimised(core.read_model(model), opened)
     _, asked = plan_graph(graph, opened, {})
     timings = []
     for problem in asked.problems.values():
@@ -105,7 +105,7 @@ def test_retrained_weights_keep_their_tuning(device, model, cache, tmp_path) -> 
 def test_tuning_data_of_another_form_are_not_used(cpu, model, cache, content) -> None:
     core = new_core(cache)
     opened = core._device(cpu)
-    _, asked = plan_graph(optimised(core.read_model(model)), opened, {})
+    _, asked = plan_graph(optimised(core.read_model(model), opened), opened, {})
     assert Store(cache).put(tuning_key(asked, opened), {"timings": content})
     compiled = core.compile_model(model, cpu)
     np.testing.assert_allclose(compiled(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)
@@ -114,7 +114,7 @@ def test_tuning_data_of_another_form_are_not_used(cpu, model, cache, content) ->
 def test_a_choice_without_a_candidate_is_not_used(cpu, model) -> None:
     core = clinfer.Core()
     opened = core._device(cpu)
-    graph = optimised(core.read_model(model))
+    graph = optimised(core.read_model(model), opened)
     plan, asked = plan_graph(graph, opened, {})
     wrong = {digest: len(problem.tiles) for digest, problem in asked.problems.items()}
     again, _ = plan_graph(graph, opened, wrong)
@@ -123,8 +123,9 @@ def test_a_choice_without_a_candidate_is_not_used(cpu, model) -> None:
 
 def test_another_set_of_candidates_is_another_problem(cpu, model, monkeypatch) -> None:
     core = clinfer.Core()
-    target = core._device(cpu).target
-    _, asked = plan_graph(optimised(core.read_model(model)), core._device(cpu), {})
+    opened = core._device(cpu)
+    target = opened.target
+    _, asked = plan_graph(optimised(core.read_model(model), opened), opened, {})
     problem = next(p for p in asked.problems.values() if len(p.tiles) > 1)
     fewer = problem.tiles[:-1]
     monkeypatch.setattr("clinfer.lowering.choose.candidates", lambda spec, target: fewer)

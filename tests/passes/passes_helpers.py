@@ -40,10 +40,12 @@ def random(shape: tuple[int, ...], seed: int = 0, dtype: str = "float32") -> Arr
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def optimised(proto: ModelProto, stop_after: str | None = None) -> tuple[Graph, Report]:
-    """The graph after the passes, verified after each."""
+def optimised(
+    proto: ModelProto, stop_after: str | None = None, cls: str = "gpu"
+) -> tuple[Graph, Report]:
+    """The graph after the passes for a class of devices, verified after each."""
     graph = read(proto).graph()
-    return graph, optimise(graph, stop_after=stop_after, checked=True)
+    return graph, optimise(graph, cls=cls, stop_after=stop_after, checked=True)
 
 
 def kinds(graph: Graph) -> Counter[str]:
@@ -52,14 +54,18 @@ def kinds(graph: Graph) -> Counter[str]:
 
 
 def check(
-    proto: ModelProto, *feeds: Mapping[str, Array], rtol: float = 2e-5, atol: float = 1e-5
+    proto: ModelProto,
+    *feeds: Mapping[str, Array],
+    rtol: float = 2e-5,
+    atol: float = 1e-5,
+    cls: str = "gpu",
 ) -> Graph:
     """Compares the results after each phase with ONNX Runtime's; returns the last graph."""
     session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = [session.run(None, dict(feed)) for feed in feeds]
     graph = read(proto).graph()
-    for phase in list(PHASES)[1:]:
-        graph = optimised(proto, phase)[0]
+    for phase in list(PHASES)[2:]:
+        graph = optimised(proto, phase, cls)[0]
         for feed, expected in zip(feeds, wanted, strict=True):
             for found, want in zip(run_graph(graph, feed), expected, strict=True):
                 np.testing.assert_allclose(found, want, rtol=rtol, atol=atol, err_msg=phase)

@@ -1,6 +1,6 @@
 """All passes in order, with a report of what each did.
 
-    fold -> canonicalise -> patterns -> layout -> fuse -> dead
+    fold -> widen -> canonicalise -> patterns -> layout -> fuse -> dead
 
 Each phase takes a graph to a graph and can be the last one (`stop_after`), so that
 `clinfer explain` prints the graph after any of them.
@@ -23,6 +23,7 @@ from clinfer.passes.layout import choose_layout, remaining_transposes
 from clinfer.passes.patterns import recognise
 from clinfer.passes.rewrite import Log
 from clinfer.passes.verify import verify
+from clinfer.passes.widen import widen
 
 Phase = Callable[[Graph, Log], None]
 
@@ -41,6 +42,7 @@ def _dead(graph: Graph, log: Log) -> None:
 
 PHASES: dict[str, Phase] = {
     "fold": _fold,
+    "widen": widen,
     "canonicalise": canonicalise,
     "patterns": recognise,
     "layout": choose_layout,
@@ -48,7 +50,9 @@ PHASES: dict[str, Phase] = {
     "dead": _dead,
 }
 # The phases after which docs/ir.md's canonical form holds.
-_CANONICAL = frozenset(PHASES) - {"fold"}
+_CANONICAL = frozenset(PHASES) - {"fold", "widen"}
+# The phases only for devices of class "cpu".
+_FOR_CPUS = frozenset({"widen"})
 
 
 @dataclass
@@ -67,20 +71,23 @@ class Report:
         return times + self.log.lines() + left
 
 
-def optimise(graph: Graph, *, stop_after: str | None = None, checked: bool = False) -> Report:
+def optimise(
+    graph: Graph, *, cls: str = "gpu", stop_after: str | None = None, checked: bool = False
+) -> Report:
     """Brings `graph` from the reader's form into the one that lowering reads, in place.
 
-    The graph's shapes must be inferred. `stop_after` names the last phase to run; `checked`
-    verifies the graph after each. `ClinferError` where a pass does not end or, checked, leaves an
-    invalid graph: both are bugs of ours.
+    The graph's shapes must be inferred. `cls` is the device's class, `stop_after` names the last
+    phase to run, `checked` verifies the graph after each. `ClinferError` where a pass does not end
+    or, checked, leaves an invalid graph: both are bugs of ours.
     """
     report = Report()
     for name, phase in PHASES.items():
-        started = time.perf_counter()
-        phase(graph, report.log)
-        report.milliseconds[name] = (time.perf_counter() - started) * 1e3
-        if checked:
-            verify(graph, canonical=name in _CANONICAL)
+        if cls == "cpu" or name not in _FOR_CPUS:
+            started = time.perf_counter()
+            phase(graph, report.log)
+            report.milliseconds[name] = (time.perf_counter() - started) * 1e3
+            if checked:
+                verify(graph, canonical=name in _CANONICAL)
         if name == stop_after:
             break
     report.histogram = Counter(node.kind for node in graph.nodes)

@@ -50,7 +50,7 @@ def _alignment(device: Described) -> int:
 
 def draft_model(model: Model, device: Described, look: Look | None = None) -> Draft:
     """As `plan_model`, but no constant is made yet; the graph is gone, with what it folded."""
-    graph = optimised(model)
+    graph = optimised(model, device)
     draft, first = draft_graph(graph, device, {})
     if look is not None and first.problems:
         from clinfer.plugins.tuning import choices
@@ -62,12 +62,12 @@ def draft_model(model: Model, device: Described, look: Look | None = None) -> Dr
     return draft
 
 
-def optimised(model: Model) -> Graph:
-    """The model's graph after all passes."""
+def optimised(model: Model, device: Described) -> Graph:
+    """The model's graph after all passes for a device."""
     from clinfer.passes.pipeline import optimise
 
     graph = model.graph()
-    optimise(graph)
+    optimise(graph, cls=device.target.cls)
     return graph
 
 

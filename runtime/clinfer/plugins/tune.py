@@ -78,7 +78,7 @@ def tune(
         raise CacheError("tuning needs a cache that is written to: set CACHE_DIR")
     if request.device.info.is_simulated:
         raise DeviceError(f"{request.device.info.full_name} is simulated and measures nothing")
-    graph = optimised(source.read())
+    graph = optimised(source.read(), request.device)
     plan, choice = plan_graph(graph, request.device, {})
     record = tuning_key(choice, request.device)
     if not again and cache.recall(record) is not None:

@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the plan, a kernel's source, or the graph after a phase."""
     from clinfer.device.discover import open_device
-    from clinfer.plugins.compiler import plan_model
+    from clinfer.plugins.compiler import optimised, plan_model
 
     core = common.core(options)
     model = core.read_model(options.model)
@@ -51,11 +51,12 @@ def run(options: argparse.Namespace) -> int:
     if options.cache:
         _show_cache(core, model, options)
         return 0
-    plan = plan_model(model, common.locked_device(options) or open_device(options.device))
+    device = common.locked_device(options) or open_device(options.device)
+    plan = plan_model(model, device)
     if options.source:
         _show_source(plan, options)
         return 0
-    document = describe(plan, _optimised(model))
+    document = describe(plan, optimised(model, device))
     if options.json:
         emit_json(document)
     else:
@@ -121,14 +122,6 @@ def _print(document: dict[str, Any]) -> None:
     )
 
 
-def _optimised(model: Model) -> Graph:
-    from clinfer.passes.pipeline import optimise
-
-    graph = model.graph()
-    optimise(graph)
-    return graph
-
-
 def _show_source(plan: Plan, options: argparse.Namespace) -> None:
     name = options.source
     found = [p for p in plan.programs if p.entry == name or p.digest.startswith(name)]
@@ -174,7 +167,8 @@ def _show_phase(model: Model, options: argparse.Namespace) -> None:
         raise PropertyError(f"--phase {options.phase}: no such phase; there are: {known}")
     graph = model.graph()
     if options.phase != "read":
-        optimise(graph, stop_after=options.phase)
+        cls = "cpu" if options.device.upper().startswith("CPU") else "gpu"
+        optimise(graph, cls=cls, stop_after=options.phase)
     text = graph_text(graph)
     if options.json:
         emit_json({"phase": options.phase, "graph": text.splitlines()})
