@@ -19,6 +19,10 @@ INSTALL = (
     "(the packages nvidia-opencl-icd, intel-opencl-icd or rocm-opencl-icd)"
 )
 _POCL_FOLDER = "POCL_CACHE_DIR"
+# PoCL has hwloc look at the processor. Where Linux describes the caches, hwloc need not move this
+# thread to each core in turn to ask the core: "-x86" leaves out the component that does.
+_HWLOC = ("HWLOC_COMPONENTS", "-x86")
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache/index0")
 _ENVIRONMENT = RLock()
 _OPENING = RLock()
 
@@ -64,9 +68,9 @@ class _OpenCL:
     def load_drivers(self) -> None:
         """Once: they read their variables then."""
         added = self._added
-        if added is None and self.folder is None:
-            return
         with ExitStack() as variables:
+            if _HWLOC[0] not in os.environ and _CACHES.exists():
+                variables.enter_context(environment(*_HWLOC))
             if added is not None:
                 shown = variables.enter_context(intel_cpu.vendors(added))
                 variables.enter_context(environment(intel_cpu.VENDORS, str(shown)))
