@@ -35,7 +35,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench_startup import machine
 from clinfer.core import Core
-from clinfer.device.processor import usable_cores
+from clinfer.threads import usable_cores
 
 Array = np.ndarray[Any, Any]
 Node = tuple[str, tuple[str, ...], dict[str, Any]]

@@ -24,6 +24,7 @@ from onnx import TensorProto, helper
 import clinfer
 from clinfer.cli.common import named_sizes, random_inputs
 from clinfer.device.queue_instance import QueueInstance
+from clinfer.lowering.binding import bind_inputs
 
 SHORT, LONG = 512, 1024
 SHAPE = (8, 16)
@@ -104,7 +105,8 @@ def _queue(launches: int) -> Callable[[], Any]:
     model = chain(launches)
     session = model._loaded.executable.session()
     inputs = [_input()]
-    instance = QueueInstance(session.loaded, session.queue, session._instance(inputs).sizes)
+    sizes = bind_inputs(session.loaded.plan, [x.shape for x in inputs])
+    instance = QueueInstance(session.loaded, session.queue, sizes)
     return lambda: instance.run(inputs)
 
 

@@ -4,12 +4,12 @@
     python tools/bench_peers.py --kernel [PART OF A NAME ...]           the same
 
 Matrix products of BERT and ViT, every distinct convolution of ResNet-50, MobileNetV2 and
-EfficientNet-B0, attention, softmax, layer normalisation, a pointwise chain. A time is that of a
-whole call through the runtime's own interface, median over rounds in turns, each runtime in a
-process of its own. The peak is the best that an FMA loop (GFLOP/s) and a copy (GB/s, read and
-written) reached on PoCL while the tool ran, measured once before each operator. The copy is the
-faster of clinfer's, a whole call too, and memcpy by as many threads: bench_bandwidth.py tells how
-bytes are counted, and measures kernels by themselves.
+EfficientNet-B0, attention, softmax, layer normalisation, a pointwise chain, rows of a few elements.
+A time is that of a whole call through the runtime's own interface, median over rounds in turns,
+each runtime in a process of its own. The peak is the best that an FMA loop (GFLOP/s) and a copy
+(GB/s, read and written) reached on PoCL while the tool ran, measured once before each operator. The
+copy is the faster of clinfer's, a whole call too, and memcpy by as many threads: bench_bandwidth.py
+tells how bytes are counted, and measures kernels by themselves.
 """
 
 from __future__ import annotations
@@ -81,9 +81,17 @@ def operators() -> Iterator[Operator]:
     yield _memory("layer norm", [norm])
     chain = [("Mul", ("x", "scale"), {}), ("Add", ("", "bias"), {}), ("Relu", ("",), {})]
     yield _memory("pointwise chain", chain)
+    yield from _short()
 
 
 _DENSE = ((768, 768), (3072, 768), (768, 3072))
+_SHORT: tuple[tuple[str, tuple[int, ...], Any], ...] = (
+    ("reduce max", (1, 15360, 3), ("ReduceMax", ("x",), {"axes": [-1], "keepdims": 0})),
+    ("softmax", (1, 4420, 2), ("Softmax", ("x",), {"axis": -1})),
+    ("softmax over channels", (1, 21, 16384), ("Softmax", ("x",), {"axis": 1})),
+    ("transpose", (1, 3, 640, 640), ("Transpose", ("x",), {"perm": [0, 2, 3, 1]})),
+    ("transpose", (1, 640, 640, 3), ("Transpose", ("x",), {"perm": [0, 3, 1, 2]})),
+)
 _ATTENTION = (("BERT", 12, 128, 64), ("ViT", 12, 197, 64), ("Whisper", 6, 1500, 64))
 
 
@@ -128,6 +136,34 @@ def _memory(name: str, nodes: list[Any]) -> Operator:
     feeds = {"x": rng.standard_normal((1, COPIED // 4 // width, width), np.float32)}
     constants = {x: rng.standard_normal(width, np.float32) for x in ("scale", "bias")}
     return Operator(name, 2.0 * COPIED, "GB/s", _model(nodes, feeds, constants), feeds)
+
+
+def _short() -> Iterator[Operator]:
+    """Rows of a few elements, as detectors have them, and channels that lie side by side."""
+    for name, shape, node in _SHORT:
+        feeds = {"x": rng.standard_normal(shape, np.float32)}
+        work = 2.0 * feeds["x"].nbytes
+        label = f"{name} {'x'.join(map(str, shape))}"
+        yield Operator(label, work, "GB/s", _model([node], feeds, {}), feeds)
+    feeds = {"x": rng.standard_normal((1, 4420, 4), np.float32)}
+    constants = {f"prior{k}": rng.random((1, 4420, 2), np.float32) for k in "cs"}
+    constants |= {k: np.int64([v]) for k, v in (("from", 0), ("middle", 2), ("to", 4))}
+    constants |= {"axis": np.int64([2]), "half": np.float32(0.5), "tenth": np.float32(0.1)}
+    nodes: list[Any] = [
+        ("Slice", ("x", "middle", "to", "axis"), {}),
+        ("Exp", ("",), {}),
+        ("Mul", ("", "priors"), {}),
+        ("Mul", ("", "half"), {"out": "size"}),
+        ("Slice", ("x", "from", "middle", "axis"), {}),
+        ("Mul", ("", "tenth"), {}),
+        ("Mul", ("", "priors"), {}),
+        ("Add", ("", "priorc"), {"out": "centre"}),
+        ("Sub", ("centre", "size"), {"out": "low"}),
+        ("Add", ("centre", "size"), {"out": "high"}),
+        ("Concat", ("low", "high"), {"axis": 2}),
+    ]
+    work = 2.0 * feeds["x"].nbytes
+    yield Operator("box decoding 4420", work, "GB/s", _model(nodes, feeds, constants), feeds)
 
 
 def _model(nodes: list[Any], feeds: dict[str, Array], constants: dict[str, Any]) -> bytes:

@@ -4,7 +4,8 @@
     python tools/bench_startup.py zoo/resnet50.onnx --runtimes clinfer-intel openvino
 
 Per model and runtime: load cold (every cache empty, the driver's too), load warm through
-read_model, load warm through the path, and the whole process from its start to the first result.
+read_model, load warm through the path, each also in seconds of processors (cpu), and the whole
+process from its start to the first result.
 The runtimes take turns in each round; medians are reported. Writes docs/startup.json and two
 pictures, docs/images/load_time.png and docs/images/model_or_path.png. Needs the extra `bench`.
 """
@@ -80,6 +81,7 @@ def one_turn(model: Path, runtime: str, folder: Path) -> dict[str, float]:
         if not is_warm(warm):
             raise SystemExit(f"{runtime} did not load {model} from its cache: {warm}")
         found[f"load_warm_{through}"] = warm["load"]
+        found[f"cpu_warm_{through}"] = warm["cpu"]
         found[f"process_warm_{through}"] = warm["process"]
     shutil.rmtree(folder)
     return found

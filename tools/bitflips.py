@@ -83,7 +83,8 @@ def flip_all(model: Path, device: str, flips: int, seed: int) -> dict[str, int]:
                 found["blobs not refused"] += not refuses(bytes(damaged), device)
             result, compiled = answer(model, device, folder, inputs)
             found["wrong answers"] += result != right
-            found["flips not noticed"] += not compiled.programs_built
+            is_left = entry.exists() and entry.read_bytes() == damaged
+            found["flips not noticed"] += is_left and not compiled.programs_built
     return found
 
 

@@ -27,7 +27,7 @@ for folder in ("tools", "kernels", "runtime"):
 
 import kernel_compilers as offline  # noqa: E402
 import kernel_intel as intel  # noqa: E402
-from clinfer.device.processor import usable_cores  # noqa: E402
+from clinfer.threads import usable_cores  # noqa: E402
 from kernel_report import Report, document  # noqa: E402
 from kernel_units import Unit, units_for  # noqa: E402
 from kernel_usage import Result, Usage  # noqa: E402

@@ -19,7 +19,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -28,12 +28,13 @@ from conformance_cases import KINDS, Cases, Outcome, serve
 from conformance_report import document, summary
 
 REPORT = Path(__file__).resolve().parent.parent / "docs" / "operators.md"
+BY_HAND = "\n## Positions from data\n"  # where what is not generated begins
 
 
 class Worker:
     """A worker process and the case it is at."""
 
-    def __init__(self, device: str, cached: bool = False) -> None:
+    def __init__(self, device: str, cached: bool, serve: Callable[..., None]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, device, cached))
@@ -71,7 +72,9 @@ class Pool:
         device: str,
         limit: float,
         cached: bool = False,
+        serve: Callable[..., None] = serve,
     ) -> None:
+        self._serve = serve
         self._waiting = list(reversed(cases))
         self._kinds = kinds
         self._device = device
@@ -82,7 +85,7 @@ class Pool:
     def run(self, jobs: int) -> list[Outcome]:
         """All outcomes, in the order of kinds and names."""
         total = len(self._waiting)
-        workers = [Worker(self._device, self._cached) for _ in range(min(jobs, total))]
+        workers = [self._worker() for _ in range(min(jobs, total))]
         while workers:
             ready = wait([w.pipe for w in workers], timeout=1.0)
             after = [self._attended(w, w.pipe in ready) for w in workers]
@@ -113,7 +116,10 @@ class Pool:
             raise SystemExit(f"a worker ended before its first case, exit code {code}")
         message = f"exit code {code}" if status == "crashed" else f"over {self._limit:g} s"
         self.outcomes.append(Outcome(case, self._kinds[case], status, message=message))
-        return Worker(self._device, self._cached) if self._waiting else None
+        return self._worker() if self._waiting else None
+
+    def _worker(self) -> Worker:
+        return Worker(self._device, self._cached, self._serve)
 
 
 def main() -> int:
@@ -148,7 +154,8 @@ def main() -> int:
     if args.write:
         import onnx
 
-        REPORT.write_text(document(outcomes, args.device, onnx.__version__))
+        _, _, written = REPORT.read_text().partition(BY_HAND)
+        REPORT.write_text(document(outcomes, args.device, onnx.__version__) + BY_HAND + written)
         print(f"written: {REPORT}")
     return 0 if len(outcomes) - len(failed) >= args.least else 1
 

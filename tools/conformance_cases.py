@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,6 +56,24 @@ class Cases:
         proto = onnx.load(model) if isinstance(model, Path) else model
         kinds = {f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in proto.graph.node}
         return tuple(sorted(kinds))
+
+    def sample(self, size: int, without: tuple[str, ...] = ()) -> list[str]:
+        """So many node cases, chosen by digests of names: of each operator one first, then any."""
+        nodes = [
+            name
+            for name, kind in self.kinds.items()
+            if kind == "node" and not name.endswith("_expanded") and not name.startswith(without)
+        ]
+        nodes.sort(key=lambda name: sha256(name.encode()).digest())
+        first: list[str] = []
+        met: set[str] = set()
+        for name in nodes:
+            operators = self.operators(name)
+            if not met.issuperset(operators):
+                first.append(name)
+                met.update(operators)
+        rest = set(nodes) - {*first}
+        return [*first, *(name for name in nodes if name in rest)][:size]
 
     def data(self, name: str) -> Iterator[tuple[list[Any], list[Any]]]:
         """Inputs and expected outputs of each of the case's data sets."""
@@ -118,28 +137,29 @@ class HostModel:
     def __init__(self, model: Any) -> None:
         from clinfer.graph.control import HostGraph
         from clinfer.graph.reader import read
+        from clinfer.graph.reference import host_step
 
         graph = read(model).graph()
         self.host = tuple(sorted({node.kind for node in graph.nodes}))
-        self._graph = HostGraph(graph)
+        self._graph = HostGraph(graph, host_step)
 
     def run(self, inputs: list[Any]) -> list[Any]:
         return self._graph.run(inputs)
 
 
 class DeviceModel:
-    """The model compiled through clinfer's public interface."""
+    """The model compiled through clinfer's backend for onnx."""
 
     def __init__(self, model: Any, device: str, cache: str = "") -> None:
-        from clinfer import Core
+        from clinfer import backend
 
-        self._model = Core().compile_model(model, device, {"CACHE_DIR": cache})
-        self.built = self._model.programs_built
-        self.host = tuple(sorted({str(step.op["kind"]) for step in self._model.host_steps}))
+        self._prepared = backend.prepare(model, device, CACHE_DIR=cache)
+        compiled = self._prepared.compiled
+        self.built = compiled.programs_built
+        self.host = tuple(sorted({str(step.op["kind"]) for step in compiled.host_steps}))
 
     def run(self, inputs: list[Any]) -> list[Any]:
-        names = [port.name for port in self._model.inputs]
-        return list(self._model(dict(zip(names, inputs, strict=True))).to_tuple())
+        return list(self._prepared.run(inputs))
 
 
 class CachedModel:

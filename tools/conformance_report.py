@@ -7,6 +7,24 @@ from collections.abc import Sequence
 
 from conformance_cases import KINDS, Outcome
 
+_REFUSED = """\
+## What is refused
+
+A node must be as onnx's schema and the operator's record (`clinfer/operators`) have it: attributes
+of the schema's types with one of their words or a number in range, inputs of types that go
+together, operands whose sizes fit. `ModelError` or `ShapeError` says so when a model is read,
+`ShapeError` when a run binds the sizes; it names node, operand, what was expected and what was
+found. The measure is ONNX Runtime: what it runs is run (a scale of one element repeats, axes that
+a reduction or Squeeze names twice count once). Two things differ: an unknown word is refused
+everywhere, where ONNX Runtime takes an unknown `reduction` for none; a Pad that reflects more than
+there is goes on reflecting, as in NumPy. `tools/edges.py` tries every operator at its edges (sizes
+of 0, 1, one less and one more, special values, other element types) beside ONNX Runtime; its
+`EXPECTED` lists where ONNX Runtime differs from the specification or from itself, and clinfer keeps
+to the specification: Concat takes no empty input of another shape, a loss or GroupNormalization
+broadcasts nothing, the mean of nothing is NaN, a NaN reaches every maximum.
+
+""".splitlines()
+
 
 def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """A line per kind of case, and one for all."""
@@ -65,6 +83,7 @@ def document(outcomes: Sequence[Outcome], device: str, version: str) -> str:
         "",
         *summary(outcomes),
         "",
+        *_REFUSED,
         "## By operator",
         "",
         "`device`: kernels, or views that cost nothing; `host`: host steps; `definition`: the ONNX",

@@ -3,6 +3,7 @@
     python tools/fuzz.py                          every reader, a minute each
     python tools/fuzz.py pack index --seconds 600
     python tools/fuzz.py pack --replay FILE ...   inputs that failed before
+    python tools/fuzz.py models --cases 20000     models and inputs, read, compiled, run: an hour
 
 With atheris installed (pip install atheris) coverage guides the mutations, each reader in a process
 of its own; without it (or with --plain) known-good files are mutated at random. Half of the inputs
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 for folder in ("tools", "kernels", "runtime"):
     sys.path.insert(0, str(ROOT / folder))
 
+MODELS = "models"
 MEMORY = 4 * 2**30
 MOST_BYTES = 65536
 INTERESTING = (0, 1, 2, 7, 8, 63, 64, 127, 128, 255, 256, 4096, 2**15, 2**16, 2**31, 2**32, 2**63)
@@ -38,7 +40,7 @@ TOKENS = [b'"', b"[", b"]", b"{", b"}", b",", b":", b"null", b"true", b"-1", b"1
 def main() -> int:
     from fuzz_targets import TARGETS
 
-    names = list(TARGETS)
+    names = [*TARGETS, MODELS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", nargs="*", metavar="READER", help=f"of {', '.join(names)}")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each reader")
@@ -46,11 +48,21 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("fuzz-failures"))
     parser.add_argument("--plain", action="store_true", help="without atheris")
     parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE")
+    models = parser.add_argument_group(f"{MODELS}", "not among the readers fuzzed by default")
+    models.add_argument("--cases", type=int, help="how many, instead of --seconds")
+    models.add_argument("--first", type=int, default=0, metavar="N", help="number of the first")
+    models.add_argument("--jobs", type=int, default=2, help="worker processes")
+    models.add_argument("--limit", type=float, default=120.0, help="seconds for a case")
+    models.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "clinfer-fuzz"))
     options = parser.parse_args()
     unknown = set(options.target) - set(names)
     if unknown:
         parser.error(f"no reader {', '.join(unknown)}; there are {', '.join(names)}")
-    chosen = options.target or names
+    chosen = options.target or list(TARGETS)
+    if MODELS in chosen:
+        if chosen != [MODELS]:
+            parser.error(f"{MODELS} goes alone")
+        return whole_runs(options)
     if options.replay:
         return replay(chosen, options.replay)
     if not options.plain and has_atheris():
@@ -58,6 +70,19 @@ def main() -> int:
     limit_memory()
     failed = [name for name in chosen if not plain(name, options)]
     return 1 if failed else 0
+
+
+def whole_runs(options: argparse.Namespace) -> int:
+    """The target that is no reader: see `fuzz_models`."""
+    import fuzz_models
+
+    if options.replay:
+        return 0 if fuzz_models.replay(options.replay) else 1
+    if options.cases is None:
+        options.cases = 1 << 60
+    else:
+        options.seconds = float("inf")
+    return 0 if fuzz_models.fuzz(options) else 1
 
 
 def has_atheris() -> bool:

@@ -18,6 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from clinfer.cache import KeyRecord, Store, read, serials, to_bytes
 from clinfer.cache import layer_tar as tar
@@ -33,6 +36,7 @@ from clinfer.cache.signing import INDEX_PURPOSE, SigningKey, load_public_keys
 from clinfer.lowering.plan import Plan, Program
 from clinfer.lowering.plan_dump import dump
 from clinfer.lowering.plan_io import load
+from clinfer.plugins import plans
 from clinfer.plugins.cpu import CpuPlugin
 
 LIMITS = Limits(index=2**20, entries=100, entry=2**24, total=2**26)
@@ -86,13 +90,11 @@ def store() -> Store:
 
 
 @cache
-def plan() -> tuple[bytes, bytes]:
-    """A plan's JSON and its weights."""
-    import numpy as np
-
+def plan(in_file: bool = False) -> tuple[bytes, bytes]:
+    """A plan's JSON and its weights, or with these in a file of the model."""
     program = Program("k", "__kernel void k() {}", "-cl-mad-enable", (8,))
     made = Plan((), (), (), (program,), (), (np.arange(8, dtype=np.float32),), (), {"a": "b"})
-    text, weights = dump(made)
+    text, weights = dump(made, lambda _: (0, 8) if in_file else None)
     return text, b"".join(bytes(array) for array in weights)
 
 
@@ -108,6 +110,13 @@ def blob_seeds() -> list[bytes]:
     text, weights = plan()
     sections = {"plan": text, "index": b"[5]", "binaries": b"12345", "weights": weights}
     return [to_bytes(KeyRecord.make("model", [("format", 1)]), sections)]
+
+
+def plan_entry_seeds() -> list[bytes]:
+    text, _ = plan(in_file=True)
+    looked = [KeyRecord.make("tuning", [("format", 1)]).to_json(), ""]
+    sections = {"plan": text, "tuning": json.dumps(looked).encode(), "weights": b""}
+    return [to_bytes(KeyRecord.make("plan", [("format", 1)]), sections)]
 
 
 def index_seeds() -> list[bytes]:
@@ -167,6 +176,22 @@ def read_blob(data: bytes) -> None:
 
 def read_plan(data: bytes) -> None:
     load(data, memoryview(plan()[1]))
+
+
+class ModelFiles:
+    """A model of one file, of 64 bytes."""
+
+    def content(self, number: int) -> Any:
+        return [np.zeros(64, np.uint8)][number]
+
+    def read(self) -> list[Any]:
+        return []
+
+
+def read_plan_entry(data: bytes) -> None:
+    entry = read(data, expect_kind="plan")
+    plans.flaw(entry, None)
+    plans.load(entry, ModelFiles(), lambda _: None)
 
 
 def read_pack(data: bytes) -> None:
@@ -251,6 +276,7 @@ TARGETS = {
     "entry": Target(read, entry_seeds, repair_entry),
     "blob": Target(read_blob, blob_seeds, repair_entry),
     "plan": Target(read_plan, lambda: [plan()[0]]),
+    "plan-entry": Target(read_plan_entry, plan_entry_seeds, repair_entry),
     "index": Target(Index.parse, index_seeds),
     "sealed": Target(lambda data: read_sealed(io.BytesIO(data), LIMITS), pack_seeds, repair_seal),
     "pack": Target(read_pack, pack_seeds, repair_seal),

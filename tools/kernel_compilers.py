@@ -2,11 +2,13 @@
 
 Debian: clang-15 lld-15 rocm-device-libs (AMD); clang-15 libclc-15 (NVIDIA), and ptxas from NVIDIA's
 CUDA toolkit or the wheel nvidia-cuda-nvcc. NVIDIA's driver has an OpenCL compiler of its own: what
-clang and libclc make is near it, not equal.
+clang and libclc make is near it, not equal. `tools/unpack_compilers.py` unpacks all of them into a
+folder that GPU_ROOT and GPU_VENV name then; what is there goes before what is installed.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -26,7 +28,6 @@ from kernel_usage import Limits, Result, Usage, allocated, checked, limits_of
 SECONDS = 120
 _VERSIONS = ("", *(f"-{n}" for n in range(22, 14, -1)))
 _DEVICE_LIBS = ("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode", "/usr/lib/*/amdgcn/bitcode")
-_PTXAS = ("/usr/local/cuda/bin/ptxas", "/usr/local/cuda-*/bin/ptxas")
 _LIBCLC = "nvptx64--nvidiacl.bc"
 _PTX_VERSION = "+ptx75"
 _SM80_WARPS = 64
@@ -126,26 +127,65 @@ def warps_percent(registers: int, local: int, items: int, limits: Limits) -> int
 # -- compilers -------------------------------------------------------------------------------------
 
 
+def unpacked() -> Path | None:
+    """Where compilers lie that are not installed (GPU_ROOT); None for nowhere."""
+    folder = os.environ.get("GPU_ROOT")
+    return Path(folder) if folder else None
+
+
 @cache
 def tool(name: str) -> str | None:
     """The path of an LLVM tool, of whatever version."""
-    paths = (shutil.which(f"{name}{version}") for version in _VERSIONS)
+    folder = unpacked()
+    bins = [] if folder is None else [folder / "usr/bin", *folder.glob("usr/lib/llvm-*/bin")]
+    path = os.pathsep.join([*map(str, bins), os.environ.get("PATH", "")])
+    paths = (shutil.which(f"{name}{version}", path=path) for version in _VERSIONS)
     return next((path for path in paths if path), None)
 
 
 @cache
+def surroundings() -> dict[str, str]:
+    """Variables for a compiler: where the libraries of unpacked ones are."""
+    folder = unpacked()
+    if folder is None:
+        return dict(os.environ)
+    libraries = [folder / "usr/lib/x86_64-linux-gnu", *folder.glob("usr/lib/llvm-*/lib")]
+    before = os.environ.get("LD_LIBRARY_PATH")
+    paths = [*map(str, libraries), *([before] if before else [])]
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(paths)}
+
+
+@cache
 def _first(patterns: tuple[str, ...]) -> str | None:
-    found = (p for pattern in patterns for p in sorted(Path("/").glob(pattern[1:])))
+    folder = unpacked()
+    roots = [*([folder] if folder is not None else []), Path("/")]
+    found = (
+        path
+        for root in roots
+        for pattern in patterns
+        for path in sorted(root.glob(pattern.lstrip("/")))
+    )
     return next((str(path) for path in found), None)
 
 
 @cache
-def ptxas() -> str | None:
-    """The path of ptxas: on PATH, of a CUDA toolkit, or of the wheel nvidia-cuda-nvcc."""
+def nvidia_tool(name: str) -> str | None:
+    """The path of ptxas or nvdisasm: on PATH, of a CUDA toolkit, or of NVIDIA's wheels."""
     import site
 
-    wheels = tuple(f"{folder}/nvidia/*/bin/ptxas" for folder in site.getsitepackages())
-    return shutil.which("ptxas") or _first((*_PTXAS, *wheels))
+    venv = os.environ.get("GPU_VENV")
+    folders = [*(str(p) for p in Path(venv or "/none").glob("lib/*/site-packages"))]
+    folders += site.getsitepackages()
+    toolkits = (f"/usr/local/cuda/bin/{name}", f"/usr/local/cuda-*/bin/{name}")
+    wheels = tuple(
+        found for folder in folders for found in Path(folder).glob(f"nvidia/**/bin/{name}")
+    )
+    return shutil.which(name) or _first(toolkits) or (str(wheels[0]) if wheels else None)
+
+
+def ptxas() -> str | None:
+    """The path of ptxas."""
+    return nvidia_tool("ptxas")
 
 
 @cache
@@ -153,7 +193,7 @@ def _libclc() -> str | None:
     return _first((f"/usr/lib/clc/{_LIBCLC}", f"/usr/share/clc/{_LIBCLC}"))
 
 
-def _amd_missing() -> str:
+def amd_missing() -> str:
     if tool("clang") is None:
         return "clang not found"
     if tool("ld.lld") is None:
@@ -161,7 +201,7 @@ def _amd_missing() -> str:
     return "" if _first(_DEVICE_LIBS) else "rocm-device-libs not found"
 
 
-def _nvidia_missing() -> str:
+def nvidia_missing() -> str:
     if tool("clang") is None:
         return "clang not found"
     if _libclc() is None:
@@ -171,19 +211,30 @@ def _nvidia_missing() -> str:
 
 def versions(device: Offline) -> str:
     """The compilers' versions."""
-    clang = re.search(r"version (\S+)", _run([str(tool("clang")), "--version"]))
+    return ", ".join(versions_of(device.limits is _SM80))
+
+
+def versions_of(nvidia: bool) -> list[str]:
+    """Names and versions of clang and, for NVIDIA, of ptxas."""
+    clang = re.search(r"version (\S+)", run_compiler([str(tool("clang")), "--version"]))
     found = [f"clang {clang[1] if clang else ''}"]
-    if device.limits is _SM80:
-        release = re.search(r"release (\S+?),", _run([str(ptxas()), "--version"]))
+    if nvidia:
+        release = re.search(r"release (\S+?),", run_compiler([str(ptxas()), "--version"]))
         found.append(f"ptxas {release[1] if release else ''}")
-    return ", ".join(found)
+    return found
 
 
-def _run(command: Sequence[str]) -> str:
+def run_compiler(command: Sequence[str]) -> str:
     """What a command prints. Raises `RefusedError` for an exit status, a message or a time-out."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=SECONDS, errors="replace"
+            command,
+            env=surroundings(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+            errors="replace",
         )
     except subprocess.TimeoutExpired as error:
         raise RefusedError(f"{Path(command[0]).name} takes more than {SECONDS} s") from error
@@ -205,17 +256,21 @@ def _clang(unit: Unit, folder: Path) -> list[str]:
 def _amd(processor: str) -> Callable[[Unit, Path], Usage]:
     def compiled(unit: Unit, folder: Path) -> Usage:
         binary = folder / f"{unit.name}.{processor}"
-        output = _run(
+        output = run_compiler(
             [
                 *_clang(unit, folder),
                 *("-target", "amdgcn-amd-amdhsa", f"-mcpu={processor}"),
-                f"--rocm-device-lib-path={_first(_DEVICE_LIBS)}",
+                f"--rocm-device-lib-path={device_libraries()}",
                 "-Rpass-analysis=kernel-resource-usage",
                 *("-o", str(binary)),
             ]
         )
         nm = tool("llvm-nm")
-        missing = undefined_symbols(_run([nm, "-D", "--undefined-only", str(binary)])) if nm else []
+        missing = (
+            undefined_symbols(run_compiler([nm, "-D", "--undefined-only", str(binary)]))
+            if nm
+            else []
+        )
         if missing:
             raise RefusedError(f"unresolved: {', '.join(missing)}")
         return replace(amd_usage(output, unit.entry), binary=binary.stat().st_size)
@@ -223,21 +278,31 @@ def _amd(processor: str) -> Callable[[Unit, Path], Usage]:
     return compiled
 
 
+def nvidia_flags(processor: str) -> list[str]:
+    """What clang's front end is told for PTX of that processor, with libclc."""
+    forwarded = ("-target-cpu", processor, "-target-feature", _PTX_VERSION)
+    linked = ("-mlink-builtin-bitcode", str(_libclc()))
+    return [x for argument in (*forwarded, *linked) for x in ("-Xclang", argument)]
+
+
+def device_libraries() -> str | None:
+    """The folder of rocm-device-libs."""
+    return _first(_DEVICE_LIBS)
+
+
 def _nvidia(processor: str, limits: Limits) -> Callable[[Unit, Path], Usage]:
     def compiled(unit: Unit, folder: Path) -> Usage:
         ptx = folder / f"{unit.name}.ptx"
         binary = folder / f"{unit.name}.cubin"
-        forwarded = ("-target-cpu", processor, "-target-feature", _PTX_VERSION)
-        linked = ("-mlink-builtin-bitcode", str(_libclc()))
-        front = [x for argument in (*forwarded, *linked) for x in ("-Xclang", argument)]
         target = ("-target", "nvptx64-nvidia-nvcl", "-S", "-o", str(ptx))
-        _run([*_clang(unit, folder), *target, *front])
+        run_compiler([*_clang(unit, folder), *target, *nvidia_flags(processor)])
         missing = external_functions(ptx.read_text())
         if missing:
             raise RefusedError(f"unresolved: {', '.join(missing)}")
         assembler = str(ptxas())
         usage = ptxas_usage(
-            _run([assembler, "-v", "-arch", processor, "-o", str(binary), str(ptx)]), unit.entry
+            run_compiler([assembler, "-v", "-arch", processor, "-o", str(binary), str(ptx)]),
+            unit.entry,
         )
         percent = warps_percent(usage.registers or 0, usage.local, prod(unit.group), limits)
         return replace(usage, binary=binary.stat().st_size, occupancy=percent)
@@ -270,9 +335,9 @@ _GFX1030 = limits_of(_GFX, file=4 * 32 * 1024, wave=4 * 32, step=8)
 _SM80 = limits_of(_SM, file=65536, wave=32, step=8)
 
 DEVICES = (
-    Offline("gfx90a", "AMD MI200 (gfx90a)", _GFX, _GFX90A, _amd_missing, _amd("gfx90a")),
-    Offline("gfx1030", "AMD RX 6000 (gfx1030)", _GFX, _GFX1030, _amd_missing, _amd("gfx1030")),
-    Offline("sm_80", "NVIDIA A100 (sm_80)", _SM, _SM80, _nvidia_missing, _nvidia("sm_80", _SM80)),
+    Offline("gfx90a", "AMD MI200 (gfx90a)", _GFX, _GFX90A, amd_missing, _amd("gfx90a")),
+    Offline("gfx1030", "AMD RX 6000 (gfx1030)", _GFX, _GFX1030, amd_missing, _amd("gfx1030")),
+    Offline("sm_80", "NVIDIA A100 (sm_80)", _SM, _SM80, nvidia_missing, _nvidia("sm_80", _SM80)),
 )
 
 

@@ -11,9 +11,10 @@ masks, however large, give what their sums in float32 give.
 from __future__ import annotations
 
 from clinfer_kernels.attention_cpu import LaneTile, emit_lanes, lane_tiles
-from clinfer_kernels.attention_gpu import LocalTile, emit_local, local_tiles
+from clinfer_kernels.attention_gpu import emit_local
 from clinfer_kernels.attention_problem import simplify, takes
 from clinfer_kernels.attention_rows import RowTile, emit_rows, row_tile
+from clinfer_kernels.attention_tiles import LocalTile, local_tiles
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import AttentionSpec
 

@@ -186,8 +186,7 @@ $mask
 
         #pragma unroll
         for (int w = 0; w < VECS; ++w) {
-            const vec inverse = maximum[w] == -INFINITY ? (vec)(NAN) : 1 / total[w];
-            for (int d = 0; d < Dv; ++d) o_t[d * VECS + w] *= inverse;
+$quotients
         }
         const $element* o_lanes = (const $element*)o_t;
         for (int lane0 = 0; lane0 < QUERIES && query0 + lane0 < Sq; lane0 += LANES) {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clinfer_kernels import memory
 from clinfer_kernels.attention_problem import Problem, bases, declare_tensors
-from clinfer_kernels.attention_text import exp_below, mask_lines, seen
+from clinfer_kernels.attention_text import exp_below, mask_lines, seen, zeroed
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv, minimum
 from clinfer_kernels.matrix import Matrix
@@ -14,7 +14,7 @@ from clinfer_kernels.matrix_text import col_stride, element, read, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import compute, compute_size, literal, storage, vector
+from clinfer_kernels.types import compute, compute_size, literal, mask_type, storage, vector
 
 MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 _ROOMS = (32, 64, 96, 128, 192, 256, 512)
@@ -107,12 +107,31 @@ def emit_lanes(problem: Problem, tile: LaneTile, target: Target) -> Kernel:
         v_start=element("v", problem.v, "key0", "d"),
         load_v=_along(problem.v, "v_cols[r]", "(long)n * v_row", acc),
         mask=block(mask, 5),
+        quotients=block(_quotients(problem, tile.lanes), 3),
         out_at=element("out", problem.out, "i", "d"),
         store=memory.store(problem.out.dtype, "result", "out", "at"),
         store_vector=_store(problem.out, tile.lanes),
     )
     launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
     return Kernel((launch,), flops=problem.flops)
+
+
+def _quotients(problem: Problem, lanes: int) -> list[str]:
+    """Statements that divide the sums of query vector `w` by those of their weights."""
+    none = zeroed(problem, "maximum[w]", "total[w]")
+    if not none:
+        return [
+            "const vec inverse = maximum[w] == -INFINITY ? (vec)(NAN) : 1 / total[w];",
+            "for (int d = 0; d < Dv; ++d) o_t[d * VECS + w] *= inverse;",
+        ]
+    mask = vector(mask_type(compute(problem.acc)), lanes)
+    return [
+        "const vec inverse = 1 / total[w];",
+        f"const {mask} none = {none};",
+        "for (int d = 0; d < Dv; ++d) {",
+        "    o_t[d * VECS + w] = none ? (vec)(0) : o_t[d * VECS + w] * inverse;",
+        "}",
+    ]
 
 
 def _queries(problem: Problem, lanes: int) -> str:

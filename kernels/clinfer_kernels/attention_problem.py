@@ -17,13 +17,15 @@ from clinfer_kernels.types import is_float
 class Problem:
     """softmax(q k^T scale + mask) v for each of `batch` x `heads`.
 
-    `group`: query heads that share a head of keys and values. `acc` is what sums are kept in.
+    `group`: query heads that share one of the `kv_heads` heads of keys and values. `acc` is what
+    sums are kept in. `zeroed` as in `AttentionSpec`.
     """
 
     scale: float
     causal: bool
     batch: Dim
     heads: Dim
+    kv_heads: Dim
     group: Dim
     queries: Dim
     keys: Dim
@@ -35,6 +37,7 @@ class Problem:
     mask: Matrix | None
     out: Matrix
     acc: str
+    zeroed: str
 
     @property
     def flops(self) -> Dim:
@@ -52,6 +55,7 @@ def simplify(spec: AttentionSpec) -> Problem:
         causal=spec.causal,
         batch=batch,
         heads=heads,
+        kv_heads=k.shape[1],
         group=floordiv(heads, k.shape[1]),
         queries=queries,
         keys=k.shape[2],
@@ -63,6 +67,7 @@ def simplify(spec: AttentionSpec) -> Problem:
         mask=_matrix(spec.ins[3]) if spec.has_mask else None,
         out=_matrix(spec.outs[0]),
         acc="float64" if q.dtype == "float64" else "float32",
+        zeroed=spec.zeroed,
     )
 
 

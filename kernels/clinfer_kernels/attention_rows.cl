@@ -71,14 +71,14 @@ $weigh
             }
         }
         const $element weights = $total;
-        const $element inverse = maximum == -INFINITY ? NAN : 1 / weights;
+$inverse
         #pragma unroll
         for (int w = 0; w < VECS; ++w) {
             const int d = col0 + w * LANES;
             const int lanes = Dv - d;
             if (lanes <= 0) continue;
             const long at = $out_at;
-            const vec result = o[w] * inverse;
+            const vec result = $quotient;
 $store
         }
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clinfer_kernels.attention_cpu import MAX_GROUPS, head_room
 from clinfer_kernels.attention_problem import Problem, bases, declare_tensors
-from clinfer_kernels.attention_text import exp_below, mask_lines, seen
+from clinfer_kernels.attention_text import exp_below, mask_lines, seen, zeroed
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv, minimum
 from clinfer_kernels.matrix_text import element, read_vector, widen, write_vector
@@ -44,6 +44,11 @@ def emit_rows(problem: Problem, tile: RowTile, target: Target) -> Kernel:
     signature.scalar("chunks", chunks)
     signature.scalar("tasks", tasks)
     entry = f"attention_rows_{tile.vecs * width}"
+    none = zeroed(problem, "maximum", "weights")
+    element_type = compute(acc)
+    inverse = [f"const {element_type} inverse = maximum == -INFINITY ? NAN : 1 / weights;"]
+    if none:
+        inverse = [f"const {element_type} inverse = 1 / weights;", f"const int none = {none};"]
     text = fill(
         "attention_rows",
         target,
@@ -52,7 +57,7 @@ def emit_rows(problem: Problem, tile: RowTile, target: Target) -> Kernel:
         lanes=width,
         vecs=tile.vecs,
         vec=vector(compute(acc), width),
-        element=compute(acc),
+        element=element_type,
         batch=block(bases(problem), 2),
         seen=seen(problem, "(i + 1)"),
         dot=block(_dot(problem, width), 5),
@@ -61,6 +66,8 @@ def emit_rows(problem: Problem, tile: RowTile, target: Target) -> Kernel:
         total=_sum("total", width),
         scale=literal(problem.scale, acc),
         mask=block(mask_lines(problem, 1), 4),
+        inverse=block(inverse, 2),
+        quotient="none ? (vec)(0) : o[w] * inverse" if none else "o[w] * inverse",
         weigh=block(_weigh(problem, width), 5),
         out_at=element("out", problem.out, "i", "d"),
         store=block(write_vector("result", "out", problem.out, "at", width), 3),

@@ -21,25 +21,29 @@ def seen(problem: Problem, end: str) -> str:
 
 def mask_lines(problem: Problem, width: int) -> list[str]:
     """Statements that mask `score`: key `j`, queries `i` to `i + width - 1` in its lanes."""
+    lines = mask_tensor(problem.mask, problem.acc, width) if problem.mask is not None else []
+    return lines + causal_lines(problem, width)
+
+
+def causal_lines(problem: Problem, width: int) -> list[str]:
+    """Those of `mask_lines` that keep keys from queries before them."""
+    if not problem.causal:
+        return []
+    if width == 1:
+        return ["if (j > i + Sk - Sq) score = -INFINITY;"]
     value = vector(compute(problem.acc), width)
-    lines: list[str] = []
-    if problem.mask is not None:
-        lines += _mask_tensor(problem.mask, problem.acc, width)
-    if problem.causal and width == 1:
-        lines.append("if (j > i + Sk - Sq) score = -INFINITY;")
-    elif problem.causal:
-        ids = ", ".join(str(lane) for lane in range(width))
-        mask = vector(mask_type(compute(problem.acc)), width)
-        lines += [
-            "if (j > i + Sk - Sq) {",
-            f"    const {mask} last = i + Sk - Sq + ({mask})({ids});",
-            f"    score = last < ({mask})(j) ? ({value})(-INFINITY) : score;",
-            "}",
-        ]
-    return lines
+    ids = ", ".join(str(lane) for lane in range(width))
+    mask = vector(mask_type(compute(problem.acc)), width)
+    return [
+        "if (j > i + Sk - Sq) {",
+        f"    const {mask} last = i + Sk - Sq + ({mask})({ids});",
+        f"    score = last < ({mask})(j) ? ({value})(-INFINITY) : score;",
+        "}",
+    ]
 
 
-def _mask_tensor(matrix: Matrix, acc: str, width: int) -> list[str]:
+def mask_tensor(matrix: Matrix, acc: str, width: int) -> list[str]:
+    """Those of `mask_lines` that read a mask."""
     value = vector(compute(acc), width)
     stride = "0" if matrix.row == 0 else "mask_row"
     loaded = memory.load(matrix.dtype, "mask", "at", width, stride)
@@ -55,6 +59,16 @@ def _mask_tensor(matrix: Matrix, acc: str, width: int) -> list[str]:
     lanes = "int" if width == 1 else mask_type(compute(acc))
     kept = memory.convert("entry", lanes, "int", width)
     return [*lines, f"score = {kept} ? score : ({value})(-INFINITY);"]
+
+
+def zeroed(problem: Problem, maximum: str, total: str) -> str:
+    """The C condition of rows whose result is 0, of their highest score and the sum of their
+    weights; nothing where there are none."""
+    return {
+        "": "",
+        "empty": f"({maximum} == -INFINITY) & ({total} == {total})",
+        "nan": f"({maximum} == -INFINITY) | ({total} != {total})",
+    }[problem.zeroed]
 
 
 # e^x for x <= 0, or NaN. It stays at e^-87 from -87 on, where float32 runs out of normal numbers:

@@ -11,6 +11,44 @@
 // The polynomials are minimax fits made for these kernels (iteratively reweighted least squares in
 // double precision); the errors given are those of the fit.
 
+//// round_float16
+// v rounded to the nearest float16, ties to even, still as float32. Below float16's normal numbers
+// the spacing is 2^-24, that of float32 between 0.5 and 1.
+static $T round_float16_$T($T v) {
+    const $U sign = as_$U(v) & 0x80000000u;
+    const $U b = as_$U(v) ^ sign;
+    const $U even = (b + 0xFFFu + ((b >> 13) & 1u)) & ~0x1FFFu;
+    const $T small = (as_$T(b) + 0.5f) - 0.5f;
+    $U r = b < 0x38800000u ? as_$U(small) : even;
+    r = even >= 0x47800000u ? ($U)(0x7F800000u) : r;
+    return as_$T((b > 0x7F800000u ? b : r) | sign);
+}
+
+//// round_bfloat16
+// v rounded to the nearest bfloat16, ties to even, still as float32.
+static $T round_bfloat16_$T($T v) {
+    const $U b = as_$U(v);
+    const $U even = (b + 0x7FFFu + ((b >> 16) & 1u)) & 0xFFFF0000u;
+    return v != v ? v : as_$T(even);
+}
+
+//// round_away
+// The nearest integer, halves away from 0.
+static $T round_away_$T($T v) {
+    const $T whole = trunc(v);
+    const $T rest = fabs(v - whole);
+    return rest >= ($T)(0.5) ? whole + copysign(($T)(1), v) : whole;
+}
+
+//// to_odd
+// v with the precision of float32; the last bit says whether anything was cut off, so that rounding
+// further gives what rounding v would have given.
+static $T to_odd_$T($T v) {
+    const $U b = as_$U(v);
+    const $U cut = b & 0x1FFFFFFFul;
+    return as_$T((b ^ cut) | ((cut + 0x1FFFFFFFul) & 0x20000000ul));
+}
+
 //// exp scalar
 static $T exp_$T($T x) { return exp(x); }
 
@@ -127,6 +165,32 @@ static $T minnan_$T($T a, $T b) {
     return b != b ? b : smaller;
 }
 
+//// clip
+// x between low and high; NaN becomes low.
+static $T clip_$T($T x, $T low, $T high) {
+    const $T above = x > low ? x : low;
+    return above < high ? above : high;
+}
+
+//// near_bits
+// 0x4B400000 + x rounded, ties to even, for |x| below 2^22.
+static $M near_bits_$T($T x) { return as_$M(x + 12582912.0f); }
+
+//// div_by
+// x / y, correctly rounded below 2^24, larger beyond; inverse is 1 / y rounded. The product's error
+// is made good by what it leaves over, which is exact: each line below is one fused operation, while
+// fma of vectors may be a call.
+static $T div_by_$T($T x, $T y, $T inverse) {
+#ifdef __FMA__
+    const $T most = 16777216.0f;
+    const $T guess = clip_$T(x * inverse, -most, most);
+    const $T left = x - guess * y;
+    return guess + left * inverse;
+#else
+    return x / y;
+#endif
+}
+
 //// quotient
 // C's integer division, with x / 0 = 0 and no trap for the least integer over -1.
 static $T quotient_$T($T a, $T b) {
@@ -214,14 +278,6 @@ static $T softplus_$T($T x) {
     const $T zero = 0;
     const $T a = x < zero ? x : zero - x;
     return (x < zero ? zero : x) + log1p(exp(a));
-}
-
-//// touint
-// A float to uint32: truncated; negative values wrap.
-static $U touint_$T($T x) {
-    const $M low = cvt_${M}_$T(x);
-    const $M high = cvt_${M}_$T(x - 2147483648.0f) ^ (int)0x80000000;
-    return as_$U(x < 2147483648.0f ? low : high);
 }
 
 //// edge

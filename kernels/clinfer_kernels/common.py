@@ -15,7 +15,18 @@ from functools import lru_cache
 from pathlib import Path
 from string import Template
 
-from clinfer_kernels import hints, memory, transpose, types
+from clinfer_kernels import (
+    casts,
+    hints,
+    integer_dot,
+    interleave,
+    memory,
+    narrow,
+    positions,
+    transpose,
+    types,
+)
+from clinfer_kernels.guard import check_name, check_text
 from clinfer_kernels.spec import Target
 
 # What is added to kernels whose work-groups have one work-item, by compiler family. Intel's CPU
@@ -37,13 +48,15 @@ def with_helpers(body: str, target: Target) -> str:
     body = body.replace(_ONE_ITEM, _ONE_ITEM + _ALONE.get(target.dialect, ""))
     _collect(body, target, texts)
     parts = [_pragmas(body), *memory.prologue(texts, target), *texts.values(), body.strip("\n")]
-    return "\n".join(part for part in parts if part) + "\n"
+    return check_text("\n".join(part for part in parts if part) + "\n")
 
 
 def kernel_head(name: str, local_size: Iterable[int] = (1, 1, 1)) -> str:
     """'__kernel __attribute__((...)) void name(': what every entry point begins with."""
     x, y, z = (*local_size, 1, 1, 1)[:3]
-    return f"__kernel __attribute__((reqd_work_group_size({x}, {y}, {z})))\nvoid {name}("
+    return (
+        f"__kernel __attribute__((reqd_work_group_size({x}, {y}, {z})))\nvoid {check_name(name)}("
+    )
 
 
 def _collect(text: str, target: Target, texts: dict[str, str], within: str = "") -> None:
@@ -59,8 +72,13 @@ def _collect(text: str, target: Target, texts: dict[str, str], within: str = "")
 def _helper(name: str, target: Target) -> str | None:
     return (
         memory.helper(name, target)
+        or casts.helper(name)
+        or narrow.helper(name)
         or hints.helper(name)
         or transpose.helper(name)
+        or interleave.helper(name)
+        or positions.helper(name)
+        or integer_dot.helper(name, target)
         or _math_helper(name)
     )
 

@@ -5,8 +5,11 @@ Schedules, each with a text file of its own, where its index formulas are:
 
     conv_cpu         class "cpu": register tiles over packed panels of weights
     conv_winograd    class "cpu": 3 x 3 windows with fewer multiplications
+    conv_integer     class "cpu": the same for 8-bit integers, four channels at once
     depthwise_cpu    class "cpu": vectors of channels, several pixels at a time
+    depthwise_integer   class "cpu": the same for 8-bit integers, a column of the window at once
     conv_gpu         class "gpu": tiles in local memory
+    depthwise_gpu    class "gpu": vectors of channels, taps written out
     conv_direct      either class: one result a work-item
 """
 
@@ -18,18 +21,37 @@ from typing import Any
 from clinfer_kernels.conv_cpu import CpuTile, cpu_tiles, emit_cpu
 from clinfer_kernels.conv_direct import DirectTile, direct_tiles, emit_direct
 from clinfer_kernels.conv_gpu import GpuTile, emit_gpu, gpu_tiles
+from clinfer_kernels.conv_integer import IntegerTile, emit_integer, integer_tiles
 from clinfer_kernels.conv_winograd import WinogradTile, emit_winograd, winograd_tiles
 from clinfer_kernels.depthwise_cpu import DepthwiseTile, depthwise_tiles, emit_depthwise
+from clinfer_kernels.depthwise_gpu import VectorTile, emit_vector, vector_tiles
+from clinfer_kernels.depthwise_integer import (
+    DepthwiseIntegerTile,
+    depthwise_integer_tiles,
+    emit_depthwise_integer,
+)
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import ConvSpec
 
-Tile = CpuTile | WinogradTile | DepthwiseTile | GpuTile | DirectTile
+Tile = (
+    CpuTile
+    | IntegerTile
+    | WinogradTile
+    | DepthwiseTile
+    | DepthwiseIntegerTile
+    | GpuTile
+    | VectorTile
+    | DirectTile
+)
 
 _EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
     CpuTile: emit_cpu,
+    IntegerTile: emit_integer,
     WinogradTile: emit_winograd,
     DepthwiseTile: emit_depthwise,
+    DepthwiseIntegerTile: emit_depthwise_integer,
     GpuTile: emit_gpu,
+    VectorTile: emit_vector,
     DirectTile: emit_direct,
 }
 
@@ -39,7 +61,13 @@ def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     direct = direct_tiles(spec, target)
     if target.cls == "gpu":
         products = gpu_tiles(spec, target)
-        return (*direct, *products, direct[-1]) if len(direct) > 1 else (*products, *direct)
+        if len(direct) > 1:
+            return (*vector_tiles(spec, target), *direct, *products, direct[-1])
+        return (*products, *direct)
+    integer = integer_tiles(spec, target)
+    if integer:
+        first = (*depthwise_integer_tiles(spec, target), *depthwise_tiles(spec, target))
+        return (*first, *integer, direct[-1])
     return (
         *depthwise_tiles(spec, target),
         *winograd_tiles(spec, target),

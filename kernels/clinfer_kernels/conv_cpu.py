@@ -69,7 +69,7 @@ def cpu_tiles(spec: ConvSpec, target: Target) -> tuple[CpuTile, ...]:
     most = (_ROWS_WIDE if target.vector_width >= 16 else _ROWS)[vecs]
     rows = _even_rows(problem.positions, most)
     x = spec.ins[0]
-    in_place = x.dtype == problem.acc and x.strides[-1] == 1
+    in_place = x.dtype == problem.acc and x.strides[-1] == 1 and problem.prologue is None
     best = CpuTile(
         rows=rows,
         vecs=_few_rows_vectors(problem.filters, lanes) if rows <= 2 else vecs,
@@ -207,7 +207,7 @@ def _product(
         vec=register(problem.acc, tile.lanes),
         acc_type=compute(problem.acc),
         last=rank - 1,
-        **_window_text(rank),
+        **window_text(rank),
         load_w=memory.load(problem.acc, "next_w", "v * LANES", tile.lanes),
         rows_of=block(declare_rows(problem.pixels, "ROWS"), 3),
         locate=block(keep_rows(problem.pixels, "flat", "r"), 4),
@@ -240,7 +240,7 @@ def _straight(problem: Problem, tile: CpuTile) -> list[str]:
     ]
 
 
-def _window_text(rank: int) -> dict[str, str | int]:
+def window_text(rank: int) -> dict[str, str | int]:
     """The parts of the text that have a line for each axis."""
     last = rank - 1
     start = ["at[r] = o0 * x_s0;"]

@@ -19,7 +19,7 @@ $locate
 $taps
             const int at = $input_at + group * C * $group_step;
             const int tap_w = filter_w$tap_w;
-            for (int c = 0; c < C; ++c) sum += $load_x * $load_w;
+$accumulate
         }
 $epilogue
     }

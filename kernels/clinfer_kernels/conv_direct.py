@@ -12,6 +12,7 @@ from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_gpu import channel_step, declare_input, load_input
 from clinfer_kernels.conv_problem import Problem, problems_of
+from clinfer_kernels.conv_prologue import declare
 from clinfer_kernels.depthwise_cpu import TapRows
 from clinfer_kernels.dims import Dim, ceildiv, minimum
 from clinfer_kernels.pixels import declare_pixels, finish, locate
@@ -76,6 +77,7 @@ def _launch(problem: Problem, weights: Tensor, tile: DirectTile, target: Target)
     signature.read("in", 1, weights.dtype, "w")
     declare_pixels(signature, problem.pixels)
     declare_input(signature, problem.x)
+    declare(signature, problem.prologue)
     declare_axes(signature, problem.axes)
     spatial = range(weights.rank - 3)
     for name, value in (
@@ -93,7 +95,12 @@ def _launch(problem: Problem, weights: Tensor, tile: DirectTile, target: Target)
     ):
         signature.scalar(name, value)
     axes = windowed(rank)
-    load_w = memory.load(weights.dtype, "w", "tap_w + c * w_channel")
+    load_w = memory.convert(
+        memory.load(weights.dtype, "w", "tap_w + c * w_channel"),
+        compute(problem.acc),
+        compute(weights.dtype),
+        1,
+    )
     entry = f"conv_direct_r{rank}_t{len(spatial)}"
     text = fill(
         "conv_direct",
@@ -107,12 +114,21 @@ def _launch(problem: Problem, weights: Tensor, tile: DirectTile, target: Target)
         input_at=input_at(axes),
         group_step=channel_step(problem.x),
         tap_w=_tap_w(len(spatial)),
-        load_x=load_input(problem, "at", "c"),
-        load_w=memory.convert(load_w, compute(problem.acc), compute(weights.dtype), 1),
+        accumulate=block(_accumulate(problem, load_w), 3),
         epilogue=block(finish(problem.pixels, problem.epilogue, "sum", "channel", 1), 2),
     )
     groups = minimum(ceildiv(tasks, tile.local), MAX_ITEMS // tile.local)
     return Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
+
+
+def _accumulate(problem: Problem, weight: str) -> list[str]:
+    """Statements that add a tap's products of all channels."""
+    lines, value = load_input(problem, "at", "c", "group * C + c")
+    loop = "for (int c = 0; c < C; ++c)"
+    if not lines:
+        return [f"{loop} sum += {value} * {weight};"]
+    inner = (f"    {line}" for line in (*lines, f"sum += {value} * {weight};"))
+    return [f"{loop} {{", *inner, "}"]
 
 
 def _tap_w(rank: int) -> str:

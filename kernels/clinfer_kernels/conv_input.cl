@@ -8,7 +8,7 @@ $parameters)
         for (int i = 0; i < $width; ++i) {
             for (int c = 0; c < $channels; ++c) {
                 const int at = row_at + i * $w_step + c * $c_step;
-                dense[to + (long)i * $channels + c] = $load;
+$copy
             }
         }
     }

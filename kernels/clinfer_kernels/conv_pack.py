@@ -10,6 +10,7 @@ Constant weights are packed when the model is compiled; all else by launches of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_problem import Problem, dense_input, problems_of
+from clinfer_kernels.conv_prologue import declare, prepared, prologue_of
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.spec import Launch, Pack, Target, Tensor
+from clinfer_kernels.spec import Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
 from clinfer_kernels.tasks import MAX_GROUPS
-from clinfer_kernels.template import fill
+from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, size_of
 
 if TYPE_CHECKING:
@@ -87,7 +89,8 @@ class Panels:
         import numpy as np
 
         groups, filters, channels = grouped.shape[:3]
-        taken = taken_taps(grouped, problem).reshape(groups, filters, channels, -1)
+        taps = taken_taps(grouped, problem)
+        taken = taps.reshape(groups, filters, channels, math.prod(taps.shape[3:]))
         each = -(-filters // self.cols)
         packed = np.zeros((groups, each * self.cols, *taken.shape[2:]), np.dtype(problem.acc))
         packed[:, :filters] = taken
@@ -189,16 +192,21 @@ class DenseInput:
     def of(cls, spec: ConvSpec, target: Target) -> DenseInput:
         """The spec on a copy of its input in the first scratch buffer."""
         acc = problems_of(spec)[0].acc
-        launch = copy_input(spec.ins[0], acc, 0, target)
+        launch = copy_input(spec, acc, 0, target)
         copied = dense_input(spec, acc)
         return cls(copied, ("scratch", 0), (launch,), (copied.ins[0].size * size_of(acc),))
 
 
-def copy_input(x: Tensor, acc: str, scratch: int, target: Target) -> Launch:
-    """The launch that copies x, [N, spatial..., C] of any strides, densely to `scratch`."""
+def copy_input(spec: ConvSpec, acc: str, scratch: int, target: Target) -> Launch:
+    """The launch that copies x, [N, spatial..., C] of any strides, densely to `scratch`.
+
+    The prologue is applied on the way.
+    """
+    x, prologue = spec.ins[0], prologue_of(spec)
     signature = Signature()
     signature.read("in", 0, x.dtype, "x")
     signature.buffer("scratch", scratch, acc, "dense")
+    declare(signature, prologue)
     outer = range(x.rank - 1)
     rows = product(x.shape[:-2])
     for name, value in (
@@ -209,22 +217,23 @@ def copy_input(x: Tensor, acc: str, scratch: int, target: Target) -> Launch:
     ):
         signature.scalar(name, value)
     entry = f"conv_input_r{x.rank}"
+    lines, made = prepared(prologue, x, memory.load(x.dtype, "x", "at"), "c", acc)
     text = fill(
         "conv_input",
         target,
         head=kernel_head(entry),
         parameters=signature.text,
-        row_at=_row_address(outer[:-1]),
+        row_at=row_address(outer[:-1]),
         width=f"n{x.rank - 2}",
         channels=f"n{x.rank - 1}",
         w_step=f"x_s{x.rank - 2}",
         c_step=f"x_s{x.rank - 1}",
-        load=memory.convert(memory.load(x.dtype, "x", "at"), compute(acc), compute(x.dtype), 1),
+        copy=block([*lines, f"dense[to + (long)i * n{x.rank - 1} + c] = {made};"], 4),
     )
     return Launch(entry, text, signature.args, (minimum(rows, MAX_GROUPS),), (1,))
 
 
-def _row_address(axes: Sequence[int]) -> str:
+def row_address(axes: Sequence[int]) -> str:
     """Where row number `row` begins in x."""
     terms = ["x_o"]
     rest = "row"

@@ -10,9 +10,10 @@ convolution arithmetic for deep learning", 2016, section 4); its outputs are a s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from itertools import product as combinations
 
+from clinfer_kernels.conv_prologue import Prologue, prologue_of
 from clinfer_kernels.dims import Dim, floordiv
 from clinfer_kernels.expr import Expr
 from clinfer_kernels.pixels import Pixels, pixels_of
@@ -47,6 +48,7 @@ class Problem:
     pixels: Pixels
     epilogue: Expr
     acc: str
+    prologue: Prologue | None = None
 
     @property
     def positions(self) -> Dim:
@@ -90,7 +92,7 @@ def _parts(spec: ConvSpec) -> Iterator[Part]:
     """Axes, taps, and the views of the output and the operands, of each part."""
     x, out = spec.ins[0], spec.outs[0]
     axes = window_axes(x, out, spec.kernel, spec.strides, spec.pads, spec.dilations)
-    views = (out, *spec.ins[2:])
+    views = (out, *spec.ins[2 : spec.count])
     if not spec.transposed:
         yield axes, tuple(range(k) for k in spec.kernel), views
         return
@@ -134,12 +136,15 @@ def _problem(
         pixels=pixels_of(views[:1], views[1:], first=2),
         epilogue=spec.epilogue,
         acc="float32" if acc in ("float16", "bfloat16") else acc,
+        prologue=prologue_of(spec),
     )
 
 
 def dense_input(spec: ConvSpec, dtype: str) -> ConvSpec:
-    """The spec on a dense copy of its input, converted to `dtype`."""
-    return replace(spec, ins=(dense(dtype, spec.ins[0].shape), *spec.ins[1:]))
+    """The spec on a dense copy of its input, after the prologue and converted to `dtype`."""
+    plain = {field.name: getattr(spec, field.name) for field in fields(ConvSpec)}
+    plain["ins"] = (dense(dtype, spec.ins[0].shape), *spec.ins[1 : spec.count])
+    return ConvSpec(**plain)
 
 
 def _grouped(w: Tensor, groups: int, transposed: bool) -> Tensor:

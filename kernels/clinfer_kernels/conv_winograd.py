@@ -119,6 +119,7 @@ def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
     if not (isinstance(channels, int) and isinstance(filters, int) and isinstance(pixels, int)):
         return ()
     in_place = x.dtype == problem.acc == "float32" and x.strides[-1] == 1
+    in_place = in_place and problem.prologue is None
     if not in_place or channels % lanes or min(channels, filters) < 32:
         return ()
     rows = 7 if target.vector_width >= 16 else 6

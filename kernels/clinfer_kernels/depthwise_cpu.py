@@ -35,7 +35,7 @@ from clinfer_kernels.window import (
 if TYPE_CHECKING:
     import numpy as np
 
-_MAX_COLUMNS = 31  # columns are bits of an int
+MAX_COLUMNS = 31  # columns are bits of an int
 _CHEAP = 12  # lines of an epilogue that is written out for each pixel
 
 
@@ -67,11 +67,11 @@ def depthwise_tiles(spec: ConvSpec, target: Target) -> tuple[DepthwiseTile, ...]
         return ()
     most = max(_columns(problem, 1) for problem in problems)
     step = first.axes[-1].step
-    pixels = min(7, (_MAX_COLUMNS - most) // step + 1)
+    pixels = min(7, (MAX_COLUMNS - most) // step + 1)
     if pixels < 1 or any(not problem.window for problem in problems):
         return ()
     x = spec.ins[0]
-    in_place = x.dtype == first.acc and x.strides[-1] == 1
+    in_place = x.dtype == first.acc and x.strides[-1] == 1 and first.prologue is None
     lanes = vector_lanes(target, first.acc)
     if isinstance(first.groups, int):
         lanes = min((lanes, lanes // 2), key=partial(_steps, first.groups))
@@ -88,6 +88,26 @@ def _columns(problem: Problem, pixels: int) -> int:
     """Input columns that the windows of a tile reach."""
     axis = problem.axes[-1]
     return (pixels - 1) * axis.step + abs((axis.taps - 1) * axis.tap_step) + 1
+
+
+@dataclass(frozen=True)
+class ChannelCut:
+    """Channels of a task, tasks side by side along the channels, and all of them."""
+
+    channel_block: Dim
+    channel_tasks: Dim
+    tasks: Dim
+
+
+def cut_channels(problem: Problem, tile: DepthwiseTile, target: Target) -> ChannelCut:
+    """Cuts lines of pixels x channels into tasks, as the tile says."""
+    lines = positions(problem.axes[:-1])
+    vectors = maximum(floordiv(problem.groups, tile.lanes), 1)
+    fair = floordiv(tile.tasks * target.compute_units, maximum(lines, 1))
+    blocks = minimum(maximum(fair, 1), maximum(floordiv(vectors, tile.vectors), 1))
+    channel_block = ceildiv(ceildiv(problem.groups, tile.lanes), blocks) * tile.lanes
+    channel_tasks = ceildiv(problem.groups, channel_block)
+    return ChannelCut(channel_block, channel_tasks, lines * channel_tasks)
 
 
 @dataclass(frozen=True)
@@ -142,14 +162,7 @@ def _launch(
     problem = weights.problems[phase]
     axis = problem.axes[-1]
     rank = len(problem.axes)
-    lines = positions(problem.axes[:-1])
-    vectors = maximum(floordiv(problem.groups, tile.lanes), 1)
-    fair = floordiv(tile.tasks * target.compute_units, maximum(lines, 1))
-    blocks = minimum(maximum(fair, 1), maximum(floordiv(vectors, tile.vectors), 1))
-    block_vectors = ceildiv(ceildiv(problem.groups, tile.lanes), blocks)
-    channel_block = block_vectors * tile.lanes
-    channel_tasks = ceildiv(problem.groups, channel_block)
-    tasks = lines * channel_tasks
+    cut = cut_channels(problem, tile, target)
     signature = Signature()
     signature.read(*x_from, problem.acc, "x")
     signature.read("in", 1, problem.acc, "w")
@@ -161,9 +174,9 @@ def _launch(
         ("rows", problem.window // axis.taps),
         ("C", problem.groups),
         ("w_o", weights.begin(phase)),
-        ("channel_block", channel_block),
-        ("channel_tasks", channel_tasks),
-        ("tasks", tasks),
+        ("channel_block", cut.channel_block),
+        ("channel_tasks", cut.channel_tasks),
+        ("tasks", cut.tasks),
     ):
         signature.scalar(name, value)
     entry = f"depthwise_{axis.taps}s{axis.step}_r{rank}"
@@ -196,4 +209,4 @@ def _launch(
         epilogue=block(finish(problem.pixels, problem.epilogue, "sum", "channel", tile.lanes), 5),
         epilogue_one=block(finish(problem.pixels, problem.epilogue, "sum", "channel", 1), 5),
     )
-    return Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
+    return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))

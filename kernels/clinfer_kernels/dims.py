@@ -31,7 +31,7 @@ class Sym(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """An integer operation that has no polynomial form: 'floordiv', 'mod', 'min' or 'max'."""
+    """An integer operation that has no polynomial form; `op` is a key of `_OPS`."""
 
     op: str
     left: Dim
@@ -49,17 +49,60 @@ _OPS: dict[str, Callable[[int, int], int]] = {
     "mod": lambda a, b: a % b,
     "min": min,
     "max": max,
+    "join": lambda a, b: b if a == 1 else a,  # of sizes that broadcast: that of the result
+    "at most": lambda a, b: int(a <= b),  # a condition: 1 where it holds, else 0
+    "step": lambda n, s: 0 if n == 1 else s,  # a stride along n places, where one place repeats
 }
+
+RELATIONS: dict[str, Callable[[int, int], bool]] = {
+    "equal": lambda left, right: left == right,
+    "fits": lambda left, right: left in (1, right),
+    "join": lambda left, right: left == right or 1 in (left, right),
+    "at most": lambda left, right: left <= right,
+}
+"""What can be required of two sizes. 'fits': what broadcasts to a given size; 'join': sizes that
+broadcast to each other."""
+
+
+MOST_WEIGHT = 4096
+MOST_DEPTH = 64
+_MOST_PRODUCTS = 1 << 14  # terms that a product has before equal ones are joined
+
+
+class TooComplex(ValueError):  # noqa: N818 - says what the expression is
+    """An expression of sizes outgrew `MOST_WEIGHT` or `MOST_DEPTH`: sums of products explode."""
+
+    def __init__(self) -> None:
+        super().__init__("an expression of the inputs' sizes becomes too long to be followed")
 
 
 class Expr:
-    """A polynomial over atoms; never constant (operations return ``int`` where they can)."""
+    """A polynomial over atoms; never constant (operations return ``int`` where they can).
 
-    __slots__ = ("_hash", "terms")
+    `weight` is about the number of symbols, numbers and signs in its text, `depth` how many opaque
+    operations lie in one another. Raises `TooComplex`.
+    """
+
+    __slots__ = ("_hash", "depth", "terms", "weight")
+    weight: int
+    depth: int
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
+        weight, depth = 0, 0
+        for monomial, factor in terms:
+            weight += 1 + (factor.bit_length() >> 6)
+            for atom, power in monomial:
+                weight += power
+                if len(atom) == 3:  # an opaque operation
+                    for side in atom[1:]:
+                        if isinstance(side, Expr):
+                            weight += side.weight
+                            depth = max(depth, side.depth + 1)
+        if weight > MOST_WEIGHT or depth > MOST_DEPTH:
+            raise TooComplex
+        self.weight, self.depth = weight, depth
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expr) and self.terms == other.terms
@@ -86,8 +129,11 @@ class Expr:
 
     def __mul__(self, other: Dim) -> Dim:
         product: dict[Monomial, int] = {}
+        others = _terms(other)
+        if len(self.terms) * len(others) > _MOST_PRODUCTS:
+            raise TooComplex
         for left, a in self.terms:
-            for right, b in _terms(other):
+            for right, b in others:
                 key = _times(left, right)
                 product[key] = product.get(key, 0) + a * b
         return _make(product)
@@ -117,6 +163,7 @@ class Expr:
     __repr__ = __str__
 
 
+@lru_cache(maxsize=4096)
 def sym(name: str) -> Expr:
     """The symbol `name` as a size."""
     return Expr(((((Sym(name), 1),), 1),))
@@ -149,6 +196,69 @@ def minimum(a: Dim, b: Dim) -> Dim:
 def maximum(a: Dim, b: Dim) -> Dim:
     """The larger size; of equal ones, that one."""
     return a if a == b else _opaque("max", a, b)
+
+
+def differs(a: Dim, b: Dim) -> Dim:
+    """1 where two numbers differ, else 0."""
+    return _opaque("step", a - b + 1, 1)
+
+
+def at_most(a: Dim, b: Dim) -> Dim:
+    """The condition a <= b as a size: 1 where it holds, else 0."""
+    return 1 if a == b else _opaque("at most", a, b)
+
+
+def join(a: Dim, b: Dim) -> Dim | None:
+    """The size that two sizes broadcast to, None where they cannot; each may turn out 1 in a run.
+
+    Of a number other than 1 and a symbol it is the number: the symbol must fit it.
+    """
+    if a == b or b == 1:
+        return a
+    if a == 1:
+        return b
+    if isinstance(a, int):
+        return None if isinstance(b, int) else a
+    if isinstance(b, int):
+        return b
+    if b in joined(a) or _is_cut(b, a):
+        return a
+    return b if a in joined(b) or _is_cut(a, b) else _opaque("join", a, b)
+
+
+def joined(dim: Dim) -> frozenset[Dim]:
+    """The sizes that broadcast to `dim` whatever they turn out to be: itself, and what it joins."""
+    atom = _sole_atom(dim)
+    if atom is None or atom.op != "join":
+        return frozenset({dim})
+    return frozenset({dim}) | joined(atom.left) | joined(atom.right)
+
+
+def repeated(stride: Dim, size: Dim, wanted: Dim) -> Dim:
+    """The stride of `size` places read as `wanted`: 0 where there turns out to be one to repeat."""
+    if size == wanted or stride == 0 or (_is_cut(size, wanted) and not _is_cut(size, wanted, 1)):
+        return stride
+    if isinstance(size, int):
+        return 0 if size == 1 else stride
+    return _opaque("step", size, stride)
+
+
+def _is_cut(dim: Dim, size: Dim, most: int | None = None) -> bool:
+    """Whether `dim` is min(size, number >= 1), or with `most` that number: 1 only where size is."""
+    atom = _sole_atom(dim)
+    if atom is None or atom.op != "min" or size not in atom[1:]:
+        return False
+    limit = atom.right if atom.left == size else atom.left
+    return isinstance(limit, int) and (limit >= 1 if most is None else limit == most)
+
+
+def _sole_atom(dim: Dim) -> Opaque | None:
+    """The atom, where an expression is nothing but one opaque one."""
+    if not isinstance(dim, Expr) or len(dim.terms) != 1:
+        return None
+    monomial, factor = dim.terms[0]
+    (atom, power), *others = monomial
+    return atom if isinstance(atom, Opaque) and (factor, power, others) == (1, 1, []) else None
 
 
 def product(dims: Iterable[Dim]) -> Dim:
@@ -280,6 +390,8 @@ def _substitute_atom(atom: Atom, values: Mapping[str, Dim]) -> Dim:
 def _opaque(op: str, a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return _OPS[op](a, b)
+    if op in ("join", "step") and a == 1:
+        return b if op == "join" else 0
     return Expr(((((Opaque(op, a, b), 1),), 1),))
 
 

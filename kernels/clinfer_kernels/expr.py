@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One operation: its name in the table, value numbers, result dtype, baked constants."""
 
     op: str
@@ -64,7 +64,7 @@ class Builder:
     def __init__(self, inputs: Sequence[str] = ()) -> None:
         self._inputs: list[str] = list(inputs)
         self._lines: list[Line] = []
-        self._known: dict[Line, int] = {}
+        self._known: dict[object, int] = {}
 
     def dtype(self, value: int) -> str:
         """The dtype of value number `value`."""
@@ -80,10 +80,12 @@ class Builder:
     ) -> int:
         """Appends an operation; its dtype is the first operand's unless given."""
         line = Line(name, args, dtype or self.dtype(args[0]), tuple(attrs))
-        if line not in self._known:
-            self._known[line] = len(self._inputs) + len(self._lines)
+        key = (line, repr(attrs)) if attrs else line  # 0.0 and -0.0 are equal, but not one
+        number = self._known.get(key)
+        if number is None:
+            number = self._known[key] = len(self._inputs) + len(self._lines)
             self._lines.append(line)
-        return self._known[line]
+        return number
 
     def const(self, value: float | int, dtype: str) -> int:
         """A constant baked into the text."""
@@ -105,19 +107,19 @@ class Builder:
 def prune(expr: Expr) -> Expr:
     """`expr` without the lines that no output depends on; operands all stay."""
     count = len(expr.inputs)
-    needed: set[int] = set()
-    stack = list(expr.outputs)
-    while stack:
-        value = stack.pop()
-        if value in needed:
-            continue
-        needed.add(value)
-        if value >= count:
-            stack.extend(expr.lines[value - count].args)
+    needed = bytearray(count + len(expr.lines))
+    for value in expr.outputs:
+        needed[value] = 1
+    for index in range(len(expr.lines) - 1, -1, -1):  # a line reads what stands before it
+        if needed[index + count]:
+            for value in expr.lines[index].args:
+                needed[value] = 1
+    if needed.count(1, count) == len(expr.lines):
+        return expr
     numbers: dict[int, int] = {i: i for i in range(count)}
     lines: list[Line] = []
     for index, line in enumerate(expr.lines):
-        if index + count in needed:
+        if needed[index + count]:
             numbers[index + count] = count + len(lines)
             args = tuple(numbers[a] for a in line.args)
             lines.append(Line(line.op, args, line.dtype, line.attrs))

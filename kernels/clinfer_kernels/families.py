@@ -22,8 +22,10 @@ FAMILIES = {
     "SoftmaxSpec": "softmax",
     "NormSpec": "norm",
     "MatmulSpec": "matmul",
+    "EncodedMatmulSpec": "matmul_encoded",
     "AttentionSpec": "attention",
     "ConvSpec": "conv",
+    "PreparedConvSpec": "conv",
     "PoolSpec": "pool",
     "ResizeSpec": "resize",
     "GatherSpec": "gather",
@@ -31,6 +33,8 @@ FAMILIES = {
     "PadSpec": "pad",
     "ScanSpec": "scan",
     "TopKSpec": "topk",
+    "SuppressSpec": "suppress",
+    "RoiAlignSpec": "roi_align",
     "RecurrentSpec": "recurrent",
 }
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clinfer_kernels import memory, types
+from clinfer_kernels import memory, positions, types
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.nest import (
+    Axis,
     View,
     address,
     advance,
@@ -61,6 +62,7 @@ class Problem:
     indices: View
     out: View
     components: tuple[Component, ...]
+    rule: str
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -69,6 +71,10 @@ class Problem:
     @property
     def total(self) -> Dim:
         return product(self.sizes)
+
+    @property
+    def is_checked(self) -> bool:
+        return bool(self.components) and positions.is_checked(self.rule)
 
 
 def candidates(spec: GatherSpec, target: Target) -> tuple[GatherTile, ...]:
@@ -84,7 +90,8 @@ def emit(spec: GatherSpec, tile: GatherTile, target: Target) -> Kernel:
     signature = _signature(problem)
     width = types.lanes(target, [problem.out.dtype])
     rank = len(problem.sizes)
-    name = f"gather_{tile.schedule}_{spec.kind}_r{rank}"
+    rule = "" if spec.positions == "wrapped" else f"_{spec.positions}"
+    name = f"gather_{tile.schedule}_{spec.kind}{rule}_r{rank}"
     outer = range(rank - 1)
     loops = range(rank) if tile.schedule == "grid" else outer
     parts: dict[str, str | int] = {
@@ -98,6 +105,7 @@ def emit(spec: GatherSpec, tile: GatherTile, target: Target) -> Kernel:
             [f"const int {v.name}_at = {address(v.name, outer)};" for v in problem.views], 2
         ),
         "advance": block(advance(outer), 2),
+        "empty": block(_without_places(problem, _is_indexed_by_element(problem, tile)), 1),
     }
     if tile.schedule == "grid":
         parts["body"] = block(_element(problem, f"i{rank - 1}"), 2)
@@ -115,14 +123,20 @@ def emit(spec: GatherSpec, tile: GatherTile, target: Target) -> Kernel:
     return Kernel((Launch(name, text, signature.args, (groups * tile.local,), (tile.local,)),))
 
 
+def _is_indexed_by_element(problem: Problem, tile: GatherTile) -> bool:
+    """Whether the elements of a row have indices of their own."""
+    return tile.schedule == "rows" and problem.indices.inner != "0"
+
+
 def _problem(spec: GatherSpec) -> Problem:
-    data, indices, components = _VIEWS[spec.kind](spec)
+    data, indices, components = views(spec)
     out = spec.outs[0]
     tensors = (_as_bits(data), indices, _as_bits(out))
-    axes = merge(innermost_last(axes_of(tensors), 2)) if out.rank else merge(axes_of(tensors))
+    one = (Axis(1, (0,) * len(tensors)),)  # a single element: there is nothing to loop over
+    axes = merge(innermost_last(axes_of(tensors), 2) or one)
     ins = views_of("in", "x", tensors[:2], axes, 0)
     (made,) = views_of("out", "y", tensors[2:], axes, 2)
-    return Problem(tuple(a.size for a in axes), ins[0], ins[1], made, components)
+    return Problem(tuple(a.size for a in axes), ins[0], ins[1], made, components, spec.positions)
 
 
 Views = tuple[Tensor, Tensor, tuple[Component, ...]]
@@ -171,6 +185,11 @@ def _nd_views(spec: GatherSpec) -> Views:
     return moved, where, components
 
 
+def views(spec: GatherSpec) -> Views:
+    """Data and indices along the output's loops, and the components of an index."""
+    return _VIEWS[spec.kind](spec)
+
+
 _VIEWS = {"axis": _axis_views, "elements": _element_views, "nd": _nd_views}
 
 
@@ -189,34 +208,88 @@ def _signature(problem: Problem) -> Signature:
         signature.scalar(f"c{number}", component.at)
         signature.scalar(f"d{number}", component.size)
         signature.scalar(f"a{number}", component.stride)
+    if problem.is_checked:
+        signature.status()
     return signature
 
 
-def _source(problem: Problem, index: str) -> list[str]:
-    """Statements that declare `source`, the offset that the index tuple adds."""
-    lines = []
-    at = problem.indices.at(index) if index else "x1_at"
+def _without_places(problem: Problem, by_rows: bool) -> list[str]:
+    """Statements that end a kernel where an axis that indices select has no elements.
+
+    `seen` is the place of the indices that were looked at last.
+    """
+    if not problem.is_checked:
+        return []
+    lines: list[str] = []
     for number in range(len(problem.components)):
-        lines.append(f"int p{number} = (int)x1[{at} + c{number}];")
-        lines.append(
-            f"p{number} = clamp(p{number} < 0 ? p{number} + d{number} : p{number}, "
-            f"0, d{number} - 1);"
-        )
+        first = positions.place(problem.rule, f"x1[x1_o + c{number}]", f"d{number}", number)
+        lines += [f"if (d{number} <= 0) {{", f"    {first};", "    return;", "}"]
+    return [*lines, *(["int seen = -1;"] if by_rows else [])]
+
+
+def _source(problem: Problem, index: str, at_once: bool = True) -> list[str]:
+    """Statements that declare `source`, the offset that the index tuple adds.
+
+    An index outside is reported `at_once`, or by who looks at the row.
+    """
+    lines = []
+    for number in range(len(problem.components)):
+        place = _place(problem, index, number)
+        if problem.is_checked and at_once:
+            place = f"max({place}, 0)"
+        elif problem.is_checked:
+            place = positions.near(problem.rule, _index(problem, index, number), f"d{number}")
+        lines.append(f"const int p{number} = {place};")
     terms = [f"p{number} * a{number}" for number in range(len(problem.components))]
     return [*lines, f"const int source = {' + '.join(terms) or '0'};"]
 
 
-def _element(problem: Problem, index: str) -> list[str]:
+def _index(problem: Problem, index: str, number: int) -> str:
+    at = problem.indices.at(index) if index else "x1_at"
+    return f"x1[{at} + c{number}]"
+
+
+def _place(problem: Problem, index: str, number: int) -> str:
+    return positions.place(problem.rule, _index(problem, index, number), f"d{number}", number)
+
+
+def _element(problem: Problem, index: str, at_once: bool = True) -> list[str]:
     data, out = problem.data, problem.out
     value = memory.load(data.dtype, data.name, f"{data.at(index)} + source")
-    return [*_source(problem, index), memory.store(out.dtype, value, out.name, out.at(index))]
+    put = memory.store(out.dtype, value, out.name, out.at(index))
+    return [*_source(problem, index, at_once), put]
+
+
+def _looked_at(problem: Problem, loop: str) -> list[str]:
+    """Statements that look for indices outside in a row, once for rows that read the same ones."""
+    if not problem.is_checked:
+        return []
+    numbers = range(len(problem.components))
+    spans = [
+        positions.span(problem.rule, _index(problem, "i", number), f"d{number}")
+        for number in numbers
+    ]
+    reports = [f"{_place(problem, 'i', number)};" for number in numbers]
+    return [
+        "if (x1_at != seen) {",
+        "    seen = x1_at;",
+        "    long outside = 0;",
+        f"    {loop}",
+        f"        outside |= {' | '.join(spans)};",
+        "    }",
+        f"    if (outside < 0) {loop}",
+        *(f"        {report}" for report in reports),
+        "    }",
+        "}",
+    ]
 
 
 def _row(problem: Problem, size: str, width: int) -> list[str]:
     """The row as vectors where its elements share an index, else element by element."""
     if problem.indices.inner != "0":
-        body = _element(problem, "i")
-        return [f"for (int i = 0; i < {size}; ++i) {{", *(f"    {x}" for x in body), "}"]
+        loop = f"for (int i = 0; i < {size}; ++i) {{"
+        moved = [loop, *(f"    {x}" for x in _element(problem, "i", at_once=False)), "}"]
+        return [*moved, *_looked_at(problem, loop)]
     data, out = problem.data, problem.out
     at = f"{data.at('i')} + source"
     whole = memory.load(data.dtype, data.name, at, width, data.step)

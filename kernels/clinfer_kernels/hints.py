@@ -16,9 +16,6 @@ import re
 from clinfer_kernels.spec import Target
 from clinfer_kernels.types import TYPES
 
-# Compilers with Clang's built-in functions for non-temporal stores and for prefetching.
-_HAVE_THEM = frozenset({"pocl", "intel_cpu"})
-
 LARGE = 16 << 20
 """Bytes: with operands of that size, more than the last cache that a few cores have."""
 
@@ -27,7 +24,7 @@ _LINE = re.compile(r"will_(read|write)_line$")
 
 def has_hints(target: Target) -> bool:
     """Whether texts for that target may have hints."""
-    return target.cls == "cpu" and target.dialect in _HAVE_THEM
+    return target.cls == "cpu" and "clang hints" in target.features
 
 
 def stream(dtype: str, value: str, buffer: str, index: str, width: int) -> str:

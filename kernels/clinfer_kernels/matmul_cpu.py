@@ -210,13 +210,13 @@ def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Ope
         panel=block(_panel(b.matrix, tile), 4),
         load_a=_load_a(a.matrix, problem),
         load_b=block(_load_b(b.matrix, tile, problem), 6),
-        whole=block(_whole(problem, tile), 4),
+        whole=block(whole_tile(problem, tile), 4),
         epilogue=block(store_lines(problem, tile.lanes), 5),
     )
     return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
 
 
-def _whole(problem: Problem, tile: CpuTile) -> list[str]:
+def whole_tile(problem: Problem, tile: CpuTile) -> list[str]:
     """Statements that finish a tile of which no row or column is missing."""
     if tile.rows * tile.cols == 1:
         return []

@@ -20,19 +20,24 @@ def tensors(problem: Problem) -> list[str]:
     return ["out", *(f"e{number}" for number in range(len(problem.operands)))]
 
 
-def store_lines(problem: Problem, width: int, is_whole: bool = False) -> list[str]:
+def store_lines(
+    problem: Problem, width: int, is_whole: bool = False, is_aligned: bool = False
+) -> list[str]:
     """Statements that finish `sum`, the results at row `i`, columns `j` to `j + width - 1`.
 
     Where `lanes`, the columns left, is less than `width`, only so many are read and stored;
-    `is_whole` says that there are as many.
+    `is_whole` says that there are as many, `is_aligned` that `j` is a multiple of `width`.
     """
     lines = [f"const long at = {element('out', problem.out, 'i', 'j')};"]
     values = ["sum"]
     for number, operand in enumerate(problem.operands):
         name, at = f"e{number}", f"at{number}"
         lines.append(f"const long {at} = {element(name, operand, 'i', 'j')};")
-        lines.append(read_vector(f"x{number}", name, operand, at, width, is_whole))
+        even = is_aligned and operand.is_aligned(width)
+        lines.append(read_vector(f"x{number}", name, operand, at, width, is_whole, even))
         values.append(f"x{number}")
     rendered = render(problem.epilogue, values, width)
     lines += rendered.statements
-    return lines + write_vector(rendered.results[0], "out", problem.out, "at", width, is_whole)
+    even = is_aligned and problem.out.is_aligned(width)
+    result = rendered.results[0]
+    return lines + write_vector(result, "out", problem.out, "at", width, is_whole, even)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clinfer_kernels.dims import Dim
+from clinfer_kernels.dims import Dim, common_factor
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,15 @@ class Matrix:
     def col_kind(self) -> str:
         """'0', '1' or 'col': what the text knows of the column stride."""
         return str(self.col) if self.col in (0, 1) else "col"
+
+    def is_aligned(self, width: int) -> bool:
+        """Whether every row begins at a multiple of `width` elements."""
+        return common_factor((self.offset, *self.batch, self.row)) % width == 0
+
+    @property
+    def transposed(self) -> Matrix:
+        """The same elements, rows and columns exchanged."""
+        return Matrix(self.dtype, self.offset, self.batch, self.col, self.row)
 
 
 def distinct(matrix: Matrix, batch: Sequence[Dim]) -> tuple[Dim, ...]:

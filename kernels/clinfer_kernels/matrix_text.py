@@ -87,12 +87,18 @@ def read(name: str, matrix: Matrix, row: str, col: str, acc: str) -> str:
 
 
 def read_vector(
-    target: str, name: str, matrix: Matrix, at: str, width: int, is_whole: bool = False
+    target: str,
+    name: str,
+    matrix: Matrix,
+    at: str,
+    width: int,
+    is_whole: bool = False,
+    is_aligned: bool = False,
 ) -> str:
     """The statement declaring `target`: up to `width` values of a row; `lanes` of them exist, all
-    of them where it `is_whole`."""
+    of them where it `is_whole`. `is_aligned` as in `memory.load`."""
     stride = col_stride(name, matrix)
-    value = memory.load(matrix.dtype, name, at, width, stride)
+    value = memory.load(matrix.dtype, name, at, width, stride, is_aligned)
     if width > 1 and stride != "0" and not is_whole:
         part = memory.load_part(matrix.dtype, name, at, width, "lanes", stride)
         value = f"lanes >= {width} ? {value} : {part}"
@@ -100,12 +106,18 @@ def read_vector(
 
 
 def write_vector(
-    value: str, name: str, matrix: Matrix, at: str, width: int, is_whole: bool = False
+    value: str,
+    name: str,
+    matrix: Matrix,
+    at: str,
+    width: int,
+    is_whole: bool = False,
+    is_aligned: bool = False,
 ) -> list[str]:
     """Statements that store up to `width` values of a row; `lanes` of them exist, all of them
-    where it `is_whole`."""
+    where it `is_whole`. `is_aligned` as in `memory.load`."""
     stride = col_stride(name, matrix)
-    whole = memory.store(matrix.dtype, value, name, at, width, stride)
+    whole = memory.store(matrix.dtype, value, name, at, width, stride, is_aligned)
     if width == 1 or is_whole:
         return [whole]
     part = memory.store_part(matrix.dtype, value, name, at, width, "lanes", stride)

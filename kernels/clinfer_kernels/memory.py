@@ -21,29 +21,33 @@ from clinfer_kernels.spec import Target
 from clinfer_kernels.types import (
     TYPES,
     compute,
-    is_float,
-    kind,
-    mask_type,
     register,
     storage,
     vector,
 )
 
-# Compilers whose `vloadn`, `vstoren` and `convert_` are functions of a library that is not always
-# inlined (PoCL, where the processor's name and the library's do not fit), and which take Clang's
-# vector types: with the alignment of an element, those load and store in one instruction.
-_CLANG_VECTORS = frozenset({"pocl"})
-
 _MEMORY = re.compile(
-    r"(load|load_part|gather|store|store_part|scatter|stream)_("
+    r"(load|load_part|load_aligned|gather|store|store_part|store_aligned|scatter|stream)_("
     + "|".join(TYPES)
     + r")(?:x(\d+))?$"
 )
 _CVT = re.compile(r"cvt_([a-z]+)(\d*)_([a-z]+?)(\d*)$")
 
 
-def load(dtype: str, buffer: str, index: str, width: int = 1, stride: str = "1") -> str:
-    """An expression for `width` elements, widened; `stride` is '0', '1' or a C expression."""
+def load(
+    dtype: str,
+    buffer: str,
+    index: str,
+    width: int = 1,
+    stride: str = "1",
+    is_aligned: bool = False,
+) -> str:
+    """An expression for `width` elements, widened; `stride` is '0', '1' or a C expression.
+
+    `is_aligned`: they begin at a multiple of `width` elements.
+    """
+    if width > 1 and stride == "1" and is_aligned:
+        return f"load_aligned_{dtype}x{width}({_at(buffer, index)})"
     if width > 1 and stride == "1":
         return f"load_{dtype}x{width}({_at(buffer, index)})"
     if width > 1 and stride != "0":
@@ -66,11 +70,19 @@ def load_part(
 
 
 def store(
-    dtype: str, value: str, buffer: str, index: str, width: int = 1, stride: str = "1"
+    dtype: str,
+    value: str,
+    buffer: str,
+    index: str,
+    width: int = 1,
+    stride: str = "1",
+    is_aligned: bool = False,
 ) -> str:
-    """A statement that stores `width` elements."""
+    """A statement that stores `width` elements; `is_aligned` as in `load`."""
     if width == 1:
         return _store_one(dtype, value, buffer, index)
+    if stride == "1" and is_aligned:
+        return f"store_aligned_{dtype}x{width}({value}, {_at(buffer, index)});"
     if stride == "1":
         return f"store_{dtype}x{width}({value}, {_at(buffer, index)});"
     return f"scatter_{dtype}x{width}({value}, {_at(buffer, index)}, {stride});"
@@ -102,7 +114,7 @@ def parameter(dtype: str, name: str, written: bool = False) -> str:
 
 def helper(name: str, target: Target) -> str | None:
     """The text of the function `name`; None where this module has no such function."""
-    clang = target.dialect in _CLANG_VECTORS
+    clang = "clang vectors" in target.features
     match = _MEMORY.match(name)
     if match:
         return _memory_helper(match[1], match[2], int(match[3] or 1), clang)
@@ -114,12 +126,12 @@ def helper(name: str, target: Target) -> str | None:
 
 def prologue(names: Iterable[str], target: Target) -> list[str]:
     """Type definitions that the functions `names` need."""
-    if target.dialect not in _CLANG_VECTORS:
+    if "clang vectors" not in target.features:
         return []
     found = {
         vector(storage(m[2]), int(m[3])): storage(m[2])
         for m in map(_MEMORY.match, names)
-        if m and m[3] and m[1] in ("load", "store") and m[2] != "float16"
+        if m and m[3] and m[1] in _PLAIN and m[2] != "float16"
     }
     return [
         f"typedef {vec} {vec}_unaligned __attribute__((aligned({_ALIGN[one]})));"
@@ -127,6 +139,7 @@ def prologue(names: Iterable[str], target: Target) -> list[str]:
     ]
 
 
+_PLAIN = ("load", "load_aligned", "store", "store_aligned")
 _ALIGN = {entry.storage: entry.size for entry in TYPES.values()}
 
 
@@ -156,10 +169,12 @@ def _memory_helper(action: str, dtype: str, width: int, clang: bool) -> str:
     name = f"{action}_{dtype}" + (f"x{width}" if width > 1 else "")
     source = f"const __global {storage(dtype)}* p"
     sink = f"__global {storage(dtype)}* p"
-    if action == "load":
-        return f"static {reg} {name}({source}) {{\n    {_load_body(dtype, width, clang)}\n}}"
-    if action == "store":
-        body = _store_body(dtype, width, clang)
+    is_aligned = action.endswith("_aligned")
+    if action in ("load", "load_aligned"):
+        body = _load_body(dtype, width, clang, is_aligned)
+        return f"static {reg} {name}({source}) {{\n    {body}\n}}"
+    if action in ("store", "store_aligned"):
+        body = _store_body(dtype, width, clang, is_aligned=is_aligned)
         return f"static void {name}({reg} v, {sink}) {{\n    {body}\n}}"
     if action == "stream":
         body = _store_body(dtype, width, clang, streamed=True)
@@ -213,7 +228,9 @@ def _lane(dtype: str, buffer: str, index: str) -> str:
     return f"-{one}" if dtype == "bool" else one
 
 
-def _load_body(dtype: str, width: int, clang: bool) -> str:
+def _load_body(dtype: str, width: int, clang: bool, is_aligned: bool = False) -> str:
+    if dtype == "float16" and is_aligned:
+        return f"return vloada_half{width}(0, p);"
     if dtype == "float16":
         return "return vload_half(0, p);" if width == 1 else f"return vload_half{width}(0, p);"
     stored = storage(dtype)
@@ -222,6 +239,8 @@ def _load_body(dtype: str, width: int, clang: bool) -> str:
         raw = "*p"
     elif clang:
         raw = f"*(const __global {vec}_unaligned*)p"
+    elif is_aligned:
+        raw = f"*(const __global {vec}*)p"
     else:
         raw = f"vload{width}(0, p)"
     if dtype == "bfloat16":
@@ -232,7 +251,11 @@ def _load_body(dtype: str, width: int, clang: bool) -> str:
     return f"return {raw};"
 
 
-def _store_body(dtype: str, width: int, clang: bool, streamed: bool = False) -> str:
+def _store_body(
+    dtype: str, width: int, clang: bool, streamed: bool = False, is_aligned: bool = False
+) -> str:
+    if dtype == "float16" and is_aligned:
+        return f"vstorea_half{width}_rte(v, 0, p);"
     if dtype == "float16":
         suffix = "" if width == 1 else str(width)
         return f"vstore_half{suffix}_rte(v, 0, p);"
@@ -250,6 +273,8 @@ def _store_body(dtype: str, width: int, clang: bool, streamed: bool = False) -> 
         return f"{lead}__builtin_nontemporal_store({value}, (__global {vec}*)p);"
     if clang:
         return f"{lead}*(__global {vector(storage(dtype), width)}_unaligned*)p = {value};"
+    if is_aligned:
+        return f"{lead}*(__global {vector(storage(dtype), width)}*)p = {value};"
     return f"{lead}vstore{width}({value}, 0, p);"
 
 
@@ -273,30 +298,3 @@ def _conversion(name: str, to: str, source: str, width: str, clang: bool) -> str
     else:
         body = f"convert_{result}(v)"
     return f"static {result} {name}({operand} v) {{ return {body}; }}"
-
-
-def float_to_integer(value: str, to_dtype: str, source_dtype: str, width: int) -> str:
-    """ONNX Cast from a float to an integer: truncation, then the low bits of the result."""
-    source = compute(source_dtype)
-    target = compute(to_dtype)
-    if target == "uint" and source == "float":
-        return f"touint_{register(source_dtype, width)}({value})"
-    wide = "int" if TYPES[to_dtype].size < 4 or target == "int" else "long"
-    if to_dtype == "uint64":
-        wide = "ulong"
-    return convert(f"({convert(value, wide, source, width)})", target, wide, width)
-
-
-def cast(value: str, to_dtype: str, source_dtype: str, width: int) -> str:
-    """ONNX Cast in registers; float16 and bfloat16 are not rounded before they are stored."""
-    if kind(to_dtype) == kind(source_dtype) == "b":
-        return value
-    if to_dtype == "bool":
-        mask = "int" if width == 1 else mask_type(compute(source_dtype))
-        zero = f"({register(source_dtype, width)})(0)"
-        return convert(f"({value} != {zero})", "int", mask, width)
-    if source_dtype == "bool":
-        return convert(f"({value} & 1)", compute(to_dtype), "int", width)
-    if is_float(source_dtype) and not is_float(to_dtype):
-        return float_to_integer(value, to_dtype, source_dtype, width)
-    return convert(value, compute(to_dtype), compute(source_dtype), width)

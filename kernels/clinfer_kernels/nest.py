@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clinfer_kernels.dims import Dim
+from clinfer_kernels.dims import Dim, common_factor
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Tensor
 
@@ -100,6 +100,10 @@ class View:
     def step(self) -> str:
         """The innermost stride as C: '0', '1' or the parameter's name."""
         return f"{self.name}_s{len(self.strides) - 1}" if self.inner == "s" else self.inner
+
+    def is_aligned(self, width: int) -> bool:
+        """Whether every row of the innermost axis begins at a multiple of `width` elements."""
+        return common_factor((self.offset, *self.strides[:-1])) % width == 0
 
     def at(self, index: str = "i") -> str:
         """The element `index` steps along the innermost axis from x_at."""

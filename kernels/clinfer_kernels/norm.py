@@ -2,32 +2,33 @@
 
 Runs along each row: the sum, hence the mean; the sum of squared distances to it, hence the variance
 (both without cancellation); then the normalised values. RMS normalisation needs only the sum of
-squares. A second output keeps the prologue's value, as for a residual sum.
+squares.
 """
 
 from __future__ import annotations
 
 from clinfer_kernels import types
 from clinfer_kernels.expr import Builder
-from clinfer_kernels.row_kernel import RowTile, emit_rows, row_tiles
+from clinfer_kernels.row_group import GroupTile
+from clinfer_kernels.row_kernel import Tile, emit_rows, place_held, row_tiles
 from clinfer_kernels.row_pass import Cell, view_cell
-from clinfer_kernels.row_runs import RowKernel, Run, apply, cells, held_cell, make_pass
+from clinfer_kernels.row_runs import RowKernel, Run, apply, cells, make_pass
 from clinfer_kernels.rows import RowProblem, row_problem
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import NormSpec
 from clinfer_kernels.terms import Term
 
 
-def candidates(spec: NormSpec, target: Target) -> tuple[RowTile, ...]:
+def candidates(spec: NormSpec, target: Target) -> tuple[Tile, ...]:
     """The tiles that can run `spec`, the best first."""
     return row_tiles(_problem(spec), target)
 
 
-def emit(spec: NormSpec, tile: RowTile, target: Target) -> Kernel:
+def emit(spec: NormSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec`: one launch."""
     problem = _problem(spec)
     acc = types.accumulator(spec.prologue.output_dtypes[0])
-    hold = None if tile.deep else _hold(spec, problem, acc)
+    hold = _hold(spec, problem, tile, acc)
     first = _first_run(spec, problem, acc, hold)
     last = _last_run(spec, problem, acc, hold)
     runs = (first, last) if spec.rms else (first, _spread_run(spec, problem, acc, hold), last)
@@ -37,7 +38,7 @@ def emit(spec: NormSpec, tile: RowTile, target: Target) -> Kernel:
         f"{purpose}, normalised values",
         problem,
         runs,
-        acc if hold and hold.buffer == "held" else None,
+        acc if hold and hold == place_held(tile, acc) else None,
     )
     return emit_rows(kernel, tile, target)
 
@@ -49,15 +50,16 @@ def _problem(spec: NormSpec) -> RowProblem:
     return row_problem(spec.ins[:count], spec.ins[count:], spec.outs, dims)
 
 
-def _hold(spec: NormSpec, problem: RowProblem, acc: str) -> Cell:
-    """Where later runs find x: the input itself, the second output, or a row in scratch."""
+def _hold(spec: NormSpec, problem: RowProblem, tile: Tile, acc: str) -> Cell | None:
+    """Where later runs find x, if anywhere: the input itself, or held."""
+    place = place_held(tile, acc)
+    if place is None:
+        return None
+    if isinstance(tile, GroupTile):
+        return place
     if spec.prologue.is_identity:
         return view_cell(problem.ins[0])
-    if len(problem.outs) > 1:
-        kept = view_cell(problem.outs[1])
-        if kept.dtype == acc and kept.step == "1":
-            return kept
-    return held_cell(acc)
+    return place
 
 
 def _source(spec: NormSpec, problem: RowProblem, hold: Cell | None) -> tuple[Cell, ...]:
@@ -70,9 +72,7 @@ def _value(spec: NormSpec, b: Builder, own: list[int], hold: Cell | None, acc: s
 
 
 def _first_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:
-    keeps = list(cells(problem.outs[1:]))
-    if hold and hold not in keeps and hold.buffer == "held":
-        keeps.append(hold)
+    keeps = [hold] if hold and hold not in cells(problem.ins) else []
 
     def build(b: Builder, values: list[int]) -> list[int]:
         x = apply(b, spec.prologue, values[1:], acc)
@@ -80,12 +80,8 @@ def _first_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None)
         return [total.number, *(x.cast(cell.dtype).number for cell in keeps)]
 
     step = make_pass("sum", build, cells(problem.ins), stores=keeps, state=(acc,), start=(0,))
-    ctype = types.compute(acc)
-    after = [f"const {ctype} mean = sum_0 / length;"]
-    if spec.rms:
-        after = _inverse_root(spec, ctype, "sum_0")
-    names = ("scale",) if spec.rms else ("mean",)
-    return Run(step, (*problem.ins, *problem.outs[1:]), tuple(after), names)
+    after = _inverse_root(spec, acc, "sum_0") if spec.rms else (acc, "mean", "sum_0 / length")
+    return Run(step, problem.ins, (after,))
 
 
 def _spread_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:
@@ -101,13 +97,13 @@ def _spread_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None
         state=(acc,),
         start=(0,),
     )
-    after = _inverse_root(spec, types.compute(acc), "spread_0")
-    return Run(step, (*problem.ins, *problem.outs[1:]), tuple(after), ("scale",))
+    after = _inverse_root(spec, acc, "spread_0")
+    return Run(step, problem.ins, (after,))
 
 
-def _inverse_root(spec: NormSpec, ctype: str, total: str) -> list[str]:
-    eps = types.literal(spec.eps, "float64" if ctype == "double" else "float32")
-    return [f"const {ctype} scale = 1 / sqrt({total} / length + {eps});"]
+def _inverse_root(spec: NormSpec, acc: str, total: str) -> tuple[str, str, str]:
+    eps = types.literal(spec.eps, acc)
+    return acc, "scale", f"1 / sqrt({total} / length + {eps})"
 
 
 def _last_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:
@@ -123,5 +119,5 @@ def _last_run(spec: NormSpec, problem: RowProblem, acc: str, hold: Cell | None) 
         return list(b.inline(spec.epilogue, [result, *operands]))
 
     everything = (*source, *cells(problem.operands))
-    step = make_pass("end", build, everything, given=given, stores=cells(problem.outs[:1]))
+    step = make_pass("end", build, everything, given=given, stores=cells(problem.outs))
     return Run(step, problem.views)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clinfer_kernels import narrow
 from clinfer_kernels.expr import Builder
 from clinfer_kernels.terms import Term
 from clinfer_kernels.types import is_float, kind, size_of
@@ -37,6 +38,16 @@ ONNX_DTYPES = {
     12: "uint32",
     13: "uint64",
     16: "bfloat16",
+    17: "float8_e4m3fn",
+    18: "float8_e4m3fnuz",
+    19: "float8_e5m2",
+    20: "float8_e5m2fnuz",
+    21: "uint4",
+    22: "int4",
+    23: "float4_e2m1fn",
+    24: "float8_e8m0fnu",
+    25: "uint2",
+    26: "int2",
 }
 
 
@@ -110,11 +121,19 @@ def _mean(b: Builder, values: Operands, attrs: Attrs) -> int:
 
 
 def _cast(b: Builder, values: Operands, attrs: Attrs) -> int:
-    return _term(b, values, 0).cast(_to((), attrs)).number
+    return _converted(_term(b, values, 0), _to((), attrs), attrs)
+
+
+def _converted(x: Term, dtype: str, attrs: Attrs) -> int:
+    if dtype not in narrow.FLOATS or x.dtype == dtype:
+        return x.cast(dtype).number
+    mode = narrow.ROUNDING.index(attrs.get("round_mode", narrow.ROUNDING[0]))
+    how = (int(not attrs.get("saturate", 1)), mode)
+    return x.builder.op("cast", x.number, dtype=dtype, attrs=how if any(how) else ())
 
 
 def _cast_like(b: Builder, values: Operands, attrs: Attrs) -> int:
-    return _term(b, values, 0).cast(_term(b, values, 1).dtype).number
+    return _converted(_term(b, values, 0), _term(b, values, 1).dtype, attrs)
 
 
 def _clip(b: Builder, values: Operands, attrs: Attrs) -> int:

@@ -108,24 +108,35 @@ def load_rows(pixels: Pixels, number: str) -> list[str]:
 
 
 def finish(
-    pixels: Pixels, epilogue: Expr, value: str, channel: str, width: int, count: str = ""
+    pixels: Pixels,
+    epilogue: Expr,
+    value: str,
+    channel: str,
+    width: int,
+    count: str = "",
+    is_aligned: bool = False,
 ) -> list[str]:
     """Statements that apply the epilogue to `value`, `width` channels from `channel`, and store.
 
     `count`: the channels left; where fewer than `width`, only so many are read and stored.
+    `is_aligned`: `channel` is a multiple of `width`.
     """
     names = [value]
     lines: list[str] = []
     for view in pixels.operands:
-        lines += _operand(view, channel, width, count)
+        lines += _operand(view, channel, width, count, is_aligned and view.is_aligned(width))
         names.append(f"v_{view.name}")
     rendered = render(epilogue, names, width, prefix="z")
     lines += rendered.statements
-    return [*lines, *store(pixels.outs[0], rendered.results[0], channel, width, count)]
+    out, result = pixels.outs[0], rendered.results[0]
+    even = is_aligned and out.is_aligned(width)
+    return [*lines, *store(out, result, channel, width, count, even)]
 
 
-def _operand(view: View, channel: str, width: int, count: str) -> list[str]:
-    value = memory.load(view.dtype, view.name, view.at(channel), width, view.step)
+def _operand(
+    view: View, channel: str, width: int, count: str, is_aligned: bool = False
+) -> list[str]:
+    value = memory.load(view.dtype, view.name, view.at(channel), width, view.step, is_aligned)
     if count and width > 1 and view.inner != "0":
         at = view.at(channel)
         part = memory.load_part(view.dtype, view.name, at, width, count, view.step)
@@ -133,10 +144,12 @@ def _operand(view: View, channel: str, width: int, count: str) -> list[str]:
     return f"const {register(view.dtype, width)} v_{view.name} = {value};".split("\n")
 
 
-def store(view: View, value: str, channel: str, width: int, count: str = "") -> list[str]:
+def store(
+    view: View, value: str, channel: str, width: int, count: str = "", is_aligned: bool = False
+) -> list[str]:
     """Statements that store `width` channels of a view, or the first `count` of them."""
     at = view.at(channel)
-    whole = memory.store(view.dtype, value, view.name, at, width, view.step)
+    whole = memory.store(view.dtype, value, view.name, at, width, view.step, is_aligned)
     if not count or width == 1:
         return [whole]
     part = memory.store_part(view.dtype, value, view.name, at, width, count, view.step)

@@ -8,7 +8,9 @@
 //             6  groups that a thread takes at a time
 //             7  from the arguments of one thread to those of the next, in bytes; 0: they share them
 //     state   lines of LINE counters of 32 bits, so that no two share a cache line:
-//             line 0  the number of the run that helpers may join, 0: none; its first launch, its end
+//             line 0  the number of the run that helpers may join, 0: none; its first launch, its end;
+//                     whether all are to leave it at once; where the leader goes on (launch + 1), 0: at the
+//                     first
 //             line 1  helpers that are inside: at a run's launches
 //             line 2  helpers that are present: inside, or waiting for a run
 //             line 3  how often helpers were sent that have come; the last run's number
@@ -21,7 +23,9 @@
 // before, then of the parts after it. When none is left it waits until all are done: for groups
 // that running threads have taken, never for a thread to come. So the leader alone gets
 // to the end, and a helper that comes late finds what is left. The leader lets helpers in and is
-// the last to leave: when it has, nobody reads the counters of launches. Helpers stay for LINGER
+// the last to leave: when it has, nobody reads the counters of launches. Of a long run it leaves after
+// each SLICE, for whoever has called it to look around, and is called again; what is taken and done
+// stays in the counters. Helpers stay for LINGER
 // after a run, because waking them is a tenth of a small model's time, unless others are to come: the
 // driver has a thread for each core only.
 #define STEP $step_words
@@ -29,12 +33,16 @@
 #define OPEN 0
 #define FIRST 1
 #define END 2
+#define STOP 3
+#define LEFT 4
 #define INSIDE LINE
 #define PRESENT (2 * LINE)
 #define COME (3 * LINE)
 #define LAST_RUN (3 * LINE + 1)
 #define LAUNCH(i, threads) (($state_lines + (i) * ((threads) + 1)) * LINE)
 #define LINGER 2000000 // of the processor's time stamps: somewhat less than a millisecond
+#define SLICE 1000000000 // likewise: some tenths of a second
+#define NEVER (~0UL)
 #define PATIENCE 2000 // looks at a counter before the core is given to a thread that waits for one
 
 // A call by the System V ABI for AMD64, from below the red zone, on an aligned stack. Only integers
@@ -66,7 +74,14 @@ static void await(volatile __global int* counter, int value) {
     }
 }
 
-static void play(const __global ulong* launch, volatile __global int* state, int threads, int self) {
+// Whether a thread is to leave a launch before its end: the run is stopped, or its time is over.
+static int is_over(volatile __global int* all, ulong until) {
+    return __atomic_load_n(all + STOP, __ATOMIC_RELAXED) || __builtin_ia32_rdtsc() > until;
+}
+
+// Takes part in a launch; 0 where the thread has left it before its end.
+static int play(const __global ulong* launch, volatile __global int* all,
+                volatile __global int* state, int threads, int self, ulong until) {
     const long groups = (long)launch[5];
     const int share = (int)launch[6];
     const uint row = (uint)launch[3];
@@ -74,12 +89,15 @@ static void play(const __global ulong* launch, volatile __global int* state, int
     const ulong arguments = launch[1] + self * launch[7];
     volatile __global int* done = state + threads * LINE;
     int finished = 0;
-    for (int turn = 0; turn < threads; ++turn) {
+    int is_left = 0;
+    for (int turn = 0; turn < threads && !is_left; ++turn) {
         const int part = self + turn < threads ? self + turn : self + turn - threads;
         const int begin = (int)(groups * part / threads);
         const int size = (int)(groups * (part + 1) / threads) - begin;
         volatile __global int* taken = state + part * LINE;
         while (__atomic_load_n(taken, __ATOMIC_RELAXED) < size) {
+            is_left = is_over(all, until);
+            if (is_left) break;
             const int first = __atomic_fetch_add(taken, share, __ATOMIC_ACQUIRE);
             if (first >= size) break;
             const int end = first + share < size ? first + share : size;
@@ -92,7 +110,12 @@ static void play(const __global ulong* launch, volatile __global int* state, int
         }
     }
     if (finished) __atomic_fetch_add(done, finished, __ATOMIC_RELEASE);
-    await(done, (int)groups);
+    for (int looks = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) != (int)groups; ++looks) {
+        if (is_left || is_over(all, until)) return 0;
+        if (looks < PATIENCE) __builtin_ia32_pause();
+        else yield();
+    }
+    return 1;
 }
 
 // Waits for a run that is open and is not `last`; 0 where none comes, or the thread is wanted.
@@ -127,7 +150,8 @@ static void help(const __global ulong* steps, volatile __global int* state,
         if (__atomic_load_n(state + OPEN, __ATOMIC_SEQ_CST) == run) {
             last = run;
             for (int i = state[FIRST]; i < state[END]; ++i) {
-                play(steps + i * STEP, state + LAUNCH(i, threads), threads, self);
+                volatile __global int* counters = state + LAUNCH(i, threads);
+                if (!play(steps + i * STEP, state, counters, threads, self, NEVER)) break;
             }
         }
         __atomic_fetch_sub(state + INSIDE, 1, __ATOMIC_SEQ_CST);
@@ -145,9 +169,15 @@ static void begin(volatile __global int* state, int first, int end) {
 
 static void lead(const __global ulong* steps, volatile __global int* state, __global ulong* clock,
                  int first, int end, int threads) {
-    for (int i = first; i < end; ++i) {
-        clock[2 * i] = __builtin_ia32_rdtsc();
-        play(steps + i * STEP, state + LAUNCH(i, threads), threads, 0);
+    const ulong until = __builtin_ia32_rdtsc() + SLICE;
+    const int left = state[LEFT];
+    state[LEFT] = 0;
+    for (int i = left ? left - 1 : first; i < end; ++i) {
+        if (i + 1 != left) clock[2 * i] = __builtin_ia32_rdtsc();
+        if (!play(steps + i * STEP, state, state + LAUNCH(i, threads), threads, 0, until)) {
+            state[LEFT] = i + 1;
+            return;
+        }
         clock[2 * i + 1] = __builtin_ia32_rdtsc();
     }
     __atomic_store_n(state + OPEN, 0, __ATOMIC_SEQ_CST);

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clinfer_kernels.spec import Target
 
-ENTRY = "play_3"
+ENTRY = "play_4"
 """The kernel's name; the number changes with the tables."""
 
 STEP_WORDS = 8
@@ -27,9 +27,14 @@ LINE = 32
 """32-bit counters from one that is in use to the next: two cache lines."""
 
 STATE_LINES = 4
-"""Lines of counters before those of launches; `PRESENT` and `COME` are the indices of two counters:
-helpers that are there, and how often helpers were sent that have come."""
+"""Lines of counters before those of launches; the next names are indices of counters: the run that
+helpers may join, whether all are to leave it, the launch that the leader has left before its end
+(its number + 1), helpers at launches, helpers that are there, how often some sent have come."""
 
+OPEN = 0
+STOP = 3
+LEFT = 4
+INSIDE = LINE
 PRESENT = 2 * LINE
 COME = 3 * LINE
 
@@ -40,6 +45,7 @@ HELPS, BEGINS, LEADS = range(3)
 """What a call of the player is for."""
 
 _SHARES = 8  # shares of a part: the last one to end is little of a launch
+_SHARES_ALONE = 64  # of a leader without helpers, who may leave between two of them
 
 
 def player_text(target: Target) -> str:
@@ -66,4 +72,4 @@ def launch_line(launch: int, threads: int) -> int:
 
 def share(groups: int, threads: int) -> int:
     """How many groups a thread takes at a time."""
-    return max(-(-groups // (threads * _SHARES)) if threads > 1 else groups, 1)
+    return max(-(-groups // (threads * _SHARES if threads > 1 else _SHARES_ALONE)), 1)

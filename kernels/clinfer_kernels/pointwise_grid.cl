@@ -1,5 +1,5 @@
-// Work-item g computes elements g, g + G, g + 2 G, ... of the flat index (G: all work-items), so
-// that neighbours touch neighbouring elements along the innermost dimension.
+// Work-item g computes elements, or vectors, g, g + G, g + 2 G, ... of the flat index (G: all
+// work-items), so that neighbours touch neighbouring ones along the innermost dimension.
 $head
 $parameters)
 {

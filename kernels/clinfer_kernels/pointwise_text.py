@@ -6,6 +6,7 @@ Each returns the `$` names of its `.cl` file. Operand x is loaded into v_x.
 from __future__ import annotations
 
 from clinfer_kernels import hints, memory, types
+from clinfer_kernels.dims import common_factor
 from clinfer_kernels.nest import View, address, advance, count_text, decode
 from clinfer_kernels.pointwise_problem import Problem
 from clinfer_kernels.render import render
@@ -18,6 +19,7 @@ PIECE = 1024  # elements of a row in one task of the rows schedule
 BLOCK_D = 64  # a block of the tiles schedule, in elements
 BLOCK_I = 32
 _LINE = 64  # bytes of a cache line
+_VECTOR = 16  # bytes of a vector of the vectors schedule
 SIDE = 32  # a block of the blocks schedule, in elements
 
 
@@ -134,6 +136,34 @@ def grid(problem: Problem, target: Target) -> Parts:
     }
 
 
+def vector_width(problem: Problem) -> int:
+    """Elements of a vector of at most 16 bytes: each operand's lie at multiples of their size."""
+    if any(view.inner == "s" for view in problem.views):
+        return 1
+    dense = [view for view in problem.views if view.inner == "1"]
+    strides = [d for view in dense for d in (view.offset, *view.strides[:-1])]
+    factor = common_factor([problem.sizes[-1], *strides])
+    widest = max((types.compute_size(view.dtype) for view in dense), default=_VECTOR)
+    return next(w for w in (4, 2, 1) if factor % w == 0 and w * widest <= _VECTOR)
+
+
+def vectors(problem: Problem, target: Target) -> Parts:
+    """Vectors along the innermost dimension, of which there are whole ones only."""
+    width = vector_width(problem)
+    last = problem.rank - 1
+    outer = range(last)
+    indices = [f"i{last} = row % (n{last} / {width}) * {width};", f"row /= n{last} / {width};"]
+    if not outer:
+        indices = [f"i{last} = row * {width};"]
+    body = _body(problem, problem.ins, width, False, index=f"i{last}", aligned=True)
+    return {
+        "total": f"{count_text(range(problem.rank))} / {width}",
+        "indices": block([*_declared(range(problem.rank)), *indices, *decode(outer, "row")], 2),
+        "bases": block([_scalar_base(v, problem.rank) for v in problem.views], 2),
+        "scalar": block(body, 2),
+    }
+
+
 def _scalar_base(view: View, rank: int) -> str:
     return f"const int {view.name}_at = {address(view.name, range(rank - 1))};"
 
@@ -145,16 +175,17 @@ def _body(
     part: bool,
     index: str = "i",
     streamed: bool = False,
+    aligned: bool = False,
 ) -> list[str]:
     """Loads the moving operands at `index`, computes, stores; `part`: only `left` lanes;
-    `streamed`: past the caches where the flag of that name is set."""
+    `streamed`: past the caches where the flag of that name is set; `aligned`: all lie so."""
     lines = []
     for view in moving:
         at = view.at(index)
         if part:
             value = memory.load_part(view.dtype, view.name, at, width, "left", view.step)
         else:
-            value = memory.load(view.dtype, view.name, at, width, view.step)
+            value = memory.load(view.dtype, view.name, at, width, view.step, aligned)
         lines.append(_value(view, width, value))
     rendered = render(problem.expr, [f"v_{v.name}" for v in problem.ins], width)
     lines += rendered.statements
@@ -163,7 +194,7 @@ def _body(
         if part:
             store = memory.store_part(view.dtype, result, view.name, at, width, "left", view.step)
         else:
-            store = memory.store(view.dtype, result, view.name, at, width, view.step)
+            store = memory.store(view.dtype, result, view.name, at, width, view.step, aligned)
         if streamed and view.inner == "1":
             past = hints.stream(view.dtype, result, view.name, at, width)
             store = f"if (streamed) {past} else {store}"

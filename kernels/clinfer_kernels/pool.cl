@@ -2,7 +2,7 @@
 //
 //     index    -2 -1 | 0  1  2  3  4  5  6 | 7     A window's taps in the input are a range along
 //     window       *   *     *                     the innermost axis, begin to end; along the
-//              first   begin   end                 other axes those in the padding are skipped.
+//              first   begin   end                 other axes those in the padding are skipped$far.
 //
 // A task is one pixel by a block of channels.
 #define LANES $lanes // channels of a vector
@@ -18,10 +18,7 @@ $parameters)
 $position
         int flat = pixel;
 $locate
-        const int first = $last_index;
-        const int begin = first < 0 ? (tap_step$last - 1 - first) / tap_step$last : 0;
-        const int reach = (size$last - first + tap_step$last - 1) / tap_step$last;
-        const int end = reach < taps$last ? reach : taps$last;
+$range
 $count
         for (int channel = channel0; channel < channel1; channel += LANES) {
             const int left = channel1 - channel;
@@ -32,7 +29,7 @@ $before
 $taps
                 const int line_at = $line_at;
                 for (int t = begin; t < end; ++t) {
-                    const int at = line_at + (first + t * tap_step$last) * x_s$last;
+                    const int at = line_at + $tap_at * x_s$last;
                     const $x_vec value = $load;
 $step
                 }

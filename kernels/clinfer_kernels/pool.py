@@ -7,10 +7,12 @@ class "gpu" neighbouring work-items take neighbouring channels of a pixel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from clinfer_kernels import memory, nest
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum
+from clinfer_kernels.nest import decode
 from clinfer_kernels.pixels import Pixels, declare_pixels, finish, locate, pixels_of, store
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
@@ -79,22 +81,24 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
     declare_axes(signature, axes)
     if nest.stride_kind(x.strides[-1]) == "s":
         signature.scalar("x_c", x.strides[-1])
-    outer_taps = 1
-    for axis in axes[:-1]:
-        outer_taps *= axis.taps
+    is_far = _is_far(axes, spec)
     if spec.kind == "average":
         for number, axis in enumerate(axes[1:], start=1):
             pad = spec.pads[len(spec.kernel) + number - 1] if spec.count_include_pad else 0
-            signature.scalar(f"limit{number}", axis.size + pad)
+            if is_far:
+                signature.scalar(f"behind{number}", pad)
+            else:
+                signature.scalar(f"limit{number}", axis.size + pad)
     for name, value in (
-        ("rows", outer_taps),
+        *([] if is_far else [("rows", _outer_taps(axes))]),
         ("C", channels),
         ("channel_block", channel_block),
         ("channel_tasks", channel_tasks),
         ("tasks", tasks),
     ):
         signature.scalar(name, value)
-    entry = f"pool_{spec.kind}_r{rank}{'_indices' if len(spec.outs) > 1 else ''}"
+    far = "_far" if is_far else ""
+    entry = f"pool_{spec.kind}_r{rank}{'_indices' if len(spec.outs) > 1 else ''}{far}"
     outer = windowed(rank - 1)
     text = fill(
         "pool",
@@ -104,11 +108,10 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
         lanes=tile.lanes,
         last=rank - 1,
         **(shares() if tile.whole_pixels else neighbours()),
-        **_operation(spec, axes, pixels, tile.lanes),
+        **_operation(spec, axes, pixels, tile.lanes, is_far),
         position=block(decode_position(rank, "position"), 2),
         locate=block(locate(pixels, "flat"), 2),
-        last_index=index(rank - 1),
-        taps=block([*decode_taps(outer, "outer"), *tap_indices(outer)], 4),
+        **_walk(rank, is_far),
         line_at=input_at(outer),
         load=_load(spec, tile.lanes),
     )
@@ -117,6 +120,69 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
         flops = flops * axis.taps
     launch = Launch(entry, text, signature.args, (groups * tile.local,), (tile.local,))
     return Kernel((launch,), flops=flops)
+
+
+_FAR = 1 << 16
+
+
+def _is_far(axes: Axes, spec: PoolSpec) -> bool:
+    """Whether windows reach so far that indices may overflow, or that most taps are padding."""
+    reaches = [
+        axis.taps * axis.tap_step + axis.step + spec.pads[n] + spec.pads[n + len(spec.kernel)]
+        for n, axis in enumerate(axes[1:])
+    ]
+    return max(reaches) > _FAR or _outer_taps(axes) > _FAR
+
+
+def _outer_taps(axes: Axes) -> int:
+    return prod(axis.taps for axis in axes[:-1])
+
+
+def _walk(rank: int, is_far: bool) -> dict[str, str]:
+    """The parts of the text that say which taps are walked, and what each reads."""
+    last, outer = rank - 1, windowed(rank - 1)
+    if not is_far:
+        lines = [
+            f"const int first = {index(last)};",
+            f"const int begin = first < 0 ? (tap_step{last} - 1 - first) / tap_step{last} : 0;",
+            f"const int reach = (size{last} - first + tap_step{last} - 1) / tap_step{last};",
+            f"const int end = reach < taps{last} ? reach : taps{last};",
+        ]
+        return {
+            "range": block(lines, 2),
+            "taps": block([*decode_taps(outer, "outer"), *tap_indices(outer)], 4),
+            "tap_at": f"(first + t * tap_step{last})",
+            "far": "",
+        }
+    lines = [line for a in windowed(rank) for line in _range(a)]
+    counts = " * ".join(f"count{a}" for a in outer) or "1"
+    lines += [
+        f"const int rows = {counts};",
+        f"const long first = first{last};",
+        f"const int begin = begin{last};",
+        f"const int end = begin{last} + count{last};",
+    ]
+    names = ", ".join(f"t{a}" for a in outer)
+    taps = [f"int {names};", *decode(outer, "outer", "t", "count")] if outer else []
+    taps += [f"const int j{a} = first{a} + (long)(begin{a} + t{a}) * tap_step{a};" for a in outer]
+    return {
+        "range": block(lines, 2),
+        "taps": block(taps, 4),
+        "tap_at": f"(int)(first + (long)t * tap_step{last})",
+        "far": ";\n// here, where windows reach far, they are ranges along all axes",
+    }
+
+
+def _range(a: int) -> list[str]:
+    """Statements that declare `beginA` and `countA`, the taps of an axis that lie in the input."""
+    return [
+        f"const long first{a} = (long)o{a} * step{a} + origin{a};",
+        f"const long before{a} = first{a} < 0 ? (tap_step{a} - 1 - first{a}) / tap_step{a} : 0;",
+        f"const int begin{a} = before{a} < taps{a} ? before{a} : taps{a};",
+        f"const long reach{a} = (size{a} - first{a} + tap_step{a} - 1) / tap_step{a};",
+        f"const int end{a} = reach{a} < taps{a} ? reach{a} : taps{a};",
+        f"const int count{a} = end{a} > begin{a} ? end{a} - begin{a} : 0;",
+    ]
 
 
 def _acc(spec: PoolSpec) -> str:
@@ -154,7 +220,9 @@ _KINDS = {
 }
 
 
-def _operation(spec: PoolSpec, axes: Axes, pixels: Pixels, width: int) -> dict[str, str]:
+def _operation(
+    spec: PoolSpec, axes: Axes, pixels: Pixels, width: int, is_far: bool
+) -> dict[str, str]:
     """The parts of the text that depend on the kind of pooling."""
     acc = _acc(spec)
     vec = register(acc, width)
@@ -168,9 +236,12 @@ def _operation(spec: PoolSpec, axes: Axes, pixels: Pixels, width: int) -> dict[s
     step = [kind.step.format(**words)]
     before: list[str] = []
     after = [f"const {vec} pooled = {kind.result.format(**words)};"]
+    count: list[str] = []
+    if spec.kind == "average":
+        count = (_far_count if is_far else _count)(len(axes), spec.count_include_pad)
     if len(spec.outs) > 1:
         before = ["long found = -1;"]
-        flat = _flat(axes, spec.column_major)
+        flat = _flat(axes, spec.column_major, is_far)
         step = [f"if (value > acc || found < 0) found = {flat};", *step]
         after += [
             f"const long plane = {' * '.join(f'(long)size{a}' for a in windowed(len(axes)))};",
@@ -182,9 +253,7 @@ def _operation(spec: PoolSpec, axes: Axes, pixels: Pixels, width: int) -> dict[s
         "acc_vec": vec,
         "x_vec": vec,
         "identity": f"({vec})({kind.identity.format(**words)})",
-        "count": block(
-            _count(len(axes), spec.count_include_pad) if spec.kind == "average" else [], 2
-        ),
+        "count": block(count, 2),
         "before": block(before, 3),
         "step": block(step, 5),
         "after": block(after, 3),
@@ -218,10 +287,25 @@ def _count(rank: int, include_pad: bool) -> list[str]:
     return [*lines, "count = count > 0 ? count : 1;"]
 
 
-def _flat(axes: Axes, column_major: bool) -> str:
+def _far_count(rank: int, include_pad: bool) -> list[str]:
+    """As `_count`, of windows that reach far."""
+    lines = ["long count = 1;"]
+    for a in windowed(rank):
+        if not include_pad:
+            lines.append(f"count *= count{a};")
+            continue
+        lines += [
+            f"const long room{a} = size{a} - first{a} + behind{a};",
+            f"const long stop{a} = (room{a} + tap_step{a} - 1) / tap_step{a};",
+            f"count *= stop{a} < taps{a} ? stop{a} : taps{a};",
+        ]
+    return [*lines, "count = count > 0 ? count : 1;"]
+
+
+def _flat(axes: Axes, column_major: bool, is_far: bool) -> str:
     """The index of tap (tA..., t) among the elements of one channel, as ONNX counts them."""
     last = len(axes) - 1
-    names = {a: f"j{a}" for a in windowed(last)} | {last: f"(first + t * tap_step{last})"}
+    names = {a: f"j{a}" for a in windowed(last)} | {last: _walk(last + 1, is_far)["tap_at"]}
     order = list(windowed(len(axes)))
     if column_major:
         order.reverse()

@@ -12,7 +12,8 @@ $parameters)
     const int d = get_group_id(1);
     const int first = get_group_id(0) * $rows;
     const int backward = d >= backward_from;
-    const __global float* const weights = r + r_o + d * units * hidden * $gates;
+    const __global $real* const weights = r + r_o + d * units * hidden * $gates;
+$places
 $rows_text
     for (int i = item; i < $rows * units; i += $local) {
         const int n = min(first + i / units, rows_n - 1);
@@ -22,9 +23,9 @@ $begin
 $sync
     int now = 0;
     for (int t = 0; t < steps; ++t) {
-        const __local float* const old = state + now;
+        const $space $real* const old = state + now;
         now = now ? 0 : $rows * units;
-        __local float* const new = state + now;
+        $space $real* const new = state + now;
 $times_text
 $step
 $sync_step

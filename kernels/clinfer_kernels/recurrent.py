@@ -1,14 +1,14 @@
 """LSTM, GRU and RNN: one launch that goes through all time steps.
 
 The products of the inputs are a matmul before; what is left is a chain of matrix-vector products,
-each with the state before. A work-group keeps the states of a few rows in local memory, so that no
-other group has to be waited for, and reads the packed recurrent weights once per step and block of
-rows: they stay in a core's second-level cache.
+each with the state before. A work-group keeps the states of a few rows in local memory (in global
+memory where they are too many), so that no other group has to be waited for, and reads the packed
+recurrent weights once per step and block of rows: they stay in a core's second-level cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import numpy as np
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv
 from clinfer_kernels.recurrent_text import (
-    BARRIER,
     BLOCK,
     GATES,
     RecurrentTile,
@@ -27,7 +26,7 @@ from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import RecurrentSpec
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import lanes
+from clinfer_kernels.types import lanes, register, size_of
 
 Array = np.ndarray[Any, Any]
 
@@ -42,7 +41,7 @@ class _Packing:
     def __call__(self, weights: Array) -> Array:
         directions, _, hidden = weights.shape
         units = -(-hidden // BLOCK) * BLOCK
-        full = np.zeros((directions, self.gates, units, hidden), np.float32)
+        full = np.zeros((directions, self.gates, units, hidden), weights.dtype)
         full[:, :, :hidden] = weights.reshape(directions, self.gates, hidden, hidden)
         blocks = full.reshape(directions, self.gates, units // self.block, self.block, hidden)
         return np.ascontiguousarray(blocks.transpose(0, 2, 4, 1, 3))
@@ -50,20 +49,37 @@ class _Packing:
 
 def candidates(spec: RecurrentSpec, target: Target) -> tuple[RecurrentTile, ...]:
     """The tiles that can run `spec`, the best first."""
-    hidden = spec.outs[0].shape[3]
+    dtype = spec.ins[0].dtype
+    if dtype == "float64" and not target.fp64:
+        return ()
     if target.cls == "gpu":
-        local = min(target.max_work_group, 256)
-        fits = isinstance(hidden, int) and _local_bytes(hidden + BLOCK, 1) <= target.local_mem
-        return (RecurrentTile(1, 1, 1, local),) if fits else ()
-    width = lanes(target, ["float32"])
-    several = RecurrentTile(4 if width == 16 else 2, width, 1, 1)
-    alone = RecurrentTile(1, width, 2, 1)
-    return (alone,) if spec.outs[0].shape[2] == 1 else (several, alone)
+        tiles: tuple[RecurrentTile, ...] = (
+            RecurrentTile(1, 1, 1, min(target.max_work_group, 256)),
+        )
+    else:
+        width = lanes(target, [dtype])
+        several = RecurrentTile(4 if width == 16 else 2, width, 1, 1)
+        alone = RecurrentTile(1, width, 2, 1)
+        tiles = (alone,) if spec.outs[0].shape[2] == 1 else (several, alone)
+    fitting = tuple(tile for tile in tiles if _fits(spec, tile, target))
+    return fitting or (replace(tiles[-1], spilled=True),)
+
+
+def _fits(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> bool:
+    """Whether local memory holds the states of a group."""
+    units = spec.ins[0].shape[4]
+    needed = _states(spec) * tile.rows * size_of(spec.ins[0].dtype) * units
+    return isinstance(needed, int) and needed <= target.local_mem
+
+
+def _states(spec: RecurrentSpec) -> int:
+    """The vectors of units that a row keeps: states before and after a step, cells, gates."""
+    return 4 if resets_early(spec) else 3
 
 
 def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
     """The kernel of `spec`: one launch."""
-    steps, batch, directions, gates, _ = spec.ins[0].shape
+    steps, batch, directions, gates, units = spec.ins[0].shape
     hidden = spec.outs[0].shape[3]
     text = StepText(spec, tile)
     signature = _signature(spec, tile)
@@ -71,6 +87,8 @@ def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
         spec.kind.lower(),
         *(["late"] if spec.reset_late else []),
         *(["coupled"] if spec.coupled else []),
+        *(["packed"] if spec.packed else []),
+        *(["spilled"] if tile.spilled else []),
         f"{tile.rows}x{tile.width * tile.vectors}",
     ]
     name = "_".join(["recurrent", *marks])
@@ -83,20 +101,26 @@ def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
         width=tile.width * tile.vectors,
         local=tile.local,
         gates=GATES[spec.kind],
+        real=register(text.dtype),
+        space=tile.space,
+        places=block(_places(spec, tile), 1),
         rows_text=block(list(text.rows()), 1),
         begin=block(list(text.begin()), 2),
         times_text=block(list(text.times()), 2),
         step=block(list(text.step()), 2),
         end=block(list(text.end()), 3),
-        sync=block([BARRIER], 1) if tile.local > 1 else "",
-        sync_step=block([BARRIER], 2) if tile.local > 1 else "",
+        sync=block([tile.barrier], 1) if tile.local > 1 else "",
+        sync_step=block([tile.barrier], 2) if tile.local > 1 else "",
     )
-    grid = (ceildiv(batch, tile.rows) * tile.local, directions)
+    groups = ceildiv(batch, tile.rows)
+    grid = (groups * tile.local, directions)
     launch = Launch(name, source, signature.args, grid, (tile.local, 1))
-    count = GATES[spec.kind]
-    pack = Pack(1, f"recurrent_{count}x{tile.block}", _Packing(count, tile.block))
+    count, width = GATES[spec.kind], tile.block(spec)
+    pack = Pack(1, f"recurrent_{count}x{width}", _Packing(count, width))
     flops = 2 * steps * batch * directions * gates * hidden * hidden
-    return Kernel((launch,), packs=(pack,), flops=flops)
+    spilled = _states(spec) * size_of(text.dtype) * tile.rows * units * groups * directions
+    scratch = (spilled,) if tile.spilled else ()
+    return Kernel((launch,), scratch, () if spec.packed else (pack,), flops)
 
 
 def _signature(spec: RecurrentSpec, tile: RecurrentTile) -> Signature:
@@ -106,7 +130,7 @@ def _signature(spec: RecurrentSpec, tile: RecurrentTile) -> Signature:
         signature.buffer("in", index, dtype, name)
         signature.scalar(f"{name}_o", spec.ins[index].offset)
     for index, (name, tensor) in enumerate(zip(("y", "last", "last_c"), spec.outs, strict=False)):
-        signature.buffer("out", index, "float32", name)
+        signature.buffer("out", index, spec.outs[0].dtype, name)
         signature.scalar(f"{name}_o", tensor.offset)
         for axis, stride in enumerate(tensor.strides[:-1]):
             signature.scalar(f"{name}_s{axis}", stride)
@@ -116,22 +140,37 @@ def _signature(spec: RecurrentSpec, tile: RecurrentTile) -> Signature:
     signature.scalar("units", units)
     signature.scalar("hidden", spec.outs[0].shape[3])
     signature.scalar("backward_from", spec.backward_from)
-    signature.local("float", "state", 2 * 4 * tile.rows * units)
-    signature.local("float", "cells", 4 * tile.rows * units)
-    if resets_early(spec):
-        signature.local("float", "kept", 4 * tile.rows * units)
+    if spec.has_lengths:
+        signature.status()
+    dtype = spec.ins[0].dtype
+    if tile.spilled:
+        signature.buffer("scratch", 0, dtype, "spilled")
+        return signature
+    for name, count in _PARTS[: _states(spec) - 1]:
+        size = count * size_of(dtype) * tile.rows * units
+        signature.local(register(dtype), name, size)
     return signature
+
+
+_PARTS = (("state", 2), ("cells", 1), ("kept", 1))
+
+
+def _places(spec: RecurrentSpec, tile: RecurrentTile) -> list[str]:
+    """Where a group's states lie in the memory that all groups share."""
+    if not tile.spilled:
+        return []
+    one, count = register(spec.ins[0].dtype), _states(spec)
+    size = f"{tile.rows} * units"
+    first = f"((size_t)get_group_id(1) * get_num_groups(0) + get_group_id(0)) * {count} * {size}"
+    lines = [f"__global {one}* const state = spilled + {first};"]
+    lines.append(f"__global {one}* const cells = state + 2 * {size};")
+    return [*lines, f"__global {one}* const kept = state + 3 * {size};"] if count > 3 else lines
 
 
 def _inputs(spec: RecurrentSpec) -> list[tuple[str, str]]:
     """Names and dtypes of the inputs, in the spec's order."""
-    found = [("x", "float32"), ("r", "float32")]
-    found += [("h", "float32")] if spec.has_state else []
-    found += [("c", "float32")] if spec.has_cells else []
-    found += [("lengths", "int32")] if spec.has_lengths else []
-    found += [("peep", "float32")] if spec.has_peepholes else []
-    return [*found, ("bias", "float32")] if spec.reset_late else found
-
-
-def _local_bytes(units: int, rows: int) -> int:
-    return 4 * 4 * rows * units
+    flags = (spec.has_state, spec.has_cells, spec.has_lengths, spec.has_peepholes, spec.reset_late)
+    extra = zip(("h", "c", "lengths", "peep", "bias"), flags, strict=True)
+    names = ["x", "r", *(name for name, there in extra if there)]
+    dtype = spec.ins[0].dtype
+    return [(name, "int32" if name == "lengths" else dtype) for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from clinfer_kernels import memory
+from clinfer_kernels import memory, positions
 from clinfer_kernels.render import render
 from clinfer_kernels.specs import RecurrentSpec
 from clinfer_kernels.types import literal, register
@@ -15,7 +15,6 @@ BLOCK = 32
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
-BARRIER = "barrier(CLK_LOCAL_MEM_FENCE);"
 
 Finish = Callable[[int, dict[int, str]], Iterator[str]]
 
@@ -24,17 +23,27 @@ Finish = Callable[[int, dict[int, str]], Iterator[str]]
 class RecurrentTile:
     """rows: of the batch in a work-group. width: units in a vector. vectors: of a work-item at a
     time, so that few rows too have sums enough to hide the latency of an addition. local:
-    work-items."""
+    work-items. spilled: the states lie in global memory, where local memory cannot hold them."""
 
     rows: int
     width: int
     vectors: int
     local: int
+    spilled: bool = False
 
     @property
-    def block(self) -> int:
+    def space(self) -> str:
+        """The address space of the states."""
+        return "__global" if self.spilled else "__local"
+
+    @property
+    def barrier(self) -> str:
+        """What a group waits at until all its items have written their states."""
+        return f"barrier(CLK_{'GLOBAL' if self.spilled else 'LOCAL'}_MEM_FENCE);"
+
+    def block(self, spec: RecurrentSpec) -> int:
         """Units in a block of the packed weights: what is read in one step lies together."""
-        return BLOCK if self.local > 1 else self.width * self.vectors
+        return BLOCK if spec.packed or self.local > 1 else self.width * self.vectors
 
 
 def resets_early(spec: RecurrentSpec) -> bool:
@@ -48,7 +57,9 @@ class StepText:
     def __init__(self, spec: RecurrentSpec, tile: RecurrentTile) -> None:
         self.spec = spec
         self.tile = tile
-        self.vec = register("float32", tile.width)
+        self.dtype = spec.ins[0].dtype
+        self.vec = register(self.dtype, tile.width)
+        self.one = register(self.dtype)
         self.count = GATES[spec.kind]
         self._temporaries = 0
 
@@ -56,24 +67,31 @@ class StepText:
         """Each row's number in the batch, and its length."""
         for r in range(self.tile.rows):
             yield f"const int n{r} = min(first + {r}, rows_n - 1);"
-            length = f"clamp(lengths[lengths_o + n{r}], 0, steps)"
-            yield f"const int len{r} = {length if self.spec.has_lengths else 'steps'};"
+            yield f"const int len{r} = {self._length(f'n{r}')};"
+
+    def _length(self, row: str) -> str:
+        """How many steps a row of the batch takes."""
+        if not self.spec.has_lengths:
+            return "steps"
+        found = positions.place("natural", f"lengths[lengths_o + {row}]", "steps + 1")
+        return f"max({found}, 0)"
 
     def begin(self) -> Iterator[str]:
-        """The states before the first step."""
+        """The states before the first step; 0 where there is none."""
         for name, local, there in (
             ("h", "state", self.spec.has_state),
             ("c", "cells", self.spec.has_cells),
         ):
             start = f"{name}[{name}_o + (d * rows_n + n) * hidden + j]"
-            yield f"{local}[i] = {f'j < hidden ? {start} : 0.0f' if there else '0.0f'};"
+            goes = "j < hidden && " + self._length("n") + " > 0"
+            yield f"{local}[i] = {f'{goes} ? {start} : 0' if there else '0'};"
 
     def times(self) -> Iterator[str]:
         """For each row the time it is at, and where its inputs are."""
         for r in range(self.tile.rows):
             yield f"const int at{r} = backward && t < len{r} ? len{r} - 1 - t : t;"
             place = f"((at{r} * rows_n + n{r}) * directions + d) * {self.count} * units"
-            yield f"const __global float* const x{r} = x + x_o + {place};"
+            yield f"const __global {self.one}* const x{r} = x + x_o + {place};"
 
     def step(self) -> Iterator[str]:
         """All units of one step; of a GRU that resets early the gates come first."""
@@ -82,7 +100,7 @@ class StepText:
             return
         yield from self._loop(range(2), "old", self._reset)
         if self.tile.local > 1:
-            yield BARRIER
+            yield self.tile.barrier
         yield from self._loop(range(2, 3), "cells", self._mix)
 
     def end(self) -> Iterator[str]:
@@ -94,26 +112,27 @@ class StepText:
     def _loop(self, gates: range, source: str, finish: Finish) -> Iterator[str]:
         """Sums of the given gates over the states in `source`, then what is done with them."""
         tile, width = self.tile, self.tile.width
-        late, block = self.spec.reset_late, tile.block
+        late, block = self.spec.reset_late, tile.block(self.spec)
         apart = [(r, v) for r in range(tile.rows) for v in range(tile.vectors)]
         yield f"for (int j0 = {self._first}; j0 < units; j0 += {tile.local * self._each}) {{"
         inner: list[str] = []
         for r, v in apart:
             for g in gates:
-                start = memory.load("float32", f"x{r}", f"{g} * units + j0 + {v * width}", width)
+                start = memory.load(self.dtype, f"x{r}", f"{g} * units + j0 + {v * width}", width)
                 if late and g == 2:
                     at = f"bias_o + d * units + j0 + {v * width}"
-                    start = memory.load("float32", "bias", at, width)
+                    start = memory.load(self.dtype, "bias", at, width)
                 inner.append(f"{self.vec} a{r}_{v}_{g} = {start};")
         inner.append(
-            f"const __global float* w = weights + j0 / {block} * hidden * {self.count * block} "
-            f"+ j0 % {block};"
+            f"const __global {self.one}* w = weights "
+            f"+ j0 / {block} * hidden * {self.count * block} + j0 % {block};"
         )
         inner.append(f"for (int k = 0; k < hidden; ++k, w += {self.count * block}) {{")
-        inner += [f"    const float h{r} = {source}[{r} * units + k];" for r in range(tile.rows)]
+        one = self.one
+        inner += [f"    const {one} h{r} = {source}[{r} * units + k];" for r in range(tile.rows)]
         for v in range(tile.vectors):
             for g in gates:
-                load = memory.load("float32", "w", str(g * block + v * width), width)
+                load = memory.load(self.dtype, "w", str(g * block + v * width), width)
                 inner.append(f"    const {self.vec} w{v}_{g} = {load};")
         inner += [f"    a{r}_{v}_{g} += h{r} * w{v}_{g};" for r, v in apart for g in gates]
         inner.append("}")
@@ -140,13 +159,13 @@ class StepText:
         """A row's units j .. in local memory, as a vector or scalar to be read or written."""
         if self.tile.width == 1:
             return f"{buffer}[{row} * units + j]"
-        return f"*(__local {self.vec}*)({buffer} + {row} * units + j)"
+        return f"*({self.tile.space} {self.vec}*)({buffer} + {row} * units + j)"
 
     def _apply(self, index: int, value: str) -> tuple[list[str], str]:
         """Activation `index` of a clipped value."""
         lines = []
         if self.spec.clip:
-            bound = literal(self.spec.clip, "float32")
+            bound = literal(self.spec.clip, self.dtype)
             value = f"clamp({value}, ({self.vec})(-{bound}), ({self.vec})({bound}))"
         self._temporaries += 1
         name = f"v{self._temporaries}"
@@ -166,12 +185,12 @@ class StepText:
         yield f"{self._local('new', row)} = goes_on ? {state} : before;"
         yield f"if (first + {row} < rows_n && j < hidden) {{"
         place = f"y_o + at{row} * y_s0 + d * y_s1 + n{row} * y_s2 + j"
-        yield f"    const {self.vec} shown = goes_on ? {state} : ({self.vec})(0.0f);"
-        whole = memory.store("float32", "shown", "y", place, width)
+        yield f"    const {self.vec} shown = goes_on ? {state} : ({self.vec})(0);"
+        whole = memory.store(self.dtype, "shown", "y", place, width)
         if width == 1:
             yield f"    {whole}"
         else:
-            part = memory.store_part("float32", "shown", "y", place, width, "hidden - j")
+            part = memory.store_part(self.dtype, "shown", "y", place, width, "hidden - j")
             yield f"    if (j + {width} <= hidden) {whole}"
             yield f"    else {part}"
         yield "}"
@@ -191,13 +210,13 @@ class StepText:
         if self.spec.has_peepholes:
             for g in range(3):
                 at = f"peep_o + (d * 3 + {g}) * units + j"
-                load = memory.load("float32", "peep", at, self.tile.width)
+                load = memory.load(self.dtype, "peep", at, self.tile.width)
                 yield f"const {self.vec} p{g} = {load};"
             sums[0] += " + p0 * c_old"
             sums[2] += " + p2 * c_old"
         yield from self._named("gate_i", 0, sums[0])
         if self.spec.coupled:
-            yield f"const {self.vec} gate_f = 1.0f - gate_i;"
+            yield f"const {self.vec} gate_f = 1 - gate_i;"
         else:
             yield from self._named("gate_f", 0, sums[2])
         yield from self._named("fresh", 1, sums[3])
@@ -213,7 +232,7 @@ class StepText:
 
     def _gru_late(self, row: int, sums: dict[int, str]) -> Iterator[str]:
         """Gates z, r, h; the reset gate multiplies the hidden gate's recurrence."""
-        at = memory.load("float32", f"x{row}", "2 * units + j", self.tile.width)
+        at = memory.load(self.dtype, f"x{row}", "2 * units + j", self.tile.width)
         yield from self._named("gate_z", 0, sums[0])
         yield from self._named("gate_r", 0, sums[1])
         yield from self._named("fresh", 1, f"{at} + gate_r * {sums[2]}")

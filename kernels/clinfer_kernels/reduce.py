@@ -5,6 +5,7 @@ Schedules, each in its own text file:
 
     rows      class "cpu": vectors along the row
     columns   class "cpu": vectors across rows, where kept neighbours are neighbours in memory
+    short     class "cpu": vectors across rows of a few elements, where it is known how many
     groups    class "gpu": a work-group for one or several rows, a tree in local memory
 
 Few long rows are cut into parts, which a second launch joins. log_sum_exp is max, then the sum of
@@ -21,7 +22,9 @@ from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.fold import ARG, Fold, fold_of
-from clinfer_kernels.reduce_text import Parts, ReduceTile, Stage
+from clinfer_kernels.reduce_text import Parts, ReduceTile, Stage, Tile
+from clinfer_kernels.row_group import GroupTile, group_tile
+from clinfer_kernels.row_short import is_short
 from clinfer_kernels.rows import RowProblem, RowView, at_least, row_problem
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target, row_major
@@ -30,10 +33,11 @@ from clinfer_kernels.template import fill
 from clinfer_kernels.terms import Term
 from clinfer_kernels.types import is_float, size_of
 
-_PARTS: dict[str, Callable[[Stage, Target], Parts]] = {
-    "rows": reduce_text.rows,
-    "columns": reduce_text.columns,
-    "groups": reduce_text.groups,
+_SCHEDULES: dict[str, tuple[str, Callable[[Stage, Target], Parts]]] = {
+    "rows": ("reduce_rows", reduce_text.rows),
+    "columns": ("reduce_columns", reduce_text.columns),
+    "short": ("rows_short", reduce_text.short),
+    "groups": ("reduce_groups", reduce_text.groups),
 }
 LONG = 16384  # elements of a row from which parts pay
 # From so many elements, in so many rows that lie side by side, on, blocks are as wide as registers
@@ -42,16 +46,18 @@ TALL = 1 << 20
 WIDE = 512
 
 
-def candidates(spec: ReduceSpec, target: Target) -> tuple[ReduceTile, ...]:
+def candidates(spec: ReduceSpec, target: Target) -> tuple[Tile, ...]:
     """The tiles that can run `spec`, the best first."""
     problem = _problem(spec)
     across = problem.ins[0].kept_step == "1"
     if target.cls == "gpu":
-        return _group_tiles(problem, across, target)
+        return _group_tiles(problem, target)
     if across:
         plain = ReduceTile("columns", unroll=4)
         units = ceildiv(at_least(problem.rows), 32)
         pieces = at_least(problem.row[0])
+    elif is_short(problem, target):
+        return ReduceTile("short"), ReduceTile("rows", unroll=4)
     else:
         plain = ReduceTile("rows", unroll=4)
         units = at_least(problem.rows)
@@ -65,28 +71,17 @@ def candidates(spec: ReduceSpec, target: Target) -> tuple[ReduceTile, ...]:
     return tiles
 
 
-def _group_tiles(problem: RowProblem, across: bool, target: Target) -> tuple[ReduceTile, ...]:
+def _group_tiles(problem: RowProblem, target: Target) -> tuple[GroupTile, ...]:
     """Work-groups shaped after the row's length and the memory order."""
-    most = min(target.max_work_group, 256)
-    length = at_least(problem.length)
-    if across:
-        width = min(32, most)
-        deep = _power_of_two(min(most // width, max(length // 4, 1)))
-    else:
-        deep = _power_of_two(min(most, max(length // 4, 1)))
-        width = max(1, min(most, 64) // deep)
-    plain = ReduceTile("groups", across=width, deep=deep, waves=64)
-    units = max(at_least(problem.rows) // width, 1)
-    parts = min(4 * target.compute_units // units, length // LONG)
-    return (replace(plain, parts=parts), plain) if parts > 1 else (plain,)
+    plain = group_tile(problem, target)
+    units = max(at_least(problem.rows) // plain.across, 1)
+    parts = min(4 * target.compute_units // units, at_least(problem.length) // LONG)
+    if parts > 1:
+        return replace(plain, parts=parts, held=0), plain
+    return (plain,)
 
 
-def _power_of_two(limit: int) -> int:
-    """The greatest power of two up to `limit`."""
-    return 1 << (limit.bit_length() - 1)
-
-
-def emit(spec: ReduceSpec, tile: ReduceTile, target: Target) -> Kernel:
+def emit(spec: ReduceSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec`: one launch, two where rows are cut or the operation is log_sum_exp."""
     problem = _problem(spec)
     if spec.op == "log_sum_exp":
@@ -106,7 +101,7 @@ def _launches(
     label: str,
     fold: Fold,
     problem: RowProblem,
-    tile: ReduceTile,
+    tile: Tile,
     target: Target,
     scratch: tuple[Dim, ...],
 ) -> tuple[tuple[Launch, ...], tuple[Dim, ...]]:
@@ -134,10 +129,10 @@ def _launches(
     ), (*scratch, *sizes)
 
 
-def _joining_tile(tile: ReduceTile) -> ReduceTile:
+def _joining_tile(tile: Tile) -> Tile:
     """The states lie side by side, so they are joined across rows."""
-    if tile.schedule == "groups":
-        return ReduceTile("groups", across=tile.across * tile.deep, waves=tile.waves)
+    if isinstance(tile, GroupTile):
+        return GroupTile(tile.local, 1, waves=tile.waves)
     return ReduceTile("columns", unroll=1)
 
 
@@ -145,13 +140,14 @@ def _launch(label: str, stage: Stage, length: Dim, target: Target) -> Launch:
     problem, tile = stage.problem, stage.tile
     signature = _signature(stage, length)
     name = f"reduce_{tile.schedule}_{label}_r{len(problem.kept)}{len(problem.row)}"
-    local = tile.across * tile.deep
+    local = tile.local
+    template, parts = _SCHEDULES[tile.schedule]
     text = fill(
-        f"reduce_{tile.schedule}",
+        template,
         target,
         head=kernel_head(name, (local,)),
         parameters=signature.text,
-        **_PARTS[tile.schedule](stage, target),
+        **parts(stage, target),
     )
     groups = _groups(stage, target)
     return Launch(name, text, signature.args, (groups * local,), (local,))
@@ -160,9 +156,10 @@ def _launch(label: str, stage: Stage, length: Dim, target: Target) -> Launch:
 def _groups(stage: Stage, target: Target) -> Dim:
     """At most one work-group per task, and as many as the work is worth; none without rows."""
     problem, tile = stage.problem, stage.tile
-    tasks = ceildiv(problem.rows, tile.across) * tile.parts
+    across = tile.across if isinstance(tile, GroupTile) else 1
+    tasks = ceildiv(problem.rows, across) * tile.parts
     most = minimum(tasks, tile.waves * target.compute_units)
-    if tile.schedule == "groups":
+    if isinstance(tile, GroupTile):
         return most
     worth = ceildiv(problem.rows * maximum(problem.length, 1), tile.grain)
     return minimum(most, worth)
@@ -176,7 +173,7 @@ def _signature(stage: Stage, length: Dim) -> Signature:
     return signature
 
 
-def _log_sum_exp(spec: ReduceSpec, problem: RowProblem, tile: ReduceTile, target: Target) -> Kernel:
+def _log_sum_exp(spec: ReduceSpec, problem: RowProblem, tile: Tile, target: Target) -> Kernel:
     """log(sum(e^(x - m))) + m with m the row's maximum, in scratch, 0 where it is infinite."""
     prologue = _as_float(spec.prologue)
     dtype = prologue.output_dtypes[0]

@@ -1,14 +1,11 @@
 // A work-group has $across x $deep work-items: $across neighbouring rows, each taken in by $deep
-// work-items in strides, whose states are then joined in local memory by a tree.
-//
-//     work-item l: row base + l % $across, elements y, y + $deep, ...  with y = l / $across
-//
+// work-items in strides, whose states are then joined in local memory by a tree. Work-item (x, y) is
+// number y of row base + x.
 $head
 $parameters)
 {
 $locals
-    const int x = get_local_id(0) % $across;
-    const int y = get_local_id(0) / $across;
+$places
     const int rows = $rows;
     const int tasks = (rows + $across - 1) / $across$times_parts;
 $constants

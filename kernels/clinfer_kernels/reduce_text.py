@@ -8,19 +8,19 @@ from clinfer_kernels import types
 from clinfer_kernels.fold import Fold
 from clinfer_kernels.nest import count_text
 from clinfer_kernels.render import render
+from clinfer_kernels.row_group import GroupTile, in_group, trees
 from clinfer_kernels.row_pass import (
     Cell,
     Pass,
     along_row,
     declare,
-    in_group,
     lane_numbers,
     load_cell,
     step_lines,
     store_cell,
-    trees,
     view_cell,
 )
+from clinfer_kernels.row_short import Across, short_parts
 from clinfer_kernels.rows import (
     RowProblem,
     RowView,
@@ -42,10 +42,10 @@ _PART = ("begin", "end")  # the range of the outermost row index in one task
 class ReduceTile:
     """How a reduction is cut.
 
-    schedule: rows, columns or groups (each a text file). unroll: accumulators of a work-item.
-    parts: pieces of a row, reduced on their own and joined by a second launch. across, deep: the
-    shape of a work-group. waves: work-groups per compute unit at most. grain: elements for which
-    one more work-group is worth it.
+    schedule: rows, columns, short or groups (each a text file). unroll: accumulators of a
+    work-item. parts: pieces of a row, reduced on their own and joined by a second launch. across,
+    deep: the shape of a work-group. waves: work-groups per compute unit at most. grain: elements
+    for which one more work-group is worth it.
     """
 
     schedule: str
@@ -56,6 +56,14 @@ class ReduceTile:
     waves: int = 8
     grain: int = 4096
 
+    @property
+    def local(self) -> int:
+        """Work-items of a work-group."""
+        return self.across * self.deep
+
+
+Tile = ReduceTile | GroupTile
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -63,7 +71,7 @@ class Stage:
 
     fold: Fold
     problem: RowProblem
-    tile: ReduceTile
+    tile: Tile
 
     def lanes(self, target: Target, finish: bool) -> int:
         """Lanes that fit every dtype in vectors; `finish`: the end is done in vectors too."""
@@ -133,19 +141,30 @@ def columns(stage: Stage, target: Target) -> Parts:
     }
 
 
+def short(stage: Stage, target: Target) -> Parts:
+    """Vectors across rows of a few elements, which lie one behind the other."""
+    problem = stage.problem
+    step = stage.step([view_cell(v) for v in problem.ins])
+    width = stage.lanes(target, finish=True)
+    ends = [_finish(stage, step.results, width, "j", part) for part in (False, True)]
+    return short_parts(problem, [Across(step, *ends)], width, constants=_count(stage))
+
+
 def groups(stage: Stage, target: Target) -> Parts:
     """Work-groups with a tree in local memory."""
     problem, tile = stage.problem, stage.tile
     kept = len(problem.kept)
     step = stage.step([view_cell(v) for v in problem.ins])
-    run = in_group(step, problem.ins, len(problem.row), tile.across, tile.deep, _PART)
+    assert isinstance(tile, GroupTile)
+    run = in_group(step, problem.ins, len(problem.row), tile, _PART)
     return {
         **_common(stage, flat_row=True),
         "across": tile.across,
         "deep": tile.deep,
+        "places": block(tile.places, 1),
         "rows": count_text(range(kept)),
         "times_parts": _times_parts(stage),
-        "locals": block(trees([step], tile.across * tile.deep), 1),
+        "locals": block(trees([step], tile), 1),
         "constants": block(_count(stage), 1),
         "indices": block(kept_indices(kept, "flat"), 2),
         "bases": block([kept_base(v, kept) for v in problem.views], 2),
@@ -162,11 +181,19 @@ def _common(stage: Stage, flat_row: bool = False) -> Parts:
     else:
         lines = [
             "const int part = task % parts;",
-            f"const int piece = ({size} + parts - 1) / parts;",
+            f"const int piece = {_piece(stage, size)};",
             "const int begin = part * piece;",
             f"const int end = min(begin + piece, {size});",
         ]
     return {"range": block(lines, 2), "flat": "(task / parts)" if stage.split else "task"}
+
+
+def _piece(stage: Stage, size: str) -> str:
+    """Elements of a part, of vectors whole ones."""
+    tile = stage.tile
+    width = tile.width if isinstance(tile, GroupTile) else 1
+    piece = f"({size} + parts - 1) / parts"
+    return piece if width == 1 else f"({piece} + {width - 1}) / {width} * {width}"
 
 
 def _times_parts(stage: Stage) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clinfer_kernels import memory
+from clinfer_kernels.casts import cast
 from clinfer_kernels.expr import Expr, Line
 from clinfer_kernels.scalar_ops import SCALAR_OPS
 from clinfer_kernels.types import compute, kind, literal, mask_type, register
@@ -48,7 +49,7 @@ def _line(expr: Expr, line: Line, args: Sequence[str], width: int) -> str:
         text = literal(line.attrs[0], line.dtype)  # type: ignore[arg-type]
         return f"-{text}" if line.dtype == "bool" and width > 1 else text
     if line.op == "cast":
-        return memory.cast(args[0], line.dtype, expr.dtype(line.args[0]), width)
+        return cast(args[0], line.dtype, expr.dtype(line.args[0]), width, line.attrs)
     operation = SCALAR_OPS[line.op]
     dtype = expr.dtype(line.args[1] if line.op == "where" else line.args[0])
     template = operation.template(kind(dtype), compute(dtype) == "double")

@@ -24,17 +24,17 @@ static int clamp_to(int i, int size)
     return i < 0 ? 0 : (i < size ? i : size - 1);
 }
 
-static real source(int o, int size, int out, real scale)
+// floor(over / under); the quotient in `real` may be one too large or too small.
+static int quotient(long over, long under)
 {
-    return $source;
+    int q = floor_of((real)over / (real)under);
+    q -= q * under > over;
+    q += (q + 1) * under <= over;
+    return q;
 }
 
 // The indices and weights of position o along an axis.
-static void taps_of(int o, int size, int out, real scale, int* index, real* weight)
-{
-    const real x = source(o, size, out, scale);
-$mode
-}
+$places
 
 $head
 $parameters)

@@ -2,7 +2,8 @@
 
 One text serves both classes: on class "cpu" a task is a line along the innermost dimension, in
 vectors where that is not resized; on class "gpu" a task is one element. Coordinates are computed in
-float32 (float64 for float64), in the order of operations of the ONNX specification.
+float32 (float64 for float64), in the order of operations of the ONNX specification; for the nearest
+element exactly, in integers. Integers are interpolated in float32 and cut toward zero.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.nest import stride_kind
 from clinfer_kernels.pixels import declare_pixels, finish, locate
-from clinfer_kernels.resize_problem import Problem, problem_of
+from clinfer_kernels.resize_problem import Problem, as_fraction, problem_of
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import ResizeSpec
@@ -32,11 +33,24 @@ _SOURCES = {
     "asymmetric": "o / scale",
     "tf_half_pixel_for_nn": "(o + (real)0.5) / scale",
 }
+# The same places as over / under in integers, the factor being up / down.
+_QUOTIENTS = {
+    "half_pixel": ("(2 * o + 1) * down - up", "2 * up"),
+    "half_pixel_symmetric": (
+        "(2 * o + 1) * down - up + (long)size * up - (long)out * down",
+        "2 * up",
+    ),
+    "pytorch_half_pixel": ("out > 1 ? (2 * o + 1) * down - up : 0", "2 * up"),
+    "align_corners": ("out > 1 ? (long)o * (size - 1) : 0", "out > 1 ? out - 1 : 1"),
+    "asymmetric": ("o * down", "up"),
+    "tf_half_pixel_for_nn": ("(2 * o + 1) * down", "2 * up"),
+}
 _ROUNDING = {
-    "round_prefer_floor": "-floor_of((real)0.5 - x)",
-    "round_prefer_ceil": "floor_of(x + (real)0.5)",
-    "floor": "floor_of(x)",
-    "ceil": "-floor_of(-x)",
+    "round_prefer_floor": "-quotient(under - 2 * over, 2 * under)",
+    "round_prefer_ceil": "quotient(2 * over + under, 2 * under)",
+    "floor": "quotient(over, under)",
+    "ceil": "-quotient(-over, under)",
+    "simple": "up < down ? -quotient(-over, under) : quotient(over, under)",
 }
 _TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 
@@ -59,14 +73,14 @@ class ResizeTile:
 def candidates(spec: ResizeSpec, target: Target) -> tuple[ResizeTile, ...]:
     """The tiles for `spec`, the best first; none for an interpolation that has no kernel.
 
-    Integers are resized to the nearest only; coordinates of regions of interest are not supported.
+    Coordinates of regions of interest are not supported.
     """
     known = spec.mode in _TAPS and spec.coordinates in _SOURCES and spec.rounding in _ROUNDING
-    if not known or not (spec.mode == "nearest" or is_float(spec.ins[0].dtype)):
+    if not known or not (spec.mode == "nearest" or is_float(_acc(spec))):
         return ()
     if target.cls == "gpu":
         return (ResizeTile(min(256, target.max_work_group), 1, 1, 1),)
-    if problem_of(spec).is_inner_resized:
+    if problem_of(spec, by_lines=True).is_inner_resized:
         return (ResizeTile(1, 1, 256, 16), ResizeTile(1, 1, 64, 1))
     dtypes = (spec.ins[0].dtype, spec.outs[0].dtype, *spec.epilogue.inputs)
     width = lanes(target, dtypes)
@@ -75,7 +89,7 @@ def candidates(spec: ResizeSpec, target: Target) -> tuple[ResizeTile, ...]:
 
 def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
     """The one launch."""
-    problem = problem_of(spec)
+    problem = problem_of(spec, target.cls == "cpu")
     taps = _TAPS[spec.mode]
     acc = _acc(spec)
     inner = problem.axes[-1].size
@@ -84,7 +98,7 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
     pieces: Dim = ceildiv(inner, tile.piece) if tile.piece else 1
     tasks = ceildiv(lines, tile.line_block) * pieces * minimum(inner, 1)
     groups = minimum(ceildiv(tasks, tile.local), tile.waves * target.compute_units)
-    signature = _signature(problem)
+    signature = _signature(problem, spec.mode == "nearest")
     shared = problem.pixels.in_place if target.cls == "cpu" else ()
     signature.share((o.name, v.name) for o, v in shared)
     for name, value in (
@@ -111,13 +125,12 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
         piece=tile.piece or 1,
         real="double" if acc == "float64" else "float",
         coordinates=spec.coordinates,
-        source=_SOURCES[spec.coordinates],
-        mode=block(_mode(spec), 1),
+        places=block(_places(spec), 0),
         **(neighbours() if tile.piece == 1 else shares()),
-        inner_taps=block(_inner_taps(problem), 2),
+        inner_taps=block(_inner_taps(problem, spec.mode == "nearest"), 2),
         locate=block(locate(problem.pixels, "line"), 3),
         x_at=" + ".join(["x_o", *(f"i{k} * x_s{k}" for k in fixed)]),
-        outer_taps=block(_outer_taps(problem), 3),
+        outer_taps=block(_outer_taps(problem, spec.mode == "nearest"), 3),
         combine=block(_combine(spec, problem, tile.lanes), 4),
         finish=block(finish(problem.pixels, spec.epilogue, "sum", "j", tile.lanes, "left"), 4),
     )
@@ -126,7 +139,8 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
     return Kernel((launch,), flops=flops, in_place=tuple((o.index, v.index) for o, v in shared))
 
 
-def _signature(problem: Problem) -> Signature:
+def _signature(problem: Problem, exact: bool) -> Signature:
+    """`exact`: factors are arguments, as fractions up / down."""
     signature = Signature()
     signature.read("in", 0, problem.x.dtype, "x")
     declare_pixels(signature, problem.pixels)
@@ -138,6 +152,11 @@ def _signature(problem: Problem) -> Signature:
         if size is not None:
             signature.scalar(f"size{k}", size)
             signature.scalar(f"out{k}", axis.size)
+            if exact:
+                scale = problem.scales[k]
+                ratio = None if scale is None else as_fraction(scale)
+                signature.scalar(f"up{k}", axis.size if ratio is None else ratio.numerator)
+                signature.scalar(f"down{k}", size if ratio is None else ratio.denominator)
     return signature
 
 
@@ -147,10 +166,35 @@ def _acc(spec: ResizeSpec) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def _mode(spec: ResizeSpec) -> list[str]:
-    """The body of taps_of: index and weight of each tap from x, the position in the input."""
+def _places(spec: ResizeSpec) -> list[str]:
+    """The function taps_of: the indices and weights of position o along an axis."""
     if spec.mode == "nearest":
-        return [f"index[0] = clamp_to({_ROUNDING[spec.rounding]}, size);", "weight[0] = 1;"]
+        over, under = _QUOTIENTS[spec.coordinates]
+        return [
+            "static void taps_of(long o, int size, int out, long up, long down, int* index,",
+            "                    real* weight)",
+            "{",
+            f"    const long over = {over};",
+            f"    const long under = {under};",
+            f"    index[0] = clamp_to({_ROUNDING[spec.rounding]}, size);",
+            "    weight[0] = 1;",
+            "}",
+        ]
+    exact = [] if is_float(spec.ins[0].dtype) else ["#pragma OPENCL FP_CONTRACT OFF"]
+    return [
+        *exact,
+        "static void taps_of(int o, int size, int out, real scale, int* index, real* weight)",
+        "{",
+        f"    const real x = {_SOURCES[spec.coordinates]};",
+        *(f"    {line}" for line in _mode(spec)),
+        "}",
+    ]
+
+
+def _mode(spec: ResizeSpec) -> list[str]:
+    """Index and weight of each tap from x, the position in the input."""
+    if spec.mode == "linear" and not is_float(spec.ins[0].dtype):
+        return _LINEAR_OF_INTEGERS
     lines = ["const int low = floor_of(x);", "const real r = x - low;"]
     if spec.mode == "linear":
         return [
@@ -161,6 +205,16 @@ def _mode(spec: ResizeSpec) -> list[str]:
             "weight[1] = r;",
         ]
     return [*lines, *_cubic(literal(spec.cubic_a, _acc(spec)), spec.exclude_outside)]
+
+
+# As ONNX Runtime computes them: what is cut afterwards must be the same to the last bit.
+_LINEAR_OF_INTEGERS = [
+    "const real at = clamp(x, (real)0, (real)(size - 1));",
+    "index[0] = (int)at;",
+    "index[1] = min(index[0] + 1, size - 1);",
+    "weight[0] = index[0] == index[1] ? (real)0.5 : fabs(at - index[1]);",
+    "weight[1] = index[0] == index[1] ? (real)0.5 : fabs(at - index[0]);",
+]
 
 
 def _cubic(a: str, exclude_outside: bool) -> list[str]:
@@ -195,17 +249,21 @@ def _scale(problem: Problem, axis: int) -> str:
     return f"(real){literal(scale, 'float32')}"
 
 
-def _taps_call(problem: Problem, axis: int, position: str, index: str, weight: str) -> str:
-    scale = _scale(problem, axis)
+def _taps_call(
+    problem: Problem, exact: bool, axis: int, position: str, index: str, weight: str
+) -> str:
+    scale = f"up{axis}, down{axis}" if exact else _scale(problem, axis)
     return f"taps_of({position}, size{axis}, out{axis}, {scale}, {index}, {weight});"
 
 
-def _inner_taps(problem: Problem) -> list[str]:
+def _inner_taps(problem: Problem, exact: bool) -> list[str]:
     """Statements that keep the innermost axis's taps for all elements of the task's piece."""
     if not problem.is_inner_resized:
         return []
     last = len(problem.axes) - 1
-    call = _taps_call(problem, last, "j", "near + (j - j0) * TAPS", "share + (j - j0) * TAPS")
+    call = _taps_call(
+        problem, exact, last, "j", "near + (j - j0) * TAPS", "share + (j - j0) * TAPS"
+    )
     return [
         "int near[PIECE * TAPS];",
         "real share[PIECE * TAPS];",
@@ -213,14 +271,14 @@ def _inner_taps(problem: Problem) -> list[str]:
     ]
 
 
-def _outer_taps(problem: Problem) -> list[str]:
+def _outer_taps(problem: Problem, exact: bool) -> list[str]:
     """Statements that multiply the combinations by the taps of each outer axis."""
     lines: list[str] = []
     for k in problem.outer:
         lines += [
             f"int index{k}[TAPS];",
             f"real weight{k}[TAPS];",
-            _taps_call(problem, k, f"i{k}", f"index{k}", f"weight{k}"),
+            _taps_call(problem, exact, k, f"i{k}", f"index{k}", f"weight{k}"),
             "for (int t = count * TAPS - 1; t >= 0; --t) {",
             f"    at[t] = at[t / TAPS] + index{k}[t % TAPS] * x_s{k};",
             f"    weight[t] = weight[t / TAPS] * weight{k}[t % TAPS];",
@@ -251,6 +309,15 @@ def _combine_inner(spec: ResizeSpec, problem: Problem, vec: str) -> list[str]:
     last = len(problem.axes) - 1
     if spec.mode == "nearest":
         return [f"const {vec} sum = {_element(spec, 'at[0]', 'near[j - j0]', last)};"]
+    if not is_float(spec.ins[0].dtype):
+        return [
+            f"{vec} sum = 0;",
+            "for (int t = 0; t < OUTER * TAPS; ++t) {",
+            "    const int s = (j - j0) * TAPS + t % TAPS;",
+            f"    const {vec} value = {_element(spec, 'at[t / TAPS]', 'near[s]', last)};",
+            "    sum += share[s] * weight[t / TAPS] * value;",
+            "}",
+        ]
     return [
         f"{vec} sum = 0;",
         "for (int s = 0; s < TAPS; ++s) {",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
 
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.nest import Axis, View, merge
 from clinfer_kernels.pixels import Pixels
 from clinfer_kernels.spec import Tensor
 from clinfer_kernels.specs import ResizeSpec
+
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,25 @@ class Problem:
         return tuple(k for k, n in enumerate(self.sizes[:-1]) if n is not None)
 
 
-def problem_of(spec: ResizeSpec) -> Problem:
-    """Merges neighbouring dimensions that are not resized."""
+def as_fraction(scale: float) -> Fraction:
+    """The plainest fraction that is `scale` in float32: 0.3 is 3 / 10.
+
+    Models hold factors in float32; places that lie halfway between two elements are found only with
+    the number that was meant.
+    """
+    for limit in (1000, 1 << 20):
+        found = Fraction(scale).limit_denominator(limit)
+        if np.float32(found.numerator / found.denominator) == np.float32(scale):
+            return found
+    return max(found, Fraction(1, 1 << 20))
+
+
+def problem_of(spec: ResizeSpec, by_lines: bool) -> Problem:
+    """Merges neighbouring dimensions that are not resized.
+
+    `by_lines`: a task walks along the innermost dimension. A few channels behind the pixels are no
+    such line: the pixels of a row are, once for each channel.
+    """
     x, out = spec.ins[0], spec.outs[0]
     tensors = (out, *spec.ins[1:], x)
     scales = dict(zip(spec.axes, spec.scales, strict=True))
@@ -57,6 +79,9 @@ def problem_of(spec: ResizeSpec) -> Problem:
     _append(axes, found, run)
     if len(axes) > 2 and found[1][0] is None:  # the leading axis of size 1 is not needed
         axes, found = axes[1:], found[1:]
+    if by_lines and len(axes) > 1 and _are_few(axes[-1].size, found[-2:]):
+        axes[-2:] = axes[:-3:-1]
+        found[-2:] = found[:-3:-1]
     return Problem(
         axes=tuple(axes),
         sizes=tuple(size for size, _ in found),
@@ -65,6 +90,12 @@ def problem_of(spec: ResizeSpec) -> Problem:
         x=x,
         x_strides=tuple(axis.strides[-1] for axis in axes),
     )
+
+
+def _are_few(size: Dim, found: Sequence[tuple[Dim | None, float | None]]) -> bool:
+    """Whether the last dimension is a picture's channels, the one before it being resized."""
+    (pixels, _), (channels, _) = found
+    return isinstance(size, int) and size <= _FEW and channels is None and pixels is not None
 
 
 def _append(
@@ -80,8 +111,8 @@ def _own_scale(scale: float | None, size: Dim, out: Dim) -> float | None:
     """The model's factor where it is not the quotient of the sizes."""
     if scale is None or (scale == int(scale) and out == size * int(scale)):
         return None
-    if isinstance(size, int) and isinstance(out, int) and out / size == scale:
-        return None
+    if isinstance(size, int) and isinstance(out, int) and size:
+        return None if np.float32(out / size) == np.float32(scale) else scale
     return scale
 
 

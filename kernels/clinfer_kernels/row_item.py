@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from clinfer_kernels import hints, types
 from clinfer_kernels.row_pass import Hints, along_row, lane_numbers, view_cell
-from clinfer_kernels.row_runs import RowKernel, Run, cells
+from clinfer_kernels.row_runs import RowKernel, Run, cells, dtypes
 from clinfer_kernels.rows import RowView, inside, kept_base, kept_indices
 from clinfer_kernels.spec import Target
 from clinfer_kernels.template import block
@@ -24,7 +24,7 @@ _STREAMED = "streamed"
 
 def item_parts(kernel: RowKernel, unroll: int, most: int, target: Target) -> dict[str, str | int]:
     """The `$` names of `rows_item.cl`; `most` rows are in work at a time."""
-    width = types.lanes(target, _dtypes(kernel))
+    width = types.lanes(target, dtypes(kernel.runs))
     hinted = hints.has_hints(target)
     streams = hinted and _can_stream(kernel)
     runs = _with_hints(kernel, streams) if hinted else kernel.runs
@@ -49,11 +49,6 @@ def item_parts(kernel: RowKernel, unroll: int, most: int, target: Target) -> dic
         "body": block(body, 2),
         "end": block(end, 1),
     }
-
-
-def _dtypes(kernel: RowKernel) -> list[str]:
-    steps = [run.step.step for run in kernel.runs]
-    return [d for step in steps for d in (*step.inputs, *(line.dtype for line in step.lines))]
 
 
 def _saved(runs: tuple[Run, ...], number: int) -> list[tuple[str, str]]:
@@ -89,7 +84,7 @@ def _run(kernel: RowKernel, run: Run, width: int, unroll: int) -> list[str]:
     copies = min(unroll, 2 if heavy else unroll) if run.step.state else 1
     held = any(c.buffer == "held" for c in (*run.step.loads, *run.step.stores))
     rank = len(kernel.problem.row)
-    return [*along_row(run.step, run.views, rank, width, copies, cell=held), *run.after]
+    return [*along_row(run.step, run.views, rank, width, copies, cell=held), *run.declared()]
 
 
 # -- hints to memory -----------------------------------------------------------------------------

@@ -1,21 +1,28 @@
 """Kernels that run along each row several times: what softmax and the norms share.
 
 class "cpu"  a work-item takes whole rows; what the first run computes is held in a buffer that
-             stays in the first-level cache (or in the output, or is the input itself)
-class "gpu"  work-items share rows; later runs compute the prologue again
+             stays in the first-level cache (or in the output, or is the input itself); of rows
+             known to be short, or side by side in memory, it takes as many as a vector has lanes
+             (`row_short`, `row_columns`)
+class "gpu"  work-items share rows (`row_group`); what the first run computes stays in registers
+             where rows are known not to be too long, else later runs compute the prologue again
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clinfer_kernels import types
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum
 from clinfer_kernels.nest import count_text
+from clinfer_kernels.row_columns import ColumnTile, column_parts, column_tile
+from clinfer_kernels.row_group import GroupTile, group_tile, held_vector, in_group, locals_of
 from clinfer_kernels.row_item import ROOM, item_parts
-from clinfer_kernels.row_pass import in_group, trees
-from clinfer_kernels.row_runs import RowKernel
-from clinfer_kernels.rows import RowProblem, at_least, kept_base, kept_indices
+from clinfer_kernels.row_pass import Cell
+from clinfer_kernels.row_runs import RowKernel, dtypes, held_cell
+from clinfer_kernels.row_short import Across, ShortTile, held_tile, is_short, short_parts
+from clinfer_kernels.rows import RowProblem, kept_base, kept_indices
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import size_of
@@ -26,34 +33,49 @@ _MOST = 4
 
 @dataclass(frozen=True)
 class RowTile:
-    """How a row kernel is cut.
+    """How a row kernel of one work-item a work-group is cut.
 
-    across, deep: rows and work-items per row of a work-group; deep 0: one work-item a work-group.
     unroll: accumulators. grain: elements for which one more work-group is worth it. waves:
     work-groups per compute unit at most.
     """
 
-    across: int = 1
-    deep: int = 0
     unroll: int = 4
     grain: int = 4096
     waves: int = 8
 
 
-def row_tiles(problem: RowProblem, target: Target) -> tuple[RowTile, ...]:
+Tile = RowTile | ShortTile | ColumnTile | GroupTile
+
+
+def row_tiles(problem: RowProblem, target: Target) -> tuple[Tile, ...]:
     """The tiles for rows of that length, the best first."""
     if target.cls == "cpu":
-        return (RowTile(),)
-    most = min(target.max_work_group, 256)
-    length = max(at_least(problem.length) // 4, 1)
-    deep = 1 << (min(most, length).bit_length() - 1)
-    return (RowTile(across=max(1, min(most, 64) // deep), deep=deep, waves=64),)
+        short = ShortTile() if is_short(problem, target) else None
+        better = short or column_tile(problem, target)
+        return (better, RowTile()) if better else (RowTile(),)
+    return (group_tile(problem, target),)
 
 
-def emit_rows(kernel: RowKernel, tile: RowTile, target: Target) -> Kernel:
+def place_held(tile: Tile, dtype: str) -> Cell | None:
+    """Where runs keep a value of each element, if anywhere: in scratch, or in registers."""
+    if isinstance(tile, ShortTile):
+        return held_tile(dtype)
+    if isinstance(tile, GroupTile):
+        return held_vector(dtype) if tile.held else None
+    return held_cell(dtype) if isinstance(tile, RowTile) else None
+
+
+def emit_rows(kernel: RowKernel, tile: Tile, target: Target) -> Kernel:
     """The launch of a row kernel."""
-    emit = _items if tile.deep == 0 else _groups
-    launch, scratch = emit(kernel, tile, target)
+    scratch: tuple[Dim, ...] = ()
+    if isinstance(tile, ShortTile):
+        launch = _short(kernel, tile, target)
+    elif isinstance(tile, ColumnTile):
+        launch = _columns(kernel, tile, target)
+    elif isinstance(tile, GroupTile):
+        launch = _groups(kernel, tile, target)
+    else:
+        launch, scratch = _items(kernel, tile, target)
     lines = sum(len(run.step.step.lines) for run in kernel.runs)
     problem = kernel.problem
     return Kernel((launch,), scratch, flops=problem.rows * problem.length * lines)
@@ -87,34 +109,73 @@ def _items(kernel: RowKernel, tile: RowTile, target: Target) -> tuple[Launch, tu
     return Launch(name, text, signature.args, (groups,), (1,)), scratch
 
 
-def _groups(kernel: RowKernel, tile: RowTile, target: Target) -> tuple[Launch, tuple[Dim, ...]]:
+def _groups(kernel: RowKernel, tile: GroupTile, target: Target) -> Launch:
     problem = kernel.problem
     rank, kept = len(problem.row), len(problem.kept)
-    local = tile.across * tile.deep
     groups = minimum(ceildiv(problem.rows, tile.across), tile.waves * target.compute_units)
     signature = problem.signature()
     signature.scalar("length", problem.length)
     name = _name(kernel)
     body: list[str] = []
     for run in kernel.runs:
-        body += in_group(run.step, run.views, rank, tile.across, tile.deep, ("0", "length"))
-        body += run.after
+        body += in_group(run.step, run.views, rank, tile, ("0", "length"))
+        body += run.declared()
     text = fill(
         "rows_group",
         target,
-        head=kernel_head(name, (local,)),
+        head=kernel_head(name, (tile.local,)),
         parameters=signature.text,
         runs=len(kernel.runs),
         purpose=kernel.purpose,
         rows=count_text(range(kept)),
         across=tile.across,
         deep=tile.deep,
-        locals=block(trees([run.step for run in kernel.runs], local), 1),
+        order=_ORDER[tile.dense],
+        locals=block(locals_of([run.step for run in kernel.runs], tile, kernel.held), 1),
+        places=block(tile.places, 1),
         indices=block(kept_indices(kept, "flat"), 2),
         bases=block([kept_base(v, kept) for v in problem.views], 2),
         body=block(body, 2),
     )
-    return Launch(name, text, signature.args, (groups * local,), (local,)), ()
+    return Launch(name, text, signature.args, (groups * tile.local,), (tile.local,))
+
+
+_ORDER = {
+    True: "work-items beside each other are along a row",
+    False: "work-items beside each other have rows beside each other",
+}
+
+
+def _short(kernel: RowKernel, tile: ShortTile, target: Target) -> Launch:
+    width = types.lanes(target, dtypes(kernel.runs))
+    follows = [run.declared(width) for run in kernel.runs]
+    steps = [Across(r.step, f, f) for r, f in zip(kernel.runs, follows, strict=True)]
+    parts = short_parts(kernel.problem, steps, width, kernel.held)
+    return _across(kernel, tile, target, "rows_short", parts)
+
+
+def _columns(kernel: RowKernel, tile: ColumnTile, target: Target) -> Launch:
+    width = types.lanes(target, dtypes(kernel.runs))
+    parts = column_parts(kernel.problem, kernel.runs, width, tile.unroll)
+    return _across(kernel, tile, target, "reduce_columns", parts)
+
+
+def _across(
+    kernel: RowKernel,
+    tile: ShortTile | ColumnTile,
+    target: Target,
+    template: str,
+    parts: dict[str, str | int],
+) -> Launch:
+    """The launch of a kernel whose vectors run across rows."""
+    problem = kernel.problem
+    worth = ceildiv(problem.rows * problem.length, tile.grain)
+    groups = minimum(worth, tile.waves * target.compute_units)
+    signature = problem.signature()
+    signature.scalar("length", problem.length)
+    name = f"{_name(kernel)}_{template.split('_')[1]}"
+    text = fill(template, target, head=kernel_head(name), parameters=signature.text, **parts)
+    return Launch(name, text, signature.args, (groups,), (1,))
 
 
 def _name(kernel: RowKernel) -> str:

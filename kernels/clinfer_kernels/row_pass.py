@@ -1,9 +1,8 @@
 """Runs along rows in kernel text: reduce the elements, store something for each, or both.
 
 A `Pass` is a step applied to every element of a row. It becomes vector loops with several
-accumulators (`along_row`, for one work-item), or a strided loop with a tree in local memory
-(`in_group`, for the work-items that share a row). Either way the state's final values are in the
-variables PREFIX_0, PREFIX_1, ... afterwards.
+accumulators (`along_row`, for one work-item), or what work-items that share a row do (`row_group`).
+Either way the state's final values are in the variables PREFIX_0, PREFIX_1, ... afterwards.
 """
 
 from __future__ import annotations
@@ -14,19 +13,25 @@ from dataclasses import dataclass
 from clinfer_kernels import hints, memory, types
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.fold import Number
-from clinfer_kernels.nest import decode
 from clinfer_kernels.render import render
 from clinfer_kernels.rows import RowView, along, inside, nested, row_base
+
+TILE = "tile"
+"""The `step` of cells in registers: of `buffer`, an array of vectors, the one at `base`."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Elements along a row: element j is buffer[base + j * step]; `step` is C text."""
+    """Elements along a row: element j is buffer[base + j * step]; `step` is C text.
+
+    is_aligned: vectors of them lie at multiples of their size.
+    """
 
     dtype: str
     buffer: str
     base: str
     step: str
+    is_aligned: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,31 +142,6 @@ def _reads_back(p: Pass) -> bool:
     return bool({c.buffer for c in p.loads} & {c.buffer for c in p.stores})
 
 
-def in_group(
-    p: Pass, views: Sequence[RowView], rank: int, across: int, deep: int, bounds: tuple[str, str]
-) -> list[str]:
-    """Statements of a work-group of `across` rows by `deep` work-items each.
-
-    The variables x, y and row say which work-item this is; only rows below `rows` are stored to.
-    `bounds`: the range of the flat element index. Arrays tree_0, ... must be declared
-    (see `trees`); all work-items of the group must come here.
-    """
-    step = ["int element = r;", *(f"int r{k};" for k in range(rank))]
-    step += decode(range(rank), "element", "r", "m")
-    step += [row_base(v, rank) for v in views]
-    step += _step(p, 1, 0, "")
-    loop = f"for (int r = {bounds[0]} + y; r < {bounds[1]}; r += {deep}) {{"
-    lines = declare(p, 0, 1)
-    lines += [loop, *inside(step), "}"]
-    return lines + _tree(p, across, deep)
-
-
-def trees(passes: Sequence[Pass], size: int) -> list[str]:
-    """Local arrays for the passes' states, one place a work-item."""
-    states = {(s, d) for p in passes for s, d in enumerate(p.state)}
-    return [f"__local {types.compute(d)} {_tree_name(s, d)}[{size}];" for s, d in sorted(states)]
-
-
 def lane_numbers(width: int) -> str:
     """The declaration of `lane`, the lanes' numbers."""
     return f"const int{width} lane = (int{width})({', '.join(map(str, range(width)))});"
@@ -180,10 +160,12 @@ def declare(p: Pass, u: int, width: int) -> list[str]:
 
 def load_cell(cell: Cell, width: int, index: str, part: bool) -> str:
     """The elements at `index`; `part`: only `left` of them exist."""
+    if cell.step == TILE:
+        return f"{cell.buffer}[{cell.base}]"
     if not index:
         return memory.load(cell.dtype, cell.buffer, cell.base)
     at = along(cell.base, index, cell.step)
-    value = memory.load(cell.dtype, cell.buffer, at, width, cell.step)
+    value = memory.load(cell.dtype, cell.buffer, at, width, cell.step, cell.is_aligned)
     if not part or cell.step == "0":
         return value
     short = memory.load_part(cell.dtype, cell.buffer, at, width, "left", cell.step)
@@ -194,10 +176,12 @@ def store_cell(
     cell: Cell, value: str, width: int, index: str, part: bool, streamed: str = ""
 ) -> list[str]:
     """Stores the elements at `index`; `part`: only `left` of them; `streamed`: as in `Hints`."""
+    if cell.step == TILE:
+        return [f"{cell.buffer}[{cell.base}] = {value};"]
     if not index:
         return [memory.store(cell.dtype, value, cell.buffer, cell.base)]
     at = along(cell.base, index, cell.step)
-    whole = memory.store(cell.dtype, value, cell.buffer, at, width, cell.step)
+    whole = memory.store(cell.dtype, value, cell.buffer, at, width, cell.step, cell.is_aligned)
     if not part and streamed and cell.step == "1":
         past = hints.stream(cell.dtype, value, cell.buffer, at, width)
         return [f"if ({streamed}) {{", f"    {past}", "} else {", f"    {whole}", "}"]
@@ -208,9 +192,19 @@ def store_cell(
 
 
 def step_lines(
-    p: Pass, width: int, u: int, index: str, position: str, part: bool, masked: bool
+    p: Pass,
+    width: int,
+    u: int,
+    index: str,
+    position: str,
+    part: bool,
+    masked: bool,
+    guard: str = "",
 ) -> list[str]:
-    """One step on the elements at `index`, into copy `u` of the state."""
+    """One step on the elements at `index`, into copy `u` of the state.
+
+    guard: the C condition on which buffers are stored to, if any.
+    """
     lines = [] if part or not index else _hint_lines(p.hints, index)
     values = []
     for number, cell in enumerate(p.loads):
@@ -227,9 +221,8 @@ def step_lines(
         lines.append(f"{name} = {result};")
     stores: list[str] = []
     for cell, result in zip(p.stores, rendered.results[count:], strict=True):
-        stores += store_cell(cell, result, width, index, part, p.hints.streamed)
-    if stores and not index:
-        stores = ["if (row < rows) {", *inside(stores), "}"]
+        put = store_cell(cell, result, width, index, part, p.hints.streamed)
+        stores += [f"if ({guard}) {{", *inside(put), "}"] if guard and cell.step != TILE else put
     return ["{", *inside([*lines, *stores]), "}"]
 
 
@@ -249,8 +242,9 @@ def merge_lines(p: Pass, into: Sequence[str], other: Sequence[str], width: int) 
     return ["{", *inside([*rendered.statements, *sets]), "}"]
 
 
-def join(p: Pass, unroll: int, width: int) -> list[str]:
-    """All copies of the state into one, then its lanes by halves."""
+def join(p: Pass, unroll: int, width: int, into: Sequence[str] = ()) -> list[str]:
+    """All copies of the state into one, then its lanes by halves; `into`: the variables' names,
+    where they are not the results'."""
     lines: list[str] = []
     if not p.state:
         return lines
@@ -260,7 +254,7 @@ def join(p: Pass, unroll: int, width: int) -> list[str]:
     while width > 1:
         width //= 2
         halves = [f"{p.prefix}_half{width}_{s}" for s in range(len(p.state))] if width > 1 else []
-        halves = halves or p.results
+        halves = halves or list(into or p.results)
         for half, whole, dtype in zip(halves, source, p.state, strict=True):
             scalar_bool = " & 1" if dtype == "bool" and width == 1 else ""
             lines.append(f"{types.register(dtype, width)} {half} = {whole}.lo{scalar_bool};")
@@ -270,38 +264,8 @@ def join(p: Pass, unroll: int, width: int) -> list[str]:
 
 
 def _step(p: Pass, width: int, u: int, index: str, part: bool = False) -> list[str]:
-    position = "0"
-    if p.positions:
-        position = f"(lane + ({index}))" if index else "r"
+    position = f"(lane + ({index}))" if p.positions else "0"
     return step_lines(p, width, u, index, position, part, part and bool(p.state))
-
-
-def _tree(p: Pass, across: int, deep: int) -> list[str]:
-    """Halves the work-items that hold states, `across` places apart; then all read the last one."""
-    if not p.state:
-        return []
-    names = [_tree_name(s, d) for s, d in enumerate(p.state)]
-    put = [f"{t}[get_local_id(0)] = {a};" for t, a in zip(names, p.accumulators(0), strict=True)]
-    other = [f"{t}[get_local_id(0) + far * {across}]" for t in names]
-    lines = ["barrier(CLK_LOCAL_MEM_FENCE);", *put]
-    if deep > 1:
-        merged = [*merge_lines(p, p.accumulators(0), other, 1), *put]
-        lines += [
-            f"for (int far = {deep // 2}; far > 0; far /= 2) {{",
-            "    barrier(CLK_LOCAL_MEM_FENCE);",
-            "    if (y < far) {",
-            *inside(inside(merged)),
-            "    }",
-            "}",
-        ]
-    lines.append("barrier(CLK_LOCAL_MEM_FENCE);")
-    for result, dtype, name in zip(p.results, p.state, names, strict=True):
-        lines.append(f"const {types.compute(dtype)} {result} = {name}[x];")
-    return lines
-
-
-def _tree_name(place: int, dtype: str) -> str:
-    return f"tree{place}_{types.compute(dtype)}"
 
 
 def _cell(rank: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from clinfer_kernels import types
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.fold import Number
 from clinfer_kernels.row_pass import Cell, Pass, view_cell
@@ -14,15 +15,23 @@ from clinfer_kernels.terms import Term
 
 @dataclass(frozen=True)
 class Run:
-    """A pass with the views it walks, and the statements on its results that follow it.
+    """A pass with the views it walks, and what follows from its results.
 
-    names: what those declare.
+    after: values as (dtype, name, C expression).
     """
 
     step: Pass
     views: tuple[RowView, ...]
-    after: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    after: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What follows from the results, by name."""
+        return tuple(name for _, name, _ in self.after)
+
+    def declared(self, width: int = 1) -> list[str]:
+        """Statements for what follows; `width`: of so many rows side by side."""
+        return [f"const {types.register(d, width)} {name} = {c};" for d, name, c in self.after]
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,12 @@ def apply(builder: Builder, expr: Expr, values: Sequence[int], dtype: str) -> Te
 def cells(views: Sequence[RowView]) -> tuple[Cell, ...]:
     """The views' elements along the row."""
     return tuple(view_cell(v) for v in views)
+
+
+def dtypes(runs: Sequence[Run]) -> list[str]:
+    """Every dtype that the runs' steps have in registers."""
+    steps = [run.step.step for run in runs]
+    return [d for step in steps for d in (*step.inputs, *(line.dtype for line in step.lines))]
 
 
 def held_cell(dtype: str) -> Cell:

@@ -1,14 +1,11 @@
 // A work-group has $across x $deep work-items: $across rows, each shared by $deep work-items, which
 // run along it $runs times: $purpose.
-//
-//     work-item l: row base + l % $across, elements y, y + $deep, ...  with y = l / $across
-//
+// Work-item (x, y) is number y of row base + x; $order.
 $head
 $parameters)
 {
 $locals
-    const int x = get_local_id(0) % $across;
-    const int y = get_local_id(0) / $across;
+$places
     const int rows = $rows;
     const int tasks = (rows + $across - 1) / $across;
     for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {

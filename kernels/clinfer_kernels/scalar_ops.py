@@ -109,6 +109,8 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     # of a bound first: a bound that is no NaN costs one instruction, and NaN in {1} stays
     "min_with": _numeric(2, "{0} < {1} ? {0} : {1}"),
     "max_with": _numeric(2, "{0} > {1} ? {0} : {1}"),
+    "clip": ScalarOp(3, f="clip_{T}({0}, {1}, {2})"),  # between two numbers; NaN becomes the lower
+    "div_by": ScalarOp(3, f="div_by_{T}({0}, {1}, {2})"),  # {2}: 1 / {1}; quotients below 2^24
     # powers and roots
     "pow": ScalarOp(2, f="pow({0}, {1})", d="pow_{T}({0}, {1})", i="ipow_{T}({0}, {1})"),
     "sqrt": _float("sqrt({0})"),
@@ -136,6 +138,8 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "floor": _float("floor({0})"),
     "ceil": _float("ceil({0})"),
     "round": _float("rint({0})"),
+    "round_near": ScalarOp(1, f="({0} + 12582912.0f) - 12582912.0f"),  # of less than 2^22
+    "near_bits": ScalarOp(1, f="near_bits_{T}({0})"),  # the same as an int32, plus 0x4B400000
     "trunc": _float("trunc({0})"),
     # comparisons, giving bool
     "eq": _compare("=="),

@@ -6,7 +6,8 @@
 //
 //     y0[y0_at(i0, i1, ...) + sum over c of index_c * a_c] = combine(y0[...], x2[x2_at + ...])
 //
-// Indices are counted from the end of their axis where negative; those outside are left out.
+// index_c is the place along its axis of component c; updates whose places are not there are left
+// out, and reported.
 $head
 $parameters)
 {

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clinfer_kernels import memory, pointwise
+from clinfer_kernels import memory, positions
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.expr import Builder, Expr, identity
+from clinfer_kernels.families import emit_best
 from clinfer_kernels.nest import address, count_text, decode
 from clinfer_kernels.render import render
 from clinfer_kernels.rows import inside, nested
@@ -72,10 +73,11 @@ def emit(spec: ScatterSpec, tile: ScatterTile, target: Target) -> Kernel:
     """The kernel of `spec`: the copy, then the updates."""
     data = spec.ins[0]
     copy_spec = PointwiseSpec(identity(data.dtype), (data,), spec.outs)
-    copy = pointwise.emit(copy_spec, pointwise.candidates(copy_spec, target)[0], target)
+    copy = emit_best(copy_spec, target)
     problem = _elements(spec) if spec.kind == "elements" else _tuples(spec)
     signature = _signature(spec, problem)
-    name = f"scatter_{spec.kind}_{spec.reduction}_r{len(problem.lines)}{len(problem.steps)}"
+    rule = "" if spec.positions == "wrapped" else f"_{spec.positions}"
+    name = f"scatter_{spec.kind}{rule}_{spec.reduction}_r{len(problem.lines)}{len(problem.steps)}"
     loops = range(len(problem.lines))
     text = fill(
         "scatter",
@@ -151,6 +153,8 @@ def _signature(spec: ScatterSpec, problem: Problem) -> Signature:
         signature.scalar(f"c{number}", component.at)
         signature.scalar(f"d{number}", component.size)
         signature.scalar(f"a{number}", component.stride)
+    if problem.components and positions.is_checked(spec.positions):
+        signature.status()
     return signature
 
 
@@ -164,9 +168,9 @@ def _update(spec: ScatterSpec, problem: Problem) -> list[str]:
     ]
     numbers = range(len(problem.components))
     for k in numbers:
-        lines.append(f"int p{k} = (int)x1[x1_row + c{k}];")
-        lines.append(f"p{k} = p{k} < 0 ? p{k} + d{k} : p{k};")
-    valid = " && ".join(f"p{k} >= 0 && p{k} < d{k}" for k in numbers) or "true"
+        place = positions.place(spec.positions, f"x1[x1_row + c{k}]", f"d{k}", k)
+        lines.append(f"const int p{k} = {place};")
+    valid = " && ".join(f"p{k} >= 0" for k in numbers) or "true"
     place = " + ".join(["y0_at", *(f"p{k} * a{k}" for k in numbers)])
     expr = _combination(spec.reduction, dtype)
     rendered = render(expr, ["old", "update"])

@@ -37,6 +37,11 @@ class Signature:
         self._parameters.append(f"__local {ctype}* restrict {name}")
         self._args.append(Arg("local", value=nbytes))
 
+    def status(self) -> None:
+        """Where positions outside their axes are reported: `clinfer_kernels.positions`."""
+        self._parameters += ["__global long* status", "const int slot"]
+        self._args += [Arg("status"), Arg("slot")]
+
     def share(self, pairs: Iterable[tuple[str, str]]) -> None:
         """States that the buffers of each pair may be one: neither of them is `restrict`."""
         alone = {f" restrict {name}": f" {name}" for pair in pairs for name in pair}

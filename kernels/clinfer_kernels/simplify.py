@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from clinfer_kernels.expr import Builder, Expr, Line, prune
 from clinfer_kernels.terms import Term
-from clinfer_kernels.types import is_float
+from clinfer_kernels.types import is_float, rounded
 
 Constants = dict[int, float | int]
 Rule = Callable[[Term, float | int], "Term | None"]
@@ -38,7 +38,7 @@ def _apply(builder: Builder, line: Line, args: Sequence[int], constants: Constan
     if line.op == "cast" and builder.dtype(args[0]) == line.dtype:
         return args[0]
     if line.op == "cast" and args[0] in constants and is_float(line.dtype):
-        return builder.const(float(constants[args[0]]), line.dtype)
+        return builder.const(rounded(float(constants[args[0]]), line.dtype), line.dtype)
     if len(args) != 2:
         return None
     x, y = Term(builder, args[0]), Term(builder, args[1])

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from clinfer_kernels import types
 from clinfer_kernels.expr import Builder
-from clinfer_kernels.row_kernel import RowTile, emit_rows, row_tiles
+from clinfer_kernels.row_columns import ColumnTile
+from clinfer_kernels.row_kernel import RowTile, Tile, emit_rows, place_held, row_tiles
 from clinfer_kernels.row_pass import Cell
-from clinfer_kernels.row_runs import RowKernel, Run, apply, cells, held_cell, make_pass
+from clinfer_kernels.row_runs import RowKernel, Run, apply, cells, make_pass
 from clinfer_kernels.rows import RowProblem, at_least, row_problem
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import SoftmaxSpec
@@ -21,16 +22,16 @@ from clinfer_kernels.types import lowest
 _LONG = 65536  # elements of a row: with two of them a cache of half a megabyte is full
 
 
-def candidates(spec: SoftmaxSpec, target: Target) -> tuple[RowTile, ...]:
+def candidates(spec: SoftmaxSpec, target: Target) -> tuple[Tile, ...]:
     """The tiles that can run `spec`, the best first."""
     return row_tiles(_problem(spec), target)
 
 
-def emit(spec: SoftmaxSpec, tile: RowTile, target: Target) -> Kernel:
+def emit(spec: SoftmaxSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec`: one launch."""
     problem = _problem(spec)
     acc = types.accumulator(spec.prologue.output_dtypes[0])
-    hold = None if spec.log or tile.deep else _hold(spec, problem, acc)
+    hold = None if spec.log else _hold(spec, problem, tile, acc)
     runs = (_maximum(spec, problem, acc), _sum(spec, problem, acc, hold))
     name = "softmax_log" if spec.log else "softmax"
     kernel = RowKernel(
@@ -38,7 +39,7 @@ def emit(spec: SoftmaxSpec, tile: RowTile, target: Target) -> Kernel:
         "maximum, sum of exponentials, quotients",
         problem,
         (*runs, _quotients(spec, problem, acc, hold)),
-        acc if hold and hold.buffer == "held" else None,
+        acc if hold and hold not in cells(problem.outs) else None,
     )
     return emit_rows(kernel, tile, target)
 
@@ -50,12 +51,16 @@ def _problem(spec: SoftmaxSpec) -> RowProblem:
     return row_problem(spec.ins[:count], spec.ins[count:], spec.outs, dims)
 
 
-def _hold(spec: SoftmaxSpec, problem: RowProblem, acc: str) -> Cell:
-    """Where the exponentials wait for their sum: in scratch, which stays in the nearest cache, but
-    in the output where they fit and a row is longer than such a cache."""
+def _hold(spec: SoftmaxSpec, problem: RowProblem, tile: Tile, acc: str) -> Cell | None:
+    """Where the exponentials wait for their sum, if anywhere: held, but in the output where they
+    fit and a row, or a block of columns, is larger than the nearest cache."""
+    place = place_held(tile, acc)
+    columns = isinstance(tile, ColumnTile)
     (out,) = cells(problem.outs)
-    fits = out.dtype == acc and out.step == "1" and spec.epilogue.is_identity
-    return out if fits and at_least(problem.length) > _LONG else held_cell(acc)
+    step = problem.outs[0].kept_step if columns else out.step
+    fits = out.dtype == acc and step == "1" and spec.epilogue.is_identity
+    large = columns or (isinstance(tile, RowTile) and at_least(problem.length) > _LONG)
+    return out if fits and large else place
 
 
 def _maximum(spec: SoftmaxSpec, problem: RowProblem, acc: str) -> Run:
@@ -85,12 +90,9 @@ def _sum(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | None) ->
         state=(acc,),
         start=(0,),
     )
-    ctype = types.compute(acc)
-    after = f"const {ctype} scale = 1 / sum_0;"
-    if spec.log:
-        after = f"const {ctype} shift = log(sum_0);"
+    after = (acc, "shift", "log(sum_0)") if spec.log else (acc, "scale", "1 / sum_0")
     views = (*problem.ins, *problem.outs) if hold else problem.ins
-    return Run(step, views, (after,), ("shift" if spec.log else "scale",))
+    return Run(step, views, (after,))
 
 
 def _quotients(spec: SoftmaxSpec, problem: RowProblem, acc: str, hold: Cell | None) -> Run:

@@ -7,7 +7,9 @@
 
 Every family module offers `candidates(spec, target)`, the best first and a plain correct one last,
 and `emit`. Texts are deterministic and do not contain sizes: sizes, strides and offsets are scalar
-arguments, so one program serves every size of the same structure.
+arguments, so one program serves every size of the same structure. Only what is known when the model
+is compiled and gives a text its structure is in it: windows, and the length of short rows
+(`row_short`).
 """
 
 from __future__ import annotations
@@ -21,10 +23,26 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_FEATURES: dict[str, frozenset[str]] = {
+    "pocl": frozenset({"clang vectors", "clang hints", "short grids"}),
+    "intel_cpu": frozenset({"clang hints"}),
+    "intel": frozenset({"long loops"}),
+}
+"""What kernels ask of a compiler family or its runtime, by dialect; a quirk of one is a word here.
+
+clang vectors   `vloadn`, `vstoren` and `convert_` are functions of a library that is not always
+                inlined; Clang's vector types, with an element's alignment, take one instruction
+clang hints     built-in functions for non-temporal stores and for prefetching
+long loops      a loop with a long body stays one, whatever a pragma says
+short grids     no more than 65535 work-items along a dimension
+"""
+
+
 class Target(NamedTuple):
     """A device as the kernels see it: its class and limits, not its brand.
 
     `vector_width` counts float32 lanes; `local_mem` is bytes; `extensions` holds only those in use.
+    `matrix_units` names the matrix instructions it has: rows of `contraction.matrix_units`.
     """
 
     cls: str = "cpu"  # "cpu" | "gpu"
@@ -40,6 +58,31 @@ class Target(NamedTuple):
     int64_atomics: bool = False
     extensions: frozenset[str] = frozenset()
     dialect: str = "pocl"  # compiler family, for quirks: "pocl" | "intel" | "nvidia" | "amd" | ...
+    matrix_units: tuple[str, ...] = ()
+    precision: str = "f32"  # that float32 products may have: "f32" | "tf32" | "f16" | "bf16"
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What its compiler and its runtime have, or lack: words of `_FEATURES`."""
+        return _FEATURES.get(self.dialect, frozenset())
+
+    @property
+    def group_units(self) -> int:
+        """How many units run work-groups: SMs, compute units, Xe cores.
+
+        Intel's driver counts vector engines. Of those with sub-groups of 8 a core has 16 (Arc A:
+        512 for 32 cores), of the wider ones 8 (Arc B, Max).
+        """
+        if self.dialect != "intel":
+            return self.compute_units
+        engines = 16 if 8 in self.subgroup_sizes or not self.subgroup_sizes else 8
+        return max(1, self.compute_units // engines)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The inner products it has, the fastest first: rows of `contraction.units`."""
+        pairs = self.architecture[:5] in ("gfx11", "gfx12")
+        return (*self.matrix_units, "fma_pairs" if pairs else "fma")
 
 
 class Tensor(NamedTuple):
@@ -86,6 +129,8 @@ class Arg(NamedTuple):
 
     kind: "in" | "out" | "scratch" (a buffer, by `index` into the spec's tensors or the kernel's
     scratch list), "scalar" (`value`, passed as `ctype`) or "local" (`value` bytes of local memory).
+    "status" is the buffer of a run's reports, "slot" the number of the launch's first one
+    (`positions`); no more than one of each.
     """
 
     kind: str
@@ -94,8 +139,17 @@ class Arg(NamedTuple):
     ctype: str = "int"
 
 
+MOST_ARGUMENT_BYTES = 1024
+"""Of all arguments of a kernel: the least CL_DEVICE_MAX_PARAMETER_SIZE that devices may have."""
+_SHORT = frozenset({"int", "uint", "float"})
+
+
 class Launch(NamedTuple):
-    """One enqueue. `global_size` counts work-items; it is a multiple of `local_size` by itself."""
+    """One enqueue. `global_size` counts work-items; it is a multiple of `local_size` by itself.
+
+    `when` is 1 where it runs, 0 where the sizes of a run ask for other launches of its kernel.
+    `flops`: those of its own; where no launch of a kernel says, its last one has all.
+    """
 
     entry: str
     source: str
@@ -103,6 +157,16 @@ class Launch(NamedTuple):
     global_size: tuple[Dim, ...]
     local_size: tuple[int, ...]
     options: str = ""
+    when: Dim = 1
+    flops: Dim = 0
+
+    @property
+    def argument_bytes(self) -> int:
+        """What its arguments take; addresses are 8 bytes."""
+        kinds = (
+            "int" if a.kind == "slot" else a.ctype if a.kind == "scalar" else "" for a in self.args
+        )
+        return sum(4 if kind in _SHORT else 8 for kind in kinds)
 
 
 class Pack(NamedTuple):

@@ -12,13 +12,25 @@ The order of a launch's buffers: "in" indexes `spec.ins`, "out" indexes `spec.ou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from clinfer_kernels.expr import Expr
+from clinfer_kernels.dims import Dim
+from clinfer_kernels.expr import Expr, identity
+from clinfer_kernels.guard import check_spec
 from clinfer_kernels.spec import Tensor
+
+IDENTITY = identity("float32")
+
+
+class Spec:
+    """What every spec is. A field of text lists its words: nothing else enters a kernel's text."""
+
+    def __post_init__(self) -> None:
+        check_spec(self)
 
 
 @dataclass(frozen=True)
-class PointwiseSpec:
+class PointwiseSpec(Spec):
     """outs[j][i] = expr(ins[0][i], ins[1][i], ...)[j]; all views have one shape, any strides."""
 
     expr: Expr
@@ -27,7 +39,7 @@ class PointwiseSpec:
 
 
 @dataclass(frozen=True)
-class IotaSpec:
+class IotaSpec(Spec):
     """outs[0][i] = start + i * step along `axis`; ins = (start, step) scalars (0-d tensors)."""
 
     axis: int
@@ -36,17 +48,30 @@ class IotaSpec:
 
 
 @dataclass(frozen=True)
-class ReduceSpec:
+class ReduceSpec(Spec):
     """Reduces `prologue(ins[:n])` over `axes`, then applies `epilogue(result, ins[n:])`.
 
-    op: sum, mean, max, min, prod, sum_square, l1, l2, log_sum, log_sum_exp, argmax, argmin, any,
-    all.
     ins[:n] have the input's full shape; ins[n:] and outs[0] have that shape with `axes` set to 1
     (keepdims form; lowering drops the dimensions as a view). n = len(prologue.inputs).
     argmax / argmin: out is int64, `select_last` as in ONNX.
     """
 
-    op: str
+    op: Literal[
+        "sum",
+        "mean",
+        "max",
+        "min",
+        "prod",
+        "sum_square",
+        "l1",
+        "l2",
+        "log_sum",
+        "log_sum_exp",
+        "argmax",
+        "argmin",
+        "any",
+        "all",
+    ]
     axes: tuple[int, ...]
     prologue: Expr
     epilogue: Expr
@@ -56,7 +81,7 @@ class ReduceSpec:
 
 
 @dataclass(frozen=True)
-class SoftmaxSpec:
+class SoftmaxSpec(Spec):
     """Softmax (or its logarithm) of `prologue(ins[:n])` over the last `axes` dimensions.
 
     epilogue operand 0 is the softmax, the rest ins[n:]; all views have the input's shape.
@@ -71,13 +96,12 @@ class SoftmaxSpec:
 
 
 @dataclass(frozen=True)
-class NormSpec:
+class NormSpec(Spec):
     """(x - mean) / sqrt(var + eps) over the last `axes` dims (rms: x / sqrt(mean(x^2) + eps)).
 
     x = prologue(ins[:n]); epilogue operand 0 is the normalised value (scale and bias are epilogue
-    operands, broadcast views), the rest ins[n:]. outs[0]: epilogue's output. A second entry in
-    `outs` stores x itself (the prologue's value), which is how a residual sum is kept. Statistics
-    are taken in float32 (float64 for float64), two-pass.
+    operands, broadcast views), the rest ins[n:]. Statistics are taken in float32 (float64 for
+    float64), two-pass.
     """
 
     rms: bool
@@ -90,14 +114,14 @@ class NormSpec:
 
 
 @dataclass(frozen=True)
-class MatmulSpec:
+class MatmulSpec(Spec):
     """outs[0] = epilogue(ins[0] @ ins[1], ins[2:]).
 
     ins[0]: [batch..., M, K], ins[1]: [batch..., K, N], outs[0]: [batch..., M, N], equal ranks >= 2,
     batch dimensions already broadcast (stride 0). Any strides: transposed operands come as views.
     `constant_b`: ins[1] is a constant with stride-0 batch, to be packed when compiled (`Pack` gets
     the array as the view describes it without the batch dimensions: shape [K, N]).
-    Integer dtypes accumulate in the output's dtype.
+    Integer dtypes accumulate in the dtype of the epilogue's operand 0; of 8 bits that is int32.
     """
 
     constant_b: bool
@@ -107,7 +131,23 @@ class MatmulSpec:
 
 
 @dataclass(frozen=True)
-class AttentionSpec:
+class EncodedMatmulSpec(Spec):
+    """outs[0] = epilogue(ins[0] @ b, ins[2 : -2]) with the float32 matrix b in codes of few bits.
+
+    b[k, n] = (ins[1][k, n] - ins[-1][k // block, n]) * ins[-2][k // block, n], all constants: codes
+    of int8 or uint8 that fit in `bits` (4 or 8), float32 scales, zero points of the codes' dtype. K
+    is a multiple of `block`, and that of the codes in a byte. Views as in `MatmulSpec`.
+    """
+
+    block: int
+    bits: int
+    epilogue: Expr
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class AttentionSpec(Spec):
     """outs[0] = softmax(ins[0] @ ins[1]^T * scale + mask) @ ins[2].
 
     ins: q [B, H, Sq, D], k [B, Hkv, Sk, D], v [B, Hkv, Sk, Dv], and with `has_mask` an additive
@@ -115,7 +155,8 @@ class AttentionSpec:
     [B, H, Sq, Dv], any strides. H is a multiple of Hkv (query head h uses key head
     h // (H / Hkv)).
     `causal`: key j is seen by query i when j <= i + (Sk - Sq).
-    A query that sees no key gives NaN, as the softmax of a row of -inf does.
+    A query that sees no key gives NaN, as the softmax of a row of -inf does. `zeroed`: such rows
+    are 0 instead ("empty"), or all rows whose weights are NaN ("nan").
     """
 
     scale: float
@@ -123,10 +164,11 @@ class AttentionSpec:
     has_mask: bool
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
+    zeroed: Literal["", "empty", "nan"] = ""
 
 
 @dataclass(frozen=True)
-class ConvSpec:
+class ConvSpec(Spec):
     """Convolution, channels last. outs[0] = epilogue(conv(ins[0], ins[1]), ins[2:]).
 
     ins[0]: [N, spatial..., C]; ins[1]: weights [M, C / groups, kernel...] as ONNX has them;
@@ -148,17 +190,32 @@ class ConvSpec:
     outs: tuple[Tensor, ...]
     transposed: bool = False
 
+    @property
+    def count(self) -> int:
+        """Inputs: x, the weights and the epilogue's operands; those of a prologue are behind."""
+        return 1 + len(self.epilogue.inputs)
+
 
 @dataclass(frozen=True)
-class PoolSpec:
-    """Pooling, channels last. kind: max, average, lp.
+class PreparedConvSpec(ConvSpec):
+    """A convolution of prologue(ins[0], ins[count:]), which padding does not go through.
+
+    The prologue's operands are views of the input's shape, of stride 0 except along the channels.
+    """
+
+    prologue: Expr = IDENTITY
+
+
+@dataclass(frozen=True)
+class PoolSpec(Spec):
+    """Pooling, channels last.
 
     ins[0]: [N, spatial..., C]; outs[0]: [N, out spatial..., C]; outs[1], if present (max): int64
     flat indices of the maxima as ONNX counts them in the NC-spatial layout (`column_major` as
     storage_order). `count_include_pad` for averages, `p` for lp. epilogue as in ConvSpec.
     """
 
-    kind: str
+    kind: Literal["max", "average", "lp"]
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[int, ...]
@@ -172,17 +229,25 @@ class PoolSpec:
 
 
 @dataclass(frozen=True)
-class ResizeSpec:
+class ResizeSpec(Spec):
     """Interpolates along every axis where input and output sizes differ (`axes`), any layout.
 
-    mode: nearest, linear, cubic. coordinates / rounding / cubic_a / exclude_outside /
+    coordinates / rounding / cubic_a / exclude_outside /
     extrapolation as in ONNX's Resize. `scales`: the factor per axis of `axes`, as floats where
     known when compiled; None takes it from the sizes (out / in).
     """
 
-    mode: str
-    coordinates: str
-    rounding: str
+    mode: Literal["nearest", "linear", "cubic"]
+    coordinates: Literal[
+        "half_pixel",
+        "half_pixel_symmetric",
+        "pytorch_half_pixel",
+        "align_corners",
+        "asymmetric",
+        "tf_half_pixel_for_nn",
+        "tf_crop_and_resize",
+    ]
+    rounding: Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
     axes: tuple[int, ...]
     scales: tuple[float | None, ...]
     cubic_a: float
@@ -194,53 +259,56 @@ class ResizeSpec:
 
 
 @dataclass(frozen=True)
-class GatherSpec:
+class GatherSpec(Spec):
     """kind 'axis': outs[0][pre, idx..., post] = ins[0][pre, ins[1][idx...], post] along `axis`.
 
-    kind 'elements': GatherElements. kind 'nd': GatherND with `batch_dims`. Negative indices count
-    from the end. Indices are int32 or int64; out-of-range ones are clamped (ONNX leaves it open).
+    kind 'elements': GatherElements. kind 'nd': GatherND with `batch_dims`. Indices are int32 or
+    int64; `positions` is the rule for them (`clinfer_kernels.positions`). For those outside an
+    element that is there is read; where the axis has none, nothing is written.
     """
 
-    kind: str
+    kind: Literal["axis", "elements", "nd"]
     axis: int
     batch_dims: int
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
+    positions: Literal["wrapped", "natural", "clamped"] = "wrapped"
 
 
 @dataclass(frozen=True)
-class ScatterSpec:
-    """ins = (data, indices, updates); outs[0] starts as data. kind: 'elements' | 'nd'.
+class ScatterSpec(Spec):
+    """ins = (data, indices, updates); outs[0] starts as data.
 
-    reduction: none, add, mul, max, min. Runs without atomics: the launch over updates is ordered
-    so that duplicates give the sequential result.
+    Runs without atomics: the launch over updates is ordered so that duplicates give the sequential
+    result. `positions` is the rule for indices; updates for those outside are left out.
     """
 
-    kind: str
+    kind: Literal["elements", "nd"]
     axis: int
-    reduction: str
+    reduction: Literal["none", "add", "mul", "max", "min"]
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
+    positions: Literal["wrapped", "natural", "clamped"] = "wrapped"
 
 
 @dataclass(frozen=True)
-class PadSpec:
-    """mode: constant, reflect, edge, wrap. `begins` per axis (may be negative: cropping).
+class PadSpec(Spec):
+    """`begins` per axis (may be negative: cropping).
 
     constant: ins[1], if present, is the 0-d value; else zero.
     """
 
-    mode: str
-    begins: tuple[int, ...]
+    mode: Literal["constant", "reflect", "edge", "wrap"]
+    begins: tuple[Dim, ...]
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class ScanSpec:
-    """Cumulative `op` (sum, prod) along `axis`; exclusive and reverse as in ONNX's CumSum."""
+class ScanSpec(Spec):
+    """Cumulative `op` along `axis`; exclusive and reverse as in ONNX's CumSum."""
 
-    op: str
+    op: Literal["sum", "prod"]
     axis: int
     exclusive: bool
     reverse: bool
@@ -249,7 +317,7 @@ class ScanSpec:
 
 
 @dataclass(frozen=True)
-class TopKSpec:
+class TopKSpec(Spec):
     """The k = outs[0].shape[axis] largest (or smallest) along `axis`, sorted.
 
     outs[1]: their int64 indices.
@@ -262,26 +330,62 @@ class TopKSpec:
 
 
 @dataclass(frozen=True)
-class RecurrentSpec:
+class SuppressSpec(Spec):
+    """Non-maximum suppression of each batch and class.
+
+    ins: boxes [N, B, 4] (corners, or with `centred` centre and size), scores [N, C, B] in
+    descending order, the int64 boxes they are of, the overlap from which a box is left out, and
+    with `limited` the score that must be exceeded. outs[0]: int32 [N, C, most], the boxes taken in
+    order, -1 behind them.
+    """
+
+    centred: bool
+    limited: bool
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class RoiAlignSpec(Spec):
+    """outs[0][r, c, rows, columns]: a region of an image pooled by bilinear samples.
+
+    ins: images [N, C, H, W], regions [R, 4] (x0, y0, x1, y1) and their images, int64 [R]. `samples`
+    of a bin along each axis, 0: as many as the bin has pixels. `half`: pixels' centres are at
+    halves. `largest`: the greatest weighted pixel instead of the mean of the samples.
+    """
+
+    scale: float
+    samples: int
+    half: bool
+    largest: bool
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class RecurrentSpec(Spec):
     """All time steps of an LSTM, GRU or RNN; G gates of H units, padded to P, a multiple of 32.
 
-    ins: x * W + b [T, N, D, G, P]; the constant R [D, G * H, H]; then in this order, each where
-    its flag says so: h [D, N, H], c [D, N, H], int32 lengths [N], peepholes [D, 3, P], and the bias
-    of the hidden gate's recurrence [D, P]. outs: every state [T, D, N, H], the last one [D, N, H],
-    and of an LSTM its cells [D, N, H].
+    ins: x * W + b [T, N, D, G, P]; the constant R [D, G * H, H], or `packed` [D, P / 32, H, G, 32];
+    then in this order, each where its flag says so: h [D, N, H], c [D, N, H], int32 lengths [N],
+    peepholes [D, 3, P], and the bias of the hidden gate's recurrence [D, P]. outs: every state
+    [T, D, N, H], the last one [D, N, H], and of an LSTM its cells [D, N, H]. All but the lengths
+    are float32, or all float64. A length outside [0, T] is reported and taken as 0; the last states
+    of a row without steps are 0.
 
     kind: "LSTM" (gates i, o, f, c), "GRU" (z, r, h) or "RNN". `functions` are ONNX's f, g, h.
     Directions from number `backward_from` on go through time backwards. `reset_late` is ONNX's
     linear_before_reset; `coupled` its input_forget; `clip` 0 for none.
     """
 
-    kind: str
+    kind: Literal["LSTM", "GRU", "RNN"]
     functions: tuple[Expr, ...]
     backward_from: int
     has_state: bool
     has_cells: bool
     has_lengths: bool
     has_peepholes: bool
+    packed: bool
     reset_late: bool
     coupled: bool
     clip: float

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from clinfer_kernels.dims import Dim, minimum
+from clinfer_kernels.spec import Target
+
 MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 MAX_ITEMS = 65535  # work-items along a dimension
+
+
+def group_items(tasks: Dim, work_group: int, target: Target) -> Dim:
+    """Work-items of a launch in which a work-group has one task, or every so many'th.
+
+    Where a device takes few work-items along a dimension, groups go on to further tasks.
+    """
+    if "short grids" in target.features:
+        return minimum(tasks, MAX_ITEMS // work_group) * work_group
+    return tasks * work_group
 
 
 def neighbours() -> dict[str, str]:

@@ -30,4 +30,4 @@ def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
 
 @lru_cache(maxsize=64)
 def _text(name: str) -> str:
-    return Path(__file__).with_name(f"{name}.cl").read_text(encoding="utf-8")
+    return Path(__file__).parent.joinpath(f"{name}.cl").read_text(encoding="utf-8")

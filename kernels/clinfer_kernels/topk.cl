@@ -1,12 +1,12 @@
 // A work-item owns whole lines. It keeps the best k elements so far in the outputs as a heap whose
 // root is the worst of them (node e has the children 2 e + 1 and 2 e + 2), so that an element is
 // compared with the root alone, and sorts the heap at the end by taking roots out from behind.
-// Of equal elements the one with the lower index is better. Lines that are contiguous are looked at
+// Of equal elements the one with the lower index is better; NaN is larger than any number. Lines that are contiguous are looked at
 // $width elements at a time: where none is better than the root, none goes into the heap.
 
 // Whether element a at index i is better than b at index j.
 static bool beats($type a, long i, $type b, long j) {
-    return a $better b || (a == b && i < j);
+    return a $better b || (a == b && i < j) || $nan;
 }
 
 // Puts element v of index r at node e of a heap of `size` nodes and lets it sink: while a child is

@@ -16,7 +16,7 @@ from clinfer_kernels.rows import kept_base, kept_indices, row_problem
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import TopKSpec
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import register, storage
+from clinfer_kernels.types import is_float, register, storage
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
     signature.scalar("best", spec.outs[0].shape[spec.axis])
     kept = len(problem.kept)
     better = ">" if spec.largest else "<"
+    nan_first = "a" if spec.largest else "b"
     name = f"topk_{'largest' if spec.largest else 'smallest'}_r{kept}"
     text = fill(
         "topk",
@@ -54,6 +55,7 @@ def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
         type=register(dtype),
         storage=storage(dtype),
         better=better,
+        nan=_NAN.format(nan_first, "b" if spec.largest else "a") if is_float(dtype) else "false",
         child=memory.load(dtype, "values", "child * value_step"),
         sibling=memory.load(dtype, "values", "(child + 1) * value_step"),
         raise_=memory.store(dtype, "worse", "values", "e * value_step"),
@@ -74,14 +76,22 @@ def emit(spec: TopKSpec, tile: TopKTile, target: Target) -> Kernel:
     return Kernel((launch,))
 
 
+# Whether a's being NaN, or b's, makes a better: NaN is larger than any number.
+_NAN = "({0} != {0} && ({1} == {1} || i < j))"
+
+
 def _skip(dtype: str, width: int, better: str) -> list[str]:
     """Statements that pass over `width` elements none of which is better than the root."""
     if width == 1:
         return []
     elements = memory.load(dtype, "x0", "x0_at + r", width)
     worst = f"({register(dtype, width)})({memory.load(dtype, 'values', '0')})"
+    some = f"{elements} {better} {worst}"
+    if is_float(dtype):
+        nan = f"{worst} != {worst}" if better == "<" else f"{elements} != {elements}"
+        some = f"({some}) | ({nan})"
     return [
-        f"if (end - r == {width} && !any({elements} {better} {worst})) {{",
+        f"if (end - r == {width} && !any({some})) {{",
         "    r = end;",
         "    continue;",
         "}",

@@ -7,7 +7,8 @@
     bfloat16   ushort   float              bool       uchar    int (a comparison's result)
 
 float16 and bfloat16 are storage formats: they are widened when loaded and rounded to nearest even
-when stored, so no extension is needed and a fused chain rounds once, at its end.
+when stored, so no extension is needed and a fused chain rounds once, at its end, and where the
+model casts to them.
 
 A bool in registers is what an OpenCL comparison yields: 0 / 1 as a scalar `int`, 0 / -1 in each
 lane of an `intN`. `x & 1` gives 0 / 1 in both forms; in memory it is a byte 0 / 1.
@@ -19,6 +20,8 @@ import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from clinfer_kernels.spec import Target
 
@@ -48,6 +51,17 @@ _TABLE = (
     ElementType("uint32", "uint", "uint", 4, "u"),
     ElementType("uint64", "ulong", "ulong", 8, "u"),
     ElementType("bool", "uchar", "int", 1, "b"),
+    # Codes, which only casts read and make (`clinfer_kernels.narrow`).
+    ElementType("float8_e4m3fn", "uchar", "uchar", 1, "u"),
+    ElementType("float8_e4m3fnuz", "uchar", "uchar", 1, "u"),
+    ElementType("float8_e5m2", "uchar", "uchar", 1, "u"),
+    ElementType("float8_e5m2fnuz", "uchar", "uchar", 1, "u"),
+    ElementType("float8_e8m0fnu", "uchar", "uchar", 1, "u"),
+    ElementType("float4_e2m1fn", "uchar", "uchar", 1, "u"),
+    ElementType("int4", "char", "char", 1, "i"),
+    ElementType("uint4", "uchar", "uchar", 1, "u"),
+    ElementType("int2", "char", "char", 1, "i"),
+    ElementType("uint2", "uchar", "uchar", 1, "u"),
 )
 
 TYPES = {entry.name: entry for entry in _TABLE}
@@ -145,6 +159,21 @@ def literal(value: float | int | bool, dtype: str) -> str:
         return f"({number + 1}{_SUFFIXES.get(entry.compute, '')} - 1)"
     text = f"{number}{_SUFFIXES.get(entry.compute, '')}"
     return f"({text})" if number < 0 else text
+
+
+def rounded(value: float, dtype: str) -> float:
+    """The number of a float dtype nearest to `value`, ties to even."""
+    if dtype == "float64" or value != value:
+        return value
+    with np.errstate(over="ignore"):
+        if dtype == "float16":
+            return float(np.float16(value))
+        single = np.float32(value)
+    if dtype == "bfloat16" and np.isfinite(single):
+        bits = int(single.view(np.uint32))
+        even = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+        return float(np.uint32(even).view(np.float32))
+    return float(single)
 
 
 def _float_literal(value: float, ctype: str) -> str:

@@ -19,6 +19,22 @@ from clinfer.errors import PropertyError
 T = TypeVar("T")
 
 CACHE_MODES = ("read-write", "read-only", "cache-only", "off")
+CPU_TARGETS = (
+    "x86-64-v2",
+    "x86-64-v3",
+    "x86-64-v4",
+    "nehalem",
+    "sandybridge",
+    "haswell",
+    "broadwell",
+    "skylake",
+    "znver1",
+    "znver2",
+    "znver3",
+    "skylake-avx512",
+    "cascadelake",
+    "icelake-server",
+)
 LOG_LEVELS = ("off", "error", "warning", "info", "debug")
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -36,6 +52,11 @@ class Variable(Generic[T]):
     parse: Callable[[str], T]
     default: T
     doc: str
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the environment says anything."""
+        return bool(os.environ.get(self.name, "").strip())
 
     def get(self) -> T:
         """The value now. Raises PropertyError where the text is not what `expects` says."""
@@ -111,6 +132,13 @@ CPU_PLATFORM = Variable[str | None](
     None,
     "Only that platform's CPU devices are offered.",
 )
+CPU_TARGET = Variable[str](
+    "CLINFER_CPU_TARGET",
+    f"one of {', '.join(CPU_TARGETS)}",
+    _one_of(CPU_TARGETS),
+    "",
+    "The processor that code is made for, where it is not this machine's.",
+)
 CACHE_DIR = Variable[str | None](
     "CLINFER_CACHE_DIR",
     "a directory",
@@ -146,6 +174,13 @@ CACHE_ALLOW_SHARED = Variable[bool](
     False,
     "Uses a cache directory that other users can write. They can then run code in this process.",
 )
+CACHE_READABLE = Variable[bool](
+    "CLINFER_CACHE_READABLE",
+    "1 or 0",
+    parse_flag,
+    False,
+    "What is stored can be read by every user, as a shared layer must be; its owner alone writes.",
+)
 CACHE_STORE = Variable[str | None](
     "CLINFER_CACHE_STORE",
     "a URL that fsspec knows, say s3://bucket/folder",
@@ -159,6 +194,13 @@ CACHE_STORE_TIMEOUT = Variable[float](
     _parse_seconds,
     10.0,
     "How long the remote store may take to answer, and between two pieces of what it sends.",
+)
+SEED = Variable[bool](
+    "CLINFER_SEED",
+    "1 or 0",
+    parse_flag,
+    True,
+    "Uses the programs of the installed package clinfer-seed, where there is one.",
 )
 TRUST = Variable[tuple[str, ...]](
     "CLINFER_TRUST",
@@ -203,6 +245,22 @@ COMPILE_JOBS = Variable[int](
     "How many programs are built at the same time. 0: as many as there are processor cores.",
 )
 
+SERVE_API_KEY = Variable[str | None](
+    "CLINFER_SERVE_API_KEY",
+    "a line of text",
+    str,
+    None,
+    "The key that clients of 'clinfer serve' must give.",
+)
+
+ORT_DEVICE = Variable[str | None](
+    "CLINFER_ORT_DEVICE",
+    "a device's name",
+    str,
+    None,
+    "The device of sessions of clinfer.ort, whatever providers a program asks for.",
+)
+
 JOB_COMPLETION_INDEX = Variable[int | None](
     "JOB_COMPLETION_INDEX",
     "a number of 0 or more",
@@ -221,17 +279,22 @@ JOB_COMPLETIONS = Variable[int | None](
 VARIABLES: tuple[Variable[Any], ...] = (
     GPU_PLATFORM,
     CPU_PLATFORM,
+    CPU_TARGET,
     CACHE_DIR,
     CACHE_PATH,
     CACHE_MODE,
     CACHE_SIZE,
     CACHE_ALLOW_SHARED,
+    CACHE_READABLE,
     CACHE_STORE,
     CACHE_STORE_TIMEOUT,
+    SEED,
     TRUST,
     TRUST_FILE,
     ALLOW_UNSIGNED,
     SIGN_KEY,
     LOG,
     COMPILE_JOBS,
+    ORT_DEVICE,
+    SERVE_API_KEY,
 )

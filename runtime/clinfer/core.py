@@ -1,273 +1,223 @@
-"""`Core`: devices, properties, reading, compiling and importing models."""
+"""`Core`: reading, compiling and importing models, on devices and with caches."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from clinfer import properties
+from clinfer import properties as props
+from clinfer.boundary import entry, first_line
 from clinfer.compiled import CompiledModel
-from clinfer.errors import DeviceError, InputError, PropertyError
-from clinfer.log import follow_environment
+from clinfer.core_cache import CoreCache
+from clinfer.core_devices import unwatched
+from clinfer.errors import InputError
 from clinfer.models import ModelLike, Models
+from clinfer.names import is_virtual, mode_of
 from clinfer.settings import Settings
+from clinfer.synonyms import with_synonyms
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
-    from clinfer.cache.coverage import Source as PackSource
-    from clinfer.device.discover import Device
-    from clinfer.device.lock import LockedDevice
-    from clinfer.feeds import Inputs
+    from clinfer.device.asked import Asked
     from clinfer.graph.model import Model
-    from clinfer.plugins.base import Plugin, Request
-    from clinfer.plugins.coverage import Coverage
-    from clinfer.plugins.tune import Tuned
-    from clinfer.plugins.warm import Warmed
-    from clinfer.plugins.warm_builds import Watch
+    from clinfer.operators.extensions import Extensions
+    from clinfer.remote import RemoteContext
+    from clinfer.version import Version
 
 
-class Core:
+@with_synonyms
+class Core(CoreCache):
     """The entry point: what OpenVINO's users know as `ov.Core`."""
 
-    def __init__(self) -> None:
-        """Raises `PropertyError` where CLINFER_LOG is not understood."""
-        follow_environment()
-        self._settings = Settings()
-        self._devices: dict[str, Device] = {}
-        self._models = Models()
-        self._lock = Lock()
+    @entry("get_versions", device="device_name")
+    def get_versions(self, device_name: str) -> dict[str, Version]:
+        """The versions of clinfer and the device's driver, by the device's name."""
+        from clinfer.version import Version, __version__
 
-    # -- devices and properties --------------------------------------------------------------
+        info = self._device(device_name).info
+        said = f"{info.platform}, driver {info.driver_version}, {info.device_version}"
+        return {info.name: Version(__version__, said)}
 
-    @property
-    def available_devices(self) -> list[str]:
-        """Names of the devices: 'CPU', 'GPU'; of several of a kind 'GPU.0', 'GPU.1' ...
+    @entry("read_model")
+    def read_model(
+        self, model: ModelLike | BinaryIO, weights: Any = None, config: Any = None
+    ) -> Model:
+        """Reads an ONNX model from a path, bytes, an open file or a ModelProto.
 
-        Raises `DeviceError` where no OpenCL platform is installed.
+        `weights` and `config` belong to OpenVINO's signature: an ONNX model says itself where its
+        weights are. Raises `ModelError` naming the file or node where it is not a model that can
+        be read, `InputError` for weights.
         """
-        from clinfer.device.discover import list_devices
-
-        return [info.name for info in list_devices()]
-
-    def set_property(
-        self, device: str | Mapping[str, Any], values: Mapping[str, Any] | None = None
-    ) -> None:
-        """Sets properties for all devices, or for one: `set_property("CPU", {"CACHE_DIR": "c"})`.
-
-        Raises `PropertyError` for an unknown property or a value it does not take.
-        """
-        if isinstance(device, Mapping):
-            self._settings.update(device)
-        elif values is None:
-            raise PropertyError("set_property takes a dict, or a device's name and a dict")
-        else:
-            self._settings.update(values, self._device(device).info.name)
-
-    def get_property(self, device: str, name: str | None = None) -> Any:
-        """A property of a device, or of the Core where only the property's name is given."""
-        if name is None:
-            known = device == properties.AVAILABLE_DEVICES
-            return self.available_devices if known else self._settings.common(device)
-        opened = self._device(device)
-        plugin = self._plugin(opened)
-        readable: dict[str, Callable[[], Any]] = {
-            properties.FULL_DEVICE_NAME: lambda: opened.info.full_name,
-            properties.OPTIMIZATION_CAPABILITIES: lambda: list(plugin.capabilities(opened)),
-            properties.DEVICE_TYPE: lambda: opened.target.cls,
-            properties.AVAILABLE_DEVICES: lambda: self.available_devices,
-            properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS: lambda: 1,
-            properties.SUPPORTED_PROPERTIES: lambda: [
-                *properties.SETTABLE,
-                *properties.READABLE,
-            ],
-        }
-        if name in readable:
-            return readable[name]()
-        settings = self._settings.effective(opened.info.name, None)
-        if name in settings:
-            return settings[name]
-        raise properties.unknown_to_read(name)
-
-    def cache_statistics(self) -> list[dict[str, Any]]:
-        """What each cache in use did in this process: hits, misses by reason, bytes, seconds saved.
-
-        The names are those of `clinfer.cache.Stats`, with 'directory' and 'store' (a URL); what the
-        remote store did is apart, under 'remote'.
-        """
-        return self._settings.cache_statistics()
-
-    # -- models --------------------------------------------------------------------------------
-
-    def read_model(self, model: str | os.PathLike[str] | bytes | ModelProto) -> Model:
-        """Reads an ONNX model from a path, bytes or a ModelProto.
-
-        Raises `ModelError` naming the file or node where it is not a model that can be read.
-        """
+        _require_no_weights(weights)
+        self._settings.check(config)
         return self._models.read(model)
 
+    @entry("create_context", device="device_name", properties="properties")
+    def create_context(
+        self, device_name: str, properties: Mapping[str, Any] | None = None
+    ) -> RemoteContext:
+        """A context for `compile_model`: OCL_CONTEXT or OCL_QUEUE, handles or pyopencl's objects.
+
+        Without either the one that this Core has for the device. Raises `DeviceError`,
+        `InputError`, `PropertyError`.
+        """
+        from clinfer.remote import RemoteContext
+
+        return RemoteContext.of_properties(self._device(device_name), properties or {})
+
+    @entry("get_default_context", device="device_name")
+    def get_default_context(self, device_name: str) -> RemoteContext:
+        """The context that this Core has for a device."""
+        return self.create_context(device_name)
+
+    @entry("add_extension", extension_path="extension")
+    def add_extension(self, extension: Any) -> None:
+        """Adds operators to those of ONNX: one of `clinfer.extension`, or a list of them.
+
+        A `FunctionProto` or a function of onnxscript is an `OnnxFunction`. Models that are read
+        from now on may use them; of two with one name the later one counts. Raises
+        `ExtensionError` for what is no extension, or an operator that clinfer has itself.
+        """
+        from clinfer.operators.extensions import Extensions
+
+        with self._lock:
+            known = self._models.extensions or Extensions()
+            self._models = Models(known.with_(extension))
+
+    @entry("compile_model", device="device_name", properties="config")
     def compile_model(
         self,
         model: ModelLike,
-        device: str = "AUTO",
-        config: Mapping[str, Any] | None = None,
+        device_name: str | RemoteContext | None = "AUTO",
+        config: Any = None,
+        *,
+        weights: Any = None,
     ) -> CompiledModel:
         """The model ready to run on a device; from the cache where CACHE_DIR has it.
+
+        In the place of the device's name a `RemoteContext`: its buffers can be inputs and results.
+        'AUTO', 'MULTI:GPU,CPU', 'HETERO:GPU,CPU' and 'BATCH:GPU(8)' are in docs/devices.md.
 
         Raises `ModelError`, `DeviceError`, `PropertyError`, `BuildError`, or with CACHE_MODE
         'cache-only' `CompileRequiredError`.
         """
-        request = self._request(device, config)
+        _require_no_weights(weights)
+        if isinstance(device_name, (Mapping, tuple)) and config is None:
+            device_name, config = "AUTO", device_name
+        if isinstance(device_name, (str, type(None))) and is_virtual(device_name or "AUTO"):
+            name, config = self._named(device_name or "AUTO", config)
+            asked = self._asked(name)
+            if asked.mode:
+                return self._compile_virtual(model, asked, config)
+            device_name = asked.devices[0]
+        request = self._request(device_name or "AUTO", config)
         plugin = self._plugin(request.device)
-        source = self._models.source(model, request.cache if plugin.export_import else None)
+        source = self._models.source(model, request.cache)
         loaded = plugin.compile(source, request)
-        return CompiledModel(loaded, plugin, request.device, request.properties)
+        origin = self._models.origin(model, source)
+        return CompiledModel(loaded, plugin, request.device, request.properties, origin)
 
+    def _compile_virtual(self, model: ModelLike, asked: Asked, config: Any) -> CompiledModel:
+        from clinfer.virtual.compiling import compile_virtual
+        from clinfer.virtual.parts import Part, Recipe
+
+        parts = []
+        for device in asked.devices:
+            settings = self._settings.effective(device, config)
+            cache = self._settings.cache(settings)
+            opened = partial(self._ready, device, settings[props.CPU_TARGET])
+            parts.append(Part(device, settings, cache, opened, self._watch or unwatched()))
+        cache = next((part.cache for part in parts if part.cache is not None), None)
+        source, origin = self._models.kept(model, cache)
+        return compile_virtual(asked, Recipe(source, origin), parts)
+
+    @entry(
+        "import_model",
+        model_stream="blob",
+        model_tensor="blob",
+        user_stream="blob",
+        device="device_name",
+        properties="config",
+    )
     def import_model(
         self,
-        blob: bytes | BinaryIO,
-        device: str = "CPU",
-        config: Mapping[str, Any] | None = None,
+        blob: Any,
+        device_name: str | RemoteContext = "CPU",
+        config: Any = None,
     ) -> CompiledModel:
-        """A compiled model back from `export_model`'s bytes or a file object.
+        """A compiled model back from `export_model`'s bytes, a file object or a `Tensor` of them.
 
         Raises `BlobError` for a damaged blob or one of another device, driver or format, and
         `InputError` for what is neither bytes nor a file opened as 'rb'.
         """
-        request = self._request(device, config)
+        request = self._request(device_name, config)
         plugin = self._plugin(request.device)
         loaded = plugin.load_blob(_content(blob), request)
         return CompiledModel(loaded, plugin, request.device, request.properties)
 
-    def coverage(
-        self,
-        model: ModelLike,
-        device: str | LockedDevice = "AUTO",
-        config: Mapping[str, Any] | None = None,
-        packs: Sequence[PackSource] = (),
-    ) -> Coverage:
-        """Which of the entries that `compile_model` looks up are in the caches, or in the packs.
+    @entry("query_model", device="device_name", properties="config")
+    def query_model(
+        self, model: ModelLike, device_name: str = "AUTO", config: Any = None
+    ) -> dict[str, str]:
+        """The device that computes each node, by the name that it has in `get_ops()`.
 
-        Nothing is opened, built, run or written. The device may come from a lock file. Raises
-        `ModelError`, `DeviceError`, `PropertyError` (also where there is no cache to look into).
+        On one device 'HOST' is said of what has no kernel there; 'HETERO:GPU,CPU' says how it
+        splits the model. Raises `ModelError` and `DeviceError`.
         """
-        from clinfer.plugins import plugin_for
-        from clinfer.plugins.coverage import prove
-
-        described = self._device(device) if isinstance(device, str) else device
-        settings = self._settings.effective(described.info.name, config)
-        cache = self._settings.cache(settings)
-        stores = [*packs]
-        if cache is not None:
-            stores += [*cache.observers, *([] if cache.remote is None else [cache.remote])]
-        if not stores:
-            raise PropertyError("there is no cache to look into: set CACHE_DIR or name a pack")
-        plugin = plugin_for(described)
-        source = (
-            self._models.digested(model)
-            if plugin.export_import
-            else self._models.source(model, None)
-        )
-        return prove(plugin, source, described, settings, stores)
-
-    def warm(
-        self,
-        models: Mapping[str, Callable[[], ModelLike]],
-        device: str,
-        watch: Watch,
-        seconds: float,
-        config: Mapping[str, Any] | None = None,
-    ) -> list[Warmed]:
-        """Compiles models, each given by name when its turn comes, into the cache in force.
-
-        See `clinfer.plugins.warm`. Raises `CacheError` where nothing can be stored.
-        """
-        from clinfer.plugins.warm import warm
-
-        request = self._request(device, config)
-        plugin = self._plugin(request.device)
-        cache = request.cache if plugin.export_import else None
-        sources = {
-            name: lambda give=give: self._models.source(give(), cache)
-            for name, give in models.items()
-        }
-        return warm(plugin, sources, request, watch, seconds)
-
-    def tune(
-        self,
-        model: ModelLike,
-        device: str,
-        inputs: Inputs,
-        watch: Watch,
-        seconds: float,
-        config: Mapping[str, Any] | None = None,
-        again: bool = True,
-    ) -> Tuned | None:
-        """Measures every kernel candidate in the model, about that long, and keeps the choices.
-
-        `inputs` are as for an inference. The cache in force gets the timings and the model compiled
-        with them; without `again` nothing is measured, and None returned, where they are there.
-        Raises `CacheError` where nothing can be stored, `InputError`, `DeviceError`.
-        """
-        from clinfer.feeds import arranged
-        from clinfer.plugins.tune import tune
-
-        request = self._request(device, config)
-        plugin = self._plugin(request.device)
+        self._settings.check(config)
         read = self._models.given(model)
-        source = self._models.source(read, request.cache if plugin.export_import else None)
-        arrays = arranged(read.inputs, inputs)
-        return tune(plugin, source, request, arrays, watch, seconds, again)
+        nodes = read.graph().nodes
+        if is_virtual(device_name) and mode_of(device_name) == "HETERO":
+            from clinfer.virtual.placing import places
 
-    def query_model(self, model: ModelLike, device: str = "AUTO") -> dict[str, str]:
-        """For each of the model's nodes the device that computes it; 'HOST' for host steps."""
-        from clinfer.plugins.compiler import draft_model
+            devices = [self._device(name) for name in self._asked(device_name).devices]
+            return dict(zip((n.label for n in nodes), places(read, devices), strict=True))
+        from clinfer.plugins.compiler import host_nodes
 
-        opened = self._device(device)
-        read = self._models.given(model)
-        hosts = {step.label for step in draft_model(read, opened).plan.host_steps}
-        nodes = [node.describe() for node in read.graph().nodes]
-        return {n: "HOST" if n in hosts else opened.info.name for n in nodes}
-
-    # -- private -------------------------------------------------------------------------------
-
-    def _device(self, name: str) -> Device:
-        from clinfer.device.discover import open_device
-
-        if not isinstance(name, str):
-            raise DeviceError(
-                f"expected the name of a device, say 'CPU' or 'GPU.1'; found {name!r}"
-            )
-        with self._lock:
-            if name not in self._devices:
-                self._devices[name] = open_device(name)
-            return self._devices[name]
-
-    @staticmethod
-    def _plugin(device: Device) -> Plugin:
-        from clinfer.plugins import plugin_for
-
-        return plugin_for(device)
-
-    def _request(self, device: str, config: Mapping[str, Any] | None) -> Request:
-        from clinfer.plugins.base import Request
-
-        opened = self._device(device)
+        opened = self._device(device_name)
         settings = self._settings.effective(opened.info.name, config)
-        return Request(opened, settings, self._settings.cache(settings))
+        opened = self._device(device_name, settings[props.CPU_TARGET])
+        hosts = host_nodes(read, opened)
+        return {n.label: "HOST" if n.describe() in hosts else opened.info.name for n in nodes}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A Core with the same properties; what it has opened belongs to this process."""
+        return _core_with, (self._settings.to_send(), self._models.extensions)
 
 
-def _content(blob: object) -> bytes | memoryview:
-    """The bytes of a blob or of a file opened for reading them."""
-    content = blob.read() if hasattr(blob, "read") else blob
-    if isinstance(content, bytearray) or (
-        isinstance(content, memoryview) and not content.c_contiguous
-    ):
+def _require_no_weights(weights: Any) -> None:
+    if weights is not None and len(weights):
+        raise InputError(
+            "weights= belongs to OpenVINO's IR: an ONNX model holds its weights, or names the "
+            "files beside it that do; leave it out"
+        )
+
+
+def _core_with(settings: Settings, extensions: Extensions | None = None) -> Core:
+    core = Core()
+    core._models = Models(extensions)
+    core._settings = settings
+    return core
+
+
+def _content(blob: Any) -> bytes:
+    """The bytes of a blob or of a file opened for reading them; nobody else can change them."""
+    try:
+        content = blob.read() if hasattr(blob, "read") else blob
+    except Exception as error:  # the file object is the user's
+        raise InputError(f"import_model cannot read the file: {first_line(error)}") from error
+    if isinstance(content, memoryview):
+        try:
+            whole = content.obj
+        except ValueError as error:
+            raise InputError(f"import_model cannot read the memoryview: {error}") from None
+        if isinstance(whole, bytes) and content.nbytes == len(whole) and content.c_contiguous:
+            return whole
         return bytes(content)
-    if isinstance(content, (bytes, memoryview)):
-        return content
+    if isinstance(content, (bytes, bytearray)):
+        return bytes(content)
+    if hasattr(content, "element_type"):  # a Tensor
+        return bytes(memoryview(content.data).cast("B"))
     raise InputError(
         "import_model takes a blob's bytes or a file opened with open(path, 'rb'); "
         f"found {type(blob).__name__}"

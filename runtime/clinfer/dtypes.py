@@ -50,8 +50,11 @@ _TABLE = (
 BY_NAME = {entry.name: entry for entry in _TABLE}
 BY_ONNX = {entry.onnx: entry for entry in _TABLE}
 
-# What kernels compute with; the other types live in host steps.
-DEVICE_DTYPES = frozenset(
+# What kernels only move and cast: their codes are bytes.
+NARROW_DTYPES = frozenset(entry.name for entry in _TABLE if entry.onnx >= 17)
+
+# What kernels compute with, and what they move; the other types live in host steps.
+DEVICE_DTYPES = NARROW_DTYPES | frozenset(
     [
         "float32",
         "float64",

@@ -8,31 +8,90 @@ from typing import Any
 import numpy as np
 
 from clinfer import dtypes
-from clinfer.errors import InputError
-from clinfer.ports import Port
+from clinfer.device.results import own
+from clinfer.errors import InputError, ShapeError, listed
+from clinfer.ports import Port, index_of, named
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[Any, Any] | Sequence[Any] | Array | None
 
 
-def arranged(ports: Sequence[Port], inputs: Inputs) -> list[Any]:
-    """A value for each port, in order. Raises `InputError` for one that is missing or unfit."""
-    given = {index_of(ports, key, "input"): value for key, value in pairs(ports, inputs)}
-    require_all(ports, given)
-    return [checked(port, given[index]) for index, port in enumerate(ports)]
+class Feed:
+    """What the runs of a model are given; values like the last ones need no second look."""
+
+    def __init__(self, ports: Sequence[Port]) -> None:
+        self.ports = ports
+        self._names = tuple(port.name for port in ports)
+        self._one = len(ports) == 1
+        self._checked = all(p.dtype in dtypes.BY_NAME and p.dtype != "string" for p in ports)
+        self._last: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...] | None = None
+
+    def arranged(self, inputs: Inputs) -> list[Any]:
+        """A value for each port, in order. Raises `InputError` for one that is missing or unfit."""
+        found = self.quick(inputs)
+        if found is None:
+            found = completed(self.ports, given(self.ports, inputs))
+            self.remember(found)
+        return found
+
+    def remember(self, values: Sequence[Any]) -> None:
+        """Later values like these, which were checked, are as good."""
+        if self._checked and all(type(value) is np.ndarray for value in values):
+            self._last = tuple([(value.dtype, value.shape) for value in values])
+
+    def quick(self, inputs: Any) -> list[Any] | None:
+        """The values in order where all are arrays like the last run's; None: `given` has to see.
+
+        Arrays of a subclass, other dtypes, shapes or keys are not; text and objects never are.
+        """
+        kind, last = type(inputs), self._last
+        if last is None:
+            return None
+        if kind is dict and len(inputs) == len(last):
+            values = [inputs.get(name) for name in self._names]
+        elif kind is np.ndarray and self._one:
+            values = [inputs]
+        elif kind is list and len(inputs) == len(last):
+            values = inputs.copy()  # the caller's may change while it is looked at, or during a run
+        else:
+            return None
+        for value, (dtype, shape) in zip(values, last, strict=True):
+            if (
+                type(value) is not np.ndarray
+                or value.dtype is not dtype
+                or value.shape != shape
+                or not value.flags.c_contiguous
+            ):
+                return None
+        return values
 
 
-def require_all(ports: Sequence[Port], given: Mapping[int, Any]) -> None:
-    """Raises `InputError` naming the ports whose positions are not in `given`."""
-    missing = [port.name for index, port in enumerate(ports) if index not in given]
+def given(ports: Sequence[Port], inputs: Inputs, copied: bool = False) -> dict[int, Any]:
+    """What a user gives, by the position of its port; checked, where the user has it or `copied`.
+
+    Raises `InputError` for an unknown, repeated or unfit one.
+    """
+    found: dict[int, Any] = {}
+    for key, value in pairs(ports, inputs):
+        index = index_of(ports, key, "input")
+        if index in found:
+            raise InputError(f"input '{ports[index].name}' is given twice, once as {key!r}")
+        array = checked(ports[index], value)
+        found[index] = own(array) if copied else array
+    return found
+
+
+def completed(ports: Sequence[Port], values: Mapping[int, Any]) -> list[Any]:
+    """The values in the ports' order. Raises `InputError` naming those that are missing."""
+    missing = [port.name for index, port in enumerate(ports) if index not in values]
     if missing:
         raise InputError(
-            f"no value for input {', '.join(map(repr, missing))}; "
-            f"the model has {[port.name for port in ports]}"
+            f"no value for input {listed(map(repr, missing))}; the model has {named(ports)}"
         )
+    return [values[index] for index in range(len(ports))]
 
 
-def pairs(ports: Sequence[Port], inputs: Inputs) -> Iterable[tuple[Any, Any]]:
+def pairs(ports: Sequence[Port], inputs: Inputs, kind: str = "input") -> Iterable[tuple[Any, Any]]:
     """Keys and values of what a user gives: a mapping, values by position, or the one array."""
     if inputs is None:
         return ()
@@ -43,26 +102,69 @@ def pairs(ports: Sequence[Port], inputs: Inputs) -> Iterable[tuple[Any, Any]]:
     ):
         if len(inputs) != len(ports):
             raise InputError(
-                f"{len(inputs)} inputs given; the model has {len(ports)}: {[p.name for p in ports]}"
+                f"{len(inputs)} {kind}s given; the model has {len(ports)}: {named(ports)}"
             )
         return enumerate(inputs)
     if len(ports) != 1:
-        raise InputError(
-            f"one array given; the model has {len(ports)} inputs: {[p.name for p in ports]}"
-        )
+        raise InputError(f"one array given; the model has {len(ports)} {kind}s: {named(ports)}")
     return [(0, inputs)]
 
 
-def index_of(ports: Sequence[Port], key: Any, what: str) -> int:
-    """The position of a port given by name, number or itself. Raises `InputError`."""
-    names = [port.name for port in ports]
-    if isinstance(key, Port):
-        key = key.name
-    if isinstance(key, str) and key in names:
-        return names.index(key)
-    if isinstance(key, (int, np.integer)) and -len(ports) <= key < len(ports):
-        return int(key) % len(ports)
-    raise InputError(f"the model has no {what} {key!r}; it has {names}")
+def targets(ports: Sequence[Port], outputs: Inputs) -> dict[int, Any]:
+    """The arrays that results are to be written to, by the position of their port.
+
+    Raises `InputError` for what is no output, or no array that its results fit into.
+    """
+    found: dict[int, Any] = {}
+    for key, value in pairs(ports, outputs, "output"):
+        index = index_of(ports, key, "output")
+        if value is None:
+            continue
+        if index in found:
+            raise InputError(f"output '{ports[index].name}' is given twice, once as {key!r}")
+        found[index] = target(ports[index], value)
+    return found
+
+
+def target(port: Port, value: Any) -> Any:
+    """An array that results of an output can be written to. Raises `InputError`."""
+    what = f"output '{port.name}'"
+    if port.dtype not in dtypes.BY_NAME or port.dtype == "string":
+        raise InputError(f"{what} is {port.dtype}: take it from the results")
+    if hasattr(value, "int_ptr") or hasattr(value, "base_data"):
+        from clinfer.buffers import require_writable
+
+        remote = _remote(port, value, dtypes.to_numpy(port.dtype))
+        if not isinstance(remote, np.ndarray):
+            require_writable(remote)
+        return remote
+    array = value if isinstance(value, np.ndarray) else _array(what, value)
+    if not isinstance(value, np.ndarray) and array.base is None:
+        raise InputError(f"{what}: {type(value).__name__} has no memory to write to; give an array")
+    if array.dtype != dtypes.to_numpy(port.dtype):
+        raise InputError(f"{what} has {port.dtype} elements, the array given {array.dtype}")
+    if not array.flags.writeable:
+        raise InputError(f"{what}: the array given cannot be written to; give one that can")
+    _check_shape(port, array)
+    return array
+
+
+def deliver(ports: Sequence[Port], results: list[Any], into: Mapping[int, Any]) -> None:
+    """Puts each result that no run could write there into the array meant for it.
+
+    Raises `ShapeError` for an array of another shape than the result has in this run.
+    """
+    for index, array in into.items():
+        result = results[index]
+        if result is array or not isinstance(array, np.ndarray):  # a remote one is filled already
+            continue
+        if result.shape != array.shape:
+            raise ShapeError(
+                f"output '{ports[index].name}' has the shape {list(result.shape)} in this run, the "
+                f"array given {list(array.shape)}"
+            )
+        np.copyto(array, result)
+        results[index] = array
 
 
 def checked(port: Port, value: Any) -> Any:
@@ -71,42 +173,81 @@ def checked(port: Port, value: Any) -> Any:
         return value
     expected = dtypes.to_numpy(port.dtype)
     if port.dtype == "string":
-        array = np.asarray(value, dtype=object)
+        array = _strings(port, value)
     elif isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
         if array.dtype != expected:
+            array = converted(port, array, expected)
+    elif hasattr(value, "int_ptr") or hasattr(value, "base_data"):
+        return _remote(port, value, expected)
+    else:
+        array = converted(port, _array(f"{port.kind} '{port.name}'", value), expected)
+    _check_shape(port, array)
+    return array if array.flags.c_contiguous else array.copy("C")
+
+
+def _remote(port: Port, value: Any, expected: np.dtype[Any]) -> Any:
+    """A buffer of OpenCL, or an array in one, as a run takes it."""
+    from clinfer.buffers import remote_array
+
+    shape = port.shape
+    fixed = shape is not None and all(isinstance(size, int) for size in shape)
+    what = f"{port.kind} '{port.name}'"
+    array = remote_array(
+        value, what, expected, [int(d or 0) for d in shape or ()] if fixed else None
+    )
+    _check_shape(port, array)
+    return array
+
+
+def _strings(port: Port, value: Any) -> Array:
+    """Text as an array of objects."""
+    array = np.asarray(value, dtype=object)
+    wrong = next((item for item in array.flat if not isinstance(item, (str, bytes))), None)
+    if wrong is not None:
+        raise InputError(
+            f"input '{port.name}' holds {type(wrong).__name__} values, expected strings"
+        )
+    return array
+
+
+def _array(what: str, value: Any) -> Array:
+    from clinfer.arrays import array_of
+
+    return array_of(value, what)
+
+
+def converted(port: Port, array: Array, expected: np.dtype[Any]) -> Array:
+    """Numbers of another dtype, where every value stays what it is.
+
+    Fractions may be rounded to the dtype's precision.
+    """
+    if array.dtype == expected:
+        return array
+    if not array.size:
+        return np.empty(array.shape, expected)
+    if not np.can_cast(array.dtype, expected, "same_kind"):
+        integers = array.dtype.kind in "iu" and expected.kind in "iu"
+        if not integers:
             raise InputError(
                 f"input '{port.name}' has dtype {array.dtype}, expected {port.dtype}; "
                 f"convert it with .astype('{port.dtype}')"
             )
-    else:
-        array = _converted(port, value, expected)
-    _check_shape(port, array)
-    return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _converted(port: Port, value: Any, expected: np.dtype[Any]) -> Array:
-    """Python numbers and lists as an array, where every value stays what it is.
-
-    Fractions may be rounded to the dtype's precision.
-    """
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"input '{port.name}' is not an array: {error}") from None
-    integers = array.dtype.kind in "iu" and expected.kind in "iu"
-    if array.size and not integers and not np.can_cast(array.dtype, expected, "same_kind"):
-        raise InputError(f"input '{port.name}' holds {array.dtype} values, expected {port.dtype}")
-    converted = array.astype(expected)
-    if integers and not np.array_equal(converted, array):
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = array.astype(expected)
+        if array.dtype.kind in "iu":
+            lost = not np.array_equal(converted.astype(array.dtype), array)
+        else:
+            lost = expected.kind == "f" and bool(np.any(np.isinf(converted) & ~np.isinf(array)))
+    if lost:
         raise InputError(
             f"input '{port.name}' holds values from {array.min()} to {array.max()}, "
-            f"which {port.dtype} does not reach"
+            f"which {port.dtype} does not {'reach' if expected.kind in 'iu' else 'hold'}"
         )
     return converted
 
 
-def _check_shape(port: Port, array: Array) -> None:
+def _check_shape(port: Port, array: Any) -> None:
     if port.shape is None:
         return
     fits = len(array.shape) == len(port.shape) and all(
@@ -115,4 +256,6 @@ def _check_shape(port: Port, array: Array) -> None:
     )
     if not fits:
         shape = "[" + ", ".join("?" if d is None else str(d) for d in port.shape) + "]"
-        raise InputError(f"input '{port.name}' has shape {list(array.shape)}, expected {shape}")
+        raise InputError(
+            f"{port.kind} '{port.name}' has shape {list(array.shape)}, expected {shape}"
+        )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import logging
 
 _waiting: list[str] = []
+_told: list[str] = []
 
 
 def follow_environment() -> None:
@@ -25,7 +26,21 @@ def follow_environment() -> None:
     """
     _waiting[:] = [config.LOG.get()]
     if "logging" in sys.modules or _waiting[0] in ("info", "debug"):
+        level = _waiting[0]
         _logger("clinfer")
+        if level == "debug":
+            _tell_versions()
+
+
+def _tell_versions() -> None:
+    """Once in a process."""
+    import platform
+
+    from clinfer.version import __version__
+
+    if not _told:
+        _told.extend((__version__, platform.python_version(), platform.platform()))
+        Log("clinfer").debug("clinfer %s, Python %s, %s", *_told)
 
 
 class Log:
@@ -33,6 +48,15 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self._name = name
+
+    @property
+    def shows_debug(self) -> bool:
+        """Whether somebody sees messages for debugging, so that making one may cost time."""
+        if "logging" not in sys.modules:
+            return False
+        import logging
+
+        return _logger(self._name).isEnabledFor(logging.DEBUG)
 
     def debug(self, text: str, *values: Any) -> None:
         """A message for those who look for a fault."""

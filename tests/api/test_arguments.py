@@ -14,7 +14,7 @@ from api.made import dense_answer, dense_model, one_node
 
 
 def test_devices_and_settings_of_a_wrong_kind(core, cpu):
-    for device in (None, 5):
+    for device in (b"CPU", 5):
         with pytest.raises(clinfer.DeviceError, match="name of a device"):
             core.compile_model(dense_model(), device)
     with pytest.raises(clinfer.DeviceError, match="name of a device"):
@@ -106,7 +106,7 @@ def test_a_driver_that_fails_while_running_is_a_device_error(core, gpu, monkeypa
     from clinfer.device.binding import Error
     from clinfer.device.queue_instance import QueueInstance
 
-    def fail(self: QueueInstance, inputs: object) -> None:
+    def fail(self: QueueInstance, inputs: object, into: object = None) -> None:
         raise Error("clCreateBuffer failed: MEM_OBJECT_ALLOCATION_FAILURE")
 
     model = core.compile_model(dense_model(), gpu)

@@ -1,4 +1,4 @@
-"""The GPU plugin's cache: one entry per program, shared by models; no blobs."""
+"""The GPU plugin's cache: one entry per program, shared by models, and a plan; no blobs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,19 @@ def compiled(path, cache):
     return clinfer.Core().compile_model(path, "GPU", {"CACHE_DIR": str(cache)})
 
 
-def entries(cache: Path) -> list[Path]:
-    return sorted(p for p in (cache / "entries").rglob("*") if p.is_file())
-
-
-def kinds(cache: Path) -> set[str]:
+def entries(cache: Path, kind: str = "program") -> list[Path]:
     from clinfer.cache import read_header
 
-    return {read_header(p).record.kind for p in entries(cache)}
+    files = sorted(p for p in (cache / "entries").rglob("*") if p.is_file())
+    return [path for path in files if read_header(path).record.kind == kind]
 
 
 def test_one_entry_per_program_and_no_blob(gpu, tmp_path):
     path = save(dense_model(), tmp_path / "m.onnx")
     first = compiled(path, tmp_path / "c")
     assert first.programs_built == len(first.plan.programs) == len(entries(tmp_path / "c"))
-    assert kinds(tmp_path / "c") == {"program"}
+    assert len(entries(tmp_path / "c", "plan")) == 1
+    assert not entries(tmp_path / "c", "model")
     assert not first.get_property("LOADED_FROM_CACHE")
 
 
@@ -92,13 +90,17 @@ def test_cache_only_names_a_program_and_how_many_more_are_missing(gpu, tmp_path)
     compiled(DIGITS, tmp_path / "c")
     count = len(entries(tmp_path / "c"))
     assert count > 1
-    config = {"CACHE_DIR": str(tmp_path / "none"), "CACHE_MODE": "cache-only"}
+    config = {"CACHE_DIR": str(tmp_path / "c"), "CACHE_MODE": "cache-only"}
+    first, *others = entries(tmp_path / "c")
+    kept = {path: path.read_bytes() for path in others}
+    for path in (first, *others):
+        path.unlink()
     with pytest.raises(clinfer.CompileRequiredError) as caught:
         clinfer.Core().compile_model(DIGITS, "GPU", config)
     assert "is not in the cache" in str(caught.value)
     assert f"and {count - 1} more programs" in str(caught.value)
-    entries(tmp_path / "c")[0].unlink()
-    config["CACHE_DIR"] = str(tmp_path / "c")
+    for path, content in kept.items():
+        path.write_bytes(content)
     with pytest.raises(clinfer.CompileRequiredError, match="differs in") as caught:
         clinfer.Core().compile_model(DIGITS, "GPU", config)
     assert "more programs" not in str(caught.value)

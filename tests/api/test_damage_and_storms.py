@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from clocks import LIMIT
+
 TOOLS = Path(__file__).parent.parent.parent / "tools"
 
 
@@ -20,7 +22,7 @@ def run(*command: object) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -74,7 +74,7 @@ def test_wrong_inputs_are_named(core, cpu):
     good = np.zeros((2, 24), np.float32)
     for bad, words in (
         ({"z": good}, ("'z'", "'x'")),
-        ({"x": good.astype(np.float64)}, ("'x'", "float64", "float32")),
+        ({"x": np.full((2, 24), 1e300)}, ("'x'", "float32")),
         ({"x": good[:, :5]}, ("'x'", "[2, 5]", "[batch, 24]")),
         ({"x": good[0]}, ("'x'", "[24]")),
         ({"x": [["a"]]}, ("'x'", "float32")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import spec_from_file_location
+
 import pytest
 
 from clinfer.cache.store import Store
@@ -56,3 +58,22 @@ def test_all_the_code_is_in_it():
     names = {name for _, name in compiler._generating_files()}
     assert {"lowering/lower.py", "graph/shape_rules/views.py", "conv.py", "expr.py"} <= names
     assert any(name.endswith(".cl") for name in names)
+
+
+def test_another_release_of_onnx_is_another_generator(tmp_path, monkeypatch):
+    """Bodies of functions come from there."""
+    package = tmp_path / "onnx" / "__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    spec = spec_from_file_location("onnx", package)
+    monkeypatch.setattr(compiler, "find_spec", lambda name: spec)
+    found = set()
+    for release in ("1.23.2", "1.24.0"):
+        info = tmp_path / f"onnx-{release}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: onnx\nVersion: {release}\n")
+        monkeypatch.setattr(compiler, "_generator", [])
+        found.add(compiler.generator_digest())
+        (info / "METADATA").unlink()
+        info.rmdir()
+    assert len(found) == 2

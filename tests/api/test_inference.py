@@ -109,7 +109,7 @@ def test_one_model_called_from_many_threads(core, cpu):
             np.testing.assert_allclose(y, dense_answer(x), rtol=1e-4, atol=1e-5)
 
 
-def test_queue_runs_everything_and_reports_the_first_error(core, cpu):
+def test_queue_runs_everything_and_reports_a_wrong_shape_at_once(core, cpu):
     model = core.compile_model(dense_model(), cpu)
     queue = clinfer.AsyncInferQueue(model, 2)
     found = {}
@@ -120,9 +120,9 @@ def test_queue_runs_everything_and_reports_the_first_error(core, cpu):
     queue.wait_all()
     for key, x in enumerate(data):
         np.testing.assert_allclose(found[key], dense_answer(x), rtol=1e-4, atol=1e-5)
-    queue.start_async({"x": np.zeros((1, 3), np.float32)})
     with pytest.raises(clinfer.InputError):
-        queue.wait_all()
+        queue.start_async({"x": np.zeros((1, 3), np.float32)})
+    queue.wait_all()
 
 
 def test_same_bits_run_after_run(core, device, tmp_path):
@@ -134,8 +134,8 @@ def test_same_bits_run_after_run(core, device, tmp_path):
 
 
 def test_auto_takes_the_gpu_where_there_is_one(core, gpu):
-    model = core.compile_model(dense_model())
-    assert model.get_property("EXECUTION_DEVICES")[0].startswith("GPU")
+    model = core.compile_model(dense_model(), config={"ENABLE_STARTUP_FALLBACK": False})
+    assert model.get_property("EXECUTION_DEVICES") == ["GPU"]
 
 
 def test_query_model_names_the_device_of_each_node(core, cpu):
@@ -162,9 +162,9 @@ def test_profiling_tells_the_time_of_each_step(core, device):
         _ = model.profiling_info
     model(rows(8))
     steps = model.profiling_info
-    assert [step.kernel for step in steps] == [
-        model.plan.programs[launch.program].entry for launch in model.plan.launches
-    ]
+    entries = iter([model.plan.programs[x.program].entry for x in model.plan.launches])
+    assert steps
+    assert all(step.kernel in entries for step in steps)  # in their order; sizes leave some out
     assert all(step.seconds > 0 for step in steps)
     assert sum(step.flops for step in steps) >= 2 * 8 * 24 * 10
     with pytest.raises(clinfer.PropertyError, match="PERF_COUNT"):

@@ -12,13 +12,16 @@ from api.made import dense_model, one_node, save
 from clinfer.cache import Store
 from clinfer.cli import main
 from clinfer.plugins import probe as probing
+from clocks import LIMIT, timer_over_at
 
 # A child whose driver dies on the first entry, or never returns from it.
 _BAD_DRIVER = """
 import os, sys, time
 from clinfer.plugins import probe
 load_well = probe._load
-seen = []
+def hang():
+    open(sys.argv[3], "w").close()
+    time.sleep(3600)
 def load(store, digest, devices):
     if digest == sys.argv[2]:
         {fault}
@@ -61,19 +64,23 @@ def test_good_binaries_pass(cache, capsys) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [("os.abort()", "died: -6"), ("time.sleep(60)", "over 8 s")],
+    [("os.abort()", "died: -6"), ("hang()", "over 600 s")],
 )
-def test_a_binary_that_crashes_the_driver_is_found(cache, capsys, monkeypatch, fault, said) -> None:
+def test_a_binary_that_crashes_the_driver_is_found(
+    cache, capsys, monkeypatch, tmp_path, fault, said
+) -> None:
     """And only that one; with --remove it is gone."""
+    mark = tmp_path / "hangs"
     digests = [info.digest for info in Store(cache).entries()]
     start = probing.subprocess.Popen
 
     def popen(command, **options):
         code = _BAD_DRIVER.format(fault=fault)
-        return start([command[0], "-c", code, command[3], digests[1]], **options)
+        return start([command[0], "-c", code, command[3], digests[1], str(mark)], **options)
 
     monkeypatch.setattr(probing.subprocess, "Popen", popen)
-    monkeypatch.setattr(probing.probe, "__kwdefaults__", {"remove": False, "seconds": 8.0})
+    monkeypatch.setattr(probing.probe, "__kwdefaults__", {"remove": False, "seconds": LIMIT})
+    monkeypatch.setattr(probing, "Timer", timer_over_at(mark))
     code, problems = verify(capsys, cache, "--remove")
     assert code == 1
     assert [problem["entry"] for problem in problems] == [digests[1][:12]], problems

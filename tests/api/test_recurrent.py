@@ -147,13 +147,110 @@ def test_no_more_programs_for_more_steps(core, cpu):
     assert len(model.plan.programs) == built
 
 
-def test_computed_weights_are_a_host_step_with_its_reason(core, cpu):
-    proto = layer("RNN", 3, 4)
-    (weights,) = [t for t in proto.graph.initializer if t.name == "w"]
-    proto.graph.initializer.remove(weights)
-    proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 4, 3]))
+@pytest.mark.parametrize("kind", GATES)
+def test_weights_may_be_inputs_with_every_option(core, device, kind):
+    options: dict[str, Any] = {"clip": 0.6}
+    if kind == "GRU":
+        options["linear_before_reset"] = 1
+    if kind == "LSTM":
+        options["input_forget"] = 1
+    extra = ("lengths", "h", "c") if kind == "LSTM" else ("lengths", "h")
+    names = ["HardSigmoid", "Elu", "Softsign", "Sigmoid", "LeakyRelu", "ScaledTanh"]
+    count = {"LSTM": 3, "GRU": 2, "RNN": 1}[kind]
+    proto = layer(
+        kind,
+        5,
+        11,
+        "bidirectional",
+        peepholes=kind == "LSTM",
+        extra=extra,
+        activations=[*names[:count], *names[3 : 3 + count]],
+        activation_alpha=[0.3, 0.7, 0.2, 1.5],
+        activation_beta=[0.4, 0.8],
+        **options,
+    )
+    feed = {
+        "x": numbers(6, 4, 5),
+        "lengths": np.array([6, 0, 4, 1], np.int32),
+        "h": numbers(2, 4, 11),
+        "c": numbers(2, 4, 11),
+    }
+    compare(core, device, *as_inputs(proto, {name: feed[name] for name in ("x", *extra)}))
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_an_activation_without_parameters_has_those_of_onnx_runtime(core, cpu, kind):
+    count = {"LSTM": 3, "GRU": 2, "RNN": 1}[kind]
+    for name in ("ThresholdedRelu", "HardSigmoid"):
+        proto = layer(kind, 4, 6, activations=[name] * count)
+        compare(core, cpu, proto, {"x": numbers(3, 2, 4) * 3})
+
+
+def test_an_unknown_activation_is_an_error_that_names_it(core, cpu):
+    proto = layer("RNN", 3, 4, activations=["Gelu"])
+    with pytest.raises(clinfer.ClinferError, match="Gelu"):
+        core.compile_model(proto, cpu)
+
+
+def test_operands_of_other_sizes_are_an_error(core, cpu):
+    proto, feed = as_inputs(layer("GRU", 3, 4, extra=("h",)), {"x": numbers(2, 2, 3)})
+    for port in proto.graph.input:
+        del port.type.tensor_type.shape.dim[:]
+        for name in "abc"[: feed[port.name].ndim] if port.name in feed else "abc":
+            port.type.tensor_type.shape.dim.add().dim_param = f"{port.name}_{name}"
     model = core.compile_model(proto, cpu)
-    assert len(model.host_steps) == 1
+    feed["h"] = numbers(1, 2, 4)
+    model(feed)
+    for name in ("w", "r", "b", "h"):
+        wrong = {**feed, name: np.ascontiguousarray(feed[name][..., :-1])}
+        with pytest.raises(clinfer.ClinferError):
+            model(wrong)
+
+
+def test_float64_is_computed_in_float64(core, device):
+    proto = layer("LSTM", 6, 10, "bidirectional")
+    feed = as_inputs(proto, {"x": numbers(4, 3, 6)})[1]
+    session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    want = session.run(None, feed)
+    for port in (*proto.graph.input, *proto.graph.output):
+        port.type.tensor_type.elem_type = TensorProto.DOUBLE
+    model = core.compile_model(proto, device)
+    assert not model.host_steps
+    for have, expected in zip(
+        model({k: v.astype(np.float64) for k, v in feed.items()}).to_tuple(), want, strict=True
+    ):
+        assert have.dtype == np.float64
+        np.testing.assert_allclose(have, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_a_layer_inside_a_branch_is_computed_with_its_options(core, cpu):
+    plain = layer("LSTM", 5, 7, "bidirectional", extra=("lengths",), clip=0.4, input_forget=1)
+    branch = helper.make_graph(
+        list(plain.graph.node), "branch", [], list(plain.graph.output), plain.graph.initializer
+    )
+    node = helper.make_node("If", ["yes"], ["a", "b", "c0"], then_branch=branch, else_branch=branch)
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in node.output]
+    yes = helper.make_tensor_value_info("yes", TensorProto.BOOL, [])
+    graph = helper.make_graph([node], "if", [*plain.graph.input, yes], outputs)
+    proto = helper.make_model(graph, opset_imports=plain.opset_import, ir_version=8)
+    feed = {"x": numbers(5, 3, 5), "lengths": np.array([5, 0, 2], np.int32)}
+    session = InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = core.compile_model(proto, cpu)({**feed, "yes": np.array(True)}).to_tuple()
+    for have, want in zip(found, session.run(None, feed), strict=True):
+        np.testing.assert_allclose(have, want, rtol=2e-5, atol=2e-6)
+
+
+def as_inputs(
+    proto: ModelProto, feed: dict[str, np.ndarray]
+) -> tuple[ModelProto, dict[str, np.ndarray]]:
+    """The layer with its weights as inputs, and the feed with them."""
+    for tensor in proto.graph.initializer:
+        feed[tensor.name] = numpy_helper.to_array(tensor)
+        proto.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    del proto.graph.initializer[:]
+    return proto, feed
 
 
 def test_float16_is_computed_in_float32(core, device):

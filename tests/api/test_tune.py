@@ -216,8 +216,21 @@ def test_warm_tunes_once(device, model, cache, capsys, monkeypatch) -> None:
     assert report["models"][0]["result"] == "was warm"
 
 
+def test_explain_shows_the_chosen_kernels(cpu, model, cache, capsys) -> None:
+    programs = choose(cache, model, cpu, lambda count: count - 1)
+    compiled = new_core(cache).compile_model(model, cpu)
+    explain = ("explain", model, "--device", cpu)
+    code, found = command(capsys, *explain, "--cache-dir", cache)
+    assert code == 0
+    kernels = {step["kernel"] for step in found["steps"]}
+    entries = {p.entry for p in compiled.plan.programs if p.digest in programs}
+    assert kernels == {name for name in entries if not name.startswith("play")}
+    _, untuned = command(capsys, *explain, "--no-cache")
+    assert {step["kernel"] for step in untuned["steps"]} != kernels
+
+
 def test_tuning_needs_a_cache(cpu, model, capsys) -> None:
-    assert main(["tune", str(model), "--device", cpu]) == 1
+    assert main(["tune", str(model), "--device", cpu, "--no-cache"]) == 1
     assert "--cache-dir" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ import clinfer
 from api.made import dense_model, save
 from clinfer.cli import main
 from clinfer.device.discover import DeviceInfo
-from clinfer.device.lock import LockedDevice, read_lock, write_lock
+from clinfer.device.lock import differences, read_lock, write_lock
 from clinfer.errors import DeviceError, PropertyError
 
 PLAIN = st.recursive(
@@ -230,7 +230,11 @@ def test_a_locked_device_has_the_target_of_the_real_one(device, tmp_path, core):
     opened = core._device(device)
     write_lock(tmp_path / "lock", [opened.info])
     (locked,) = read_lock(tmp_path / "lock")
-    assert locked == LockedDevice(opened.info)
+    assert not differences(locked.info, opened.info)
+    assert locked.info.full_name == opened.info.full_name
+    before = (tmp_path / "lock").read_bytes()
+    write_lock(tmp_path / "lock", [opened.info._replace(global_mem=1 << 40, max_alloc=1 << 30)])
+    assert (tmp_path / "lock").read_bytes() == before
     assert locked.target == opened.target
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clinfer.device.simulated import driver_library
+from clocks import LIMIT
 from platforms import POCL, platform
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,7 +40,7 @@ def test_warm_verify_pack_unpack_run(tmp_path: Path, device: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("complete") == 2

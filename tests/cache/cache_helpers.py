@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clinfer.cache import KeyRecord, Store
+from clocks import LIMIT
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 NOBODY = 65534
@@ -64,6 +65,6 @@ def run_python(code: str, *arguments: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=LIMIT,
     )
     return done.stdout

@@ -46,7 +46,7 @@ def failing(error: Exception, only: str = "") -> None:
 
 
 def remote(url: str = "memory://store", **settings: Any) -> RemoteStore:
-    return RemoteStore(url, **{"timeout": 5.0, **settings})
+    return RemoteStore(url, **{"timeout": 120.0, **settings})
 
 
 def far(**settings: Any) -> RemoteStore:

@@ -12,6 +12,7 @@ from cache_helpers import noise, program_record, run_python
 
 from clinfer.cache import CacheMode, Layers, Miss, Store, build_lock, default_directory
 from clinfer.errors import PropertyError
+from clocks import LIMIT
 
 BINARY = {"binary": noise(100)}
 
@@ -183,7 +184,7 @@ def test_one_thread_builds_and_the_others_wait(tmp_path: Path) -> None:
         ready.wait()
         if layers.get(record) is not None:
             return
-        with layers.building(record, timeout=20.0):
+        with layers.building(record, timeout=LIMIT):
             if layers.get(record, again=True) is None:
                 builds.append(1)
                 layers.put(record, BINARY)
@@ -207,16 +208,16 @@ def test_a_lock_that_is_taken_is_waited_for_and_done_without(tmp_path: Path) -> 
         with build_lock(path) as held:
             assert held
             taken.set()
-            done.wait(20.0)
+            done.wait(LIMIT)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    taken.wait(20.0)
+    taken.wait(LIMIT)
     with build_lock(path, timeout=0.1) as held:
         assert not held
     done.set()
     thread.join()
-    with build_lock(path, timeout=5.0) as held:
+    with build_lock(path, timeout=LIMIT) as held:
         assert held
 
 

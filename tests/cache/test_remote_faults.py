@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import http.server
 import os
+import queue
+import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cache_helpers import in_child, noise, posix_only, program_record
@@ -29,12 +33,14 @@ from remote_helpers import (
     reset,
 )
 
-from clinfer.cache import Miss, Reason, to_bytes
+from clinfer.cache import Miss, Reason, deadline, to_bytes
 from clinfer.cache.entry import Container
 from clinfer.cache.index import Limits
 from clinfer.cache.policy import Trust
 from clinfer.cache.remote import RemoteStore
+from clinfer.cache.transfer import Incoming
 from clinfer.errors import CacheError
+from clocks import LIMIT
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +101,7 @@ def test_a_push_that_fails_is_counted(error: Exception, reason: str, tmp_path: P
 
 def test_a_store_that_does_not_answer_is_given_up_soon() -> None:
     release = threading.Event()
-    Faulty.fault = staticmethod(lambda what: release.wait(20.0) and None)
+    Faulty.fault = staticmethod(lambda what: release.wait(LIMIT) and None)
     now = [0.0]
     store = far(timeout=0.05, clock=lambda: now[0])
     start = time.perf_counter()
@@ -104,7 +110,7 @@ def test_a_store_that_does_not_answer_is_given_up_soon() -> None:
     for _ in range(100):
         assert "is not asked" in missed(store).detail
     assert store.push(program_record(), ENTRY) is not None
-    assert time.perf_counter() - start < 5.0
+    assert time.perf_counter() - start < LIMIT
     assert store.stats.misses == {"unreadable": 103}
     release.set()
     Faulty.fault = staticmethod(lambda what: None)
@@ -112,38 +118,67 @@ def test_a_store_that_does_not_answer_is_given_up_soon() -> None:
     assert missed(store).reason is Reason.ABSENT
 
 
-def test_slow_is_not_silent() -> None:
-    """Pieces that keep coming are waited for, however long all of them take."""
-    store = far(timeout=0.5)
-    store.push(program_record(), ENTRY)
+class Slow:
+    """The entry a few bytes every 12 s, by a clock of its own."""
 
-    class Dripping:
-        size = len(ENTRY)
+    size = len(ENTRY)
+    pieces = 200
+    now = 0.0
 
-        def __init__(self) -> None:
-            self.at = 0
+    def __init__(self) -> None:
+        self.at = 0
 
-        def __enter__(self) -> Dripping:
-            return self
+    def close(self) -> None:
+        pass
 
-        def __exit__(self, *_: object) -> None:
-            pass
+    def read(self, count: int) -> bytes:
+        assert News.awaited.acquire(timeout=LIMIT)
+        Slow.now += 12
+        start, self.at = self.at, self.at + min(count, self.pieces)
+        return ENTRY[start : self.at]
 
-        def read(self, count: int) -> bytes:
-            time.sleep(0.1)
-            self.at += 200
-            return ENTRY[self.at - 200 : self.at]
 
+class News(queue.SimpleQueue):
+    """Has a piece come when it is waited for, and times out by that clock."""
+
+    awaited = threading.Semaphore(0)
+
+    def get(self, timeout: float) -> object:
+        if timeout <= 0:
+            raise queue.Empty
+        self.awaited.release()
+        return super().get(timeout=LIMIT)
+
+
+@pytest.fixture
+def own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(News, "awaited", threading.Semaphore(0))
+    clock = SimpleNamespace(monotonic=lambda: Slow.now)
+    monkeypatch.setattr(deadline, "time", clock)
+    monkeypatch.setattr(deadline, "queue", SimpleNamespace(SimpleQueue=News, Empty=queue.Empty))
+
+
+def slow(store: RemoteStore) -> RemoteStore:
     class System:
         protocol = "faulty"
 
-        def open(self, *_: object, **__: object) -> Dripping:
-            return Dripping()
+        def open(self, *_: object, **__: object) -> Slow:
+            return Slow()
 
     store._objects._opened = (os.getpid(), System(), "")
-    start = time.perf_counter()
-    assert isinstance(store.fetch(program_record()), Container)
-    assert time.perf_counter() - start > 0.5
+    return store
+
+
+def test_slow_is_not_silent(own_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces that keep coming are waited for, if they come fast enough."""
+    monkeypatch.setattr(deadline, "SLOWEST", 10)
+    start = Slow.now
+    assert isinstance(slow(far(timeout=60.0)).fetch(program_record()), Container)
+    assert Slow.now - start > 60
+
+
+def test_who_drips_gains_no_time(own_time: None) -> None:
+    assert "bytes within" in missed(slow(far(timeout=60.0))).detail
 
 
 def spoil(change: Callable[[bytes], bytes]) -> RemoteStore:
@@ -185,31 +220,133 @@ def test_bits_flipped_on_the_way(tmp_path: Path) -> None:
         assert isinstance(spoil(lambda _, f=flipped: bytes(f)).fetch(program_record()), Miss)
 
 
-def test_an_object_without_end() -> None:
-    class Endless:
-        size = None
-
-        def __enter__(self) -> Endless:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def read(self, count: int) -> bytes:
-            return bytes(count)
-
-    class System:
-        protocol = "faulty"
-
-        def open(self, *_: object, **__: object) -> Endless:
-            return Endless()
-
-    store = far(limits=Limits(entry=10**6))
-    store._objects._opened = (os.getpid(), System(), "")
-    assert "at most 1000000 are read" in missed(store).detail
+def test_an_object_longer_than_is_read() -> None:
     short = far(limits=Limits(entry=100))
     short.push(program_record(), ENTRY)
     assert "at most 100 are read" in missed(short).detail
+
+
+# -- a server that means ill -----------------------------------------------------------------------
+
+
+class Evil(http.server.BaseHTTPRequestHandler):
+    """Answers as the first folder of the path says. `ended` tells that a client has hung up."""
+
+    protocol_version = "HTTP/1.1"
+    ended = threading.Event()
+
+    def do_GET(self) -> None:
+        try:
+            getattr(self, self.path.split("/")[1])()
+        except OSError:
+            self.ended.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, code: int = 200, **headers: str) -> None:
+        self.close_connection = True
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def pour(self) -> None:
+        while True:
+            self.wfile.write(bytes(2**16))
+
+    def garbage(self) -> None:
+        self.answer()
+        self.pour()
+
+    def endless(self) -> None:
+        self.answer()
+        self.wfile.write(ENTRY)
+        self.pour()
+
+    def drip(self) -> None:
+        self.answer(Content_Length="1000000")
+        for byte in ENTRY * 100:
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.05)
+
+    def dripping_head(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for number in range(10000):
+            self.wfile.write(b"X-%d: 1\r\n" % number)
+            time.sleep(0.05)
+
+    def short(self) -> None:
+        self.answer(Content_Length=str(len(ENTRY)))
+        self.wfile.write(ENTRY[:-100])
+
+    def cut(self) -> None:
+        self.answer(Content_Length=str(len(ENTRY) - 100))
+        self.wfile.write(ENTRY)
+
+    def loop(self) -> None:
+        self.answer(302, Location=self.path, Content_Length="0")
+
+    def folded(self) -> None:
+        import gzip
+
+        self.answer(Content_Encoding="gzip")
+        piece = gzip.compress(bytes(2**24))
+        while True:
+            self.wfile.write(piece)
+
+    def good(self) -> None:
+        self.answer(Content_Length=str(len(ENTRY)))
+        self.wfile.write(ENTRY)
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    pytest.importorskip("aiohttp")
+    with Server(("127.0.0.1", 0), Evil) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_address[1]}"
+        made.shutdown()
+
+
+_ILL = ("garbage", "endless", "short", "cut", "loop", "folded", "drip", "dripping_head")
+
+
+@pytest.mark.parametrize("how", _ILL)
+def test_a_server_that_means_ill_is_given_up(server: str, how: str) -> None:
+    Evil.ended.clear()
+    seconds = 1.0 if how.startswith("drip") else 60.0
+    store = remote(f"{server}/{how}", trust=Trust(allow_unsigned=True), timeout=seconds)
+    reason = missed(store).reason
+    assert reason in (Reason.DAMAGED, Reason.UNREADABLE)
+    assert store.stats.misses == {reason.value: 1}
+    if how in ("garbage", "endless", "drip", "folded"):
+        assert Evil.ended.wait(60.0), "the connection stays open"
+
+
+def test_a_server_that_means_well(server: str) -> None:
+    store = remote(f"{server}/good", trust=Trust(allow_unsigned=True), timeout=30.0)
+    assert isinstance(store.fetch(program_record()), Container)
+
+
+def test_nothing_more_is_read_of_what_is_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header says what the signature must be of; the rest may be gigabytes."""
+    far().push(program_record(), ENTRY)
+    asked: list[int] = []
+    whole = Incoming.whole
+    monkeypatch.setattr(Incoming, "whole", lambda self, n: asked.append(n) or whole(self, n))
+    assert missed(remote("faulty://store", trust=TRUSTING)).reason is Reason.UNTRUSTED
+    assert asked == []
+    assert missed(far(), 1).reason is Reason.ABSENT
+    assert isinstance(far().fetch(program_record()), Container)
+    assert asked == [len(ENTRY)]
 
 
 @posix_only

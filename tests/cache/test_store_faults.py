@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cache_helpers import NOBODY, in_child, noise, only_file, posix_only, program_record
 
-from clinfer.cache import Store, files
+from clinfer.cache import Miss, Store, files
 from clinfer.cache.header import FORMAT_VERSION
 
 pytestmark = posix_only
@@ -229,8 +229,35 @@ def test_a_directory_without_the_right_to_read(open_directory: Path) -> None:
     def body() -> bool:
         os.setuid(NOBODY)
         reader = Store(directory)
+        told = reader.lookup(RECORD)
+        return (
+            isinstance(told, Miss)
+            and reader.stats.misses == {"unreadable": 1}
+            and "belongs to user 0 and has mode 0700" in told.detail
+            and "CLINFER_CACHE_READABLE=1" in (reader.info().problem or "")
+        )
+
+    assert in_child(body)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_readable_layer_serves_other_users_and_only_its_owner_writes(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = open_directory / "made" / "cache"
+    monkeypatch.setenv("CLINFER_CACHE_READABLE", "1")
+    before = os.umask(0o077)
+    try:
+        assert Store(directory).put(RECORD, BINARY)
+    finally:
+        os.umask(before)
+
+    def body() -> bool:
+        os.setuid(NOBODY)
+        reader = Store(directory, touch_interval=0.0)
         found = reader.get(RECORD)
-        return found is None and reader.stats.misses == {"unreadable": 1}
+        stored = reader.put(program_record(1), BINARY)
+        return found is not None and not stored and reader.stats.unstored == {"read-only": 1}
 
     assert in_child(body)
 

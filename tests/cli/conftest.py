@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from clinfer.cli import main
+from clocks import LIMIT
 from platforms import platform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,10 +72,13 @@ def clinfer(capsys) -> Command:
     return run
 
 
-def child(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m clinfer ...`."""
-    command = [sys.executable, "-m", "clinfer", *map(str, arguments)]
-    options = {"capture_output": True, "text": True, "check": False, "timeout": 300, **options}
+def child(
+    *arguments: object, python: Sequence[str] = (), **options
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m clinfer ...`; `python` are options of the interpreter, or '-c' and code."""
+    program = () if "-c" in python else ("-m", "clinfer")
+    command = [sys.executable, *python, *program, *map(str, arguments)]
+    options = {"capture_output": True, "text": True, "check": False, "timeout": LIMIT, **options}
     return subprocess.run(command, env=child_environment(), **options)
 
 
@@ -111,12 +115,12 @@ def two_inputs(tmp_path) -> Path:
 
 @pytest.fixture
 def hosted(tmp_path) -> Path:
-    """y = relu(x), then its distinct elements, for which there is no kernel."""
+    """y = relu(x), then its distinct rows, for which there is no kernel."""
     nodes = [
         helper.make_node("Relu", ["x"], ["positive"], name="positive"),
-        helper.make_node("Unique", ["positive"], ["y"], name="distinct"),
+        helper.make_node("Unique", ["positive"], ["y"], name="distinct", axis=0),
     ]
-    return save(tmp_path / "hosted.onnx", nodes, {"x": (F, ["n"])}, {"y": (F, None)})
+    return save(tmp_path / "hosted.onnx", nodes, {"x": (F, ["n", 2])}, {"y": (F, None)})
 
 
 def rows(count: int = 2) -> np.ndarray:

@@ -117,7 +117,7 @@ def test_run_takes_one_array_out_of_an_npz_file(clinfer, two_inputs, tmp_path):
             "--input", f"a={tmp_path / 'ab.npz'}", "--input", f"b={tmp_path / b}",
         )  # fmt: skip
         if factor is None:
-            done.fails_with("no array 'b'", "['a', 'x']")
+            done.fails_with("no array 'b'", "a, x")
         else:
             np.testing.assert_array_equal(np.load(tmp_path / "out" / "sum.npy"), rows() * factor)
 
@@ -131,7 +131,7 @@ def test_run_without_files_takes_random_values(clinfer, two_inputs):
 
 def test_run_names_the_input_that_is_wrong(clinfer, two_inputs, tmp_path):
     np.save(tmp_path / "ok.npy", rows())
-    np.save(tmp_path / "long.npy", rows().astype(np.float64))
+    np.save(tmp_path / "long.npy", rows().astype(np.complex128))
     np.save(tmp_path / "wide.npy", np.zeros((2, 4), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("hello")
@@ -141,7 +141,7 @@ def test_run_names_the_input_that_is_wrong(clinfer, two_inputs, tmp_path):
     (tmp_path / "bad.npz").write_bytes(content[:900] + b"\0\1\2" + content[903:])
     given = ["run", two_inputs, "--device", "CPU", "--input", f"a={tmp_path / 'ok.npy'}"]
     for argument, words in {
-        f"z={tmp_path / 'ok.npy'}": ("no input 'z'", "['a', 'b']"),
+        f"z={tmp_path / 'ok.npy'}": ("no input 'z'", "a, b"),
         f"b={tmp_path / 'absent.npy'}": ("absent.npy", "does not exist"),
         f"b={tmp_path}": ("--input b=", "directory"),
         "b=": ("--input b=",),
@@ -149,9 +149,9 @@ def test_run_names_the_input_that_is_wrong(clinfer, two_inputs, tmp_path):
         f"b={tmp_path / 'objects.npy'}": ("objects.npy",),
         f"b={tmp_path / 'cut.npz'}": ("cut.npz", "is not .npy or .npz"),
         f"b={tmp_path / 'bad.npz'}": ("bad.npz", "is not .npy or .npz"),
-        f"b={tmp_path / 'long.npy'}": ("'b'", "float64", "float32"),
+        f"b={tmp_path / 'long.npy'}": ("'b'", "complex128", "float32"),
         f"b={tmp_path / 'wide.npy'}": ("'b'", "[2, 4]", "[n, 3]"),
-        f"{tmp_path / 'ok.npy'}": ("say which input", "['a', 'b']"),
+        f"{tmp_path / 'ok.npy'}": ("say which input", "a, b"),
     }.items():
         clinfer(*given, "--input", argument).fails_with(*words)
     clinfer(*given).fails_with("no value for input 'b'")
@@ -260,38 +260,6 @@ def test_compile_for_a_gpu_says_what_to_do_instead(clinfer, two_inputs, tmp_path
     monkeypatch.setenv("CLINFER_GPU_PLATFORM", platform())
     done = clinfer("compile", two_inputs, "--device", "GPU", "-o", tmp_path / "m")
     done.fails_with("GPU", "--device CPU", "clinfer warm")
-
-
-# -- bench ---------------------------------------------------------------------------------------
-
-
-def test_bench_measures_latency_throughput_and_load(clinfer, two_inputs, tmp_path):
-    trace = tmp_path / "trace.json"
-    np.save(tmp_path / "a.npy", rows(4))
-    done = clinfer(
-        "bench", two_inputs, "--device", "CPU", "--seconds", "0.2", "--json",
-        "--input", f"a={tmp_path / 'a.npy'}", "--profile", trace,
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    assert done.err == ""
-    report = json.loads(done.out)
-    latency = report["latency_ms"]
-    assert 0 < latency["min"] <= latency["median"] <= latency["p90"] <= latency["p99"]
-    assert report["throughput_per_second"] > 0
-    assert report["load_seconds"]["built"] == 2  # the kernel and the player
-    assert report["load_seconds"]["warm"] < report["load_seconds"]["cold"]
-    assert report["kernels"][0]["launches"] == 1
-    assert report["kernels"][0]["of peak"].split()[1] in ("FMA", "copy")
-    assert set(report["peaks"]) == {"gflops", "gigabytes"}
-    assert json.loads(trace.read_text())["traceEvents"]
-
-
-def test_bench_says_what_is_wrong(clinfer, two_inputs, tmp_path):
-    for option, value in (("--seconds", "0"), ("--seconds", "nan"), ("--requests", "0")):
-        assert clinfer("bench", two_inputs, option, value).code == 2
-    given = ["bench", two_inputs, "--device", "CPU", "--seconds", "0.01", "--json"]
-    clinfer(*given, "--input", f"z={tmp_path}").fails_with("no input 'z'")
-    clinfer(*given, "--profile", tmp_path).fails_with("--profile", "cannot be written")
 
 
 # -- explain -------------------------------------------------------------------------------------
@@ -452,7 +420,7 @@ def test_clear_says_what_could_not_be_removed(clinfer, tmp_path, monkeypatch):
         for action in (("clear",), ("prune", "--size", "1")):
             done = clinfer("cache", *action, tmp_path / "c")
             assert done.code == 1
-            assert "1 entries could not be removed" in done.out
+            assert "1 entries could not be removed" in done.err
     assert clinfer("cache", "clear", tmp_path / "c").code == 0
 
 
@@ -468,7 +436,8 @@ def test_run_tells_what_the_cache_did(clinfer, tmp_path):
 def test_run_names_the_layers_where_they_are_all_there_is(clinfer, tmp_path, monkeypatch):
     clinfer("warm", DIGITS, "--device", "CPU", "--cache-dir", tmp_path / "c")
     monkeypatch.setenv("CLINFER_CACHE_PATH", str(tmp_path / "c"))
-    assert "cache CLINFER_CACHE_PATH: 1 hits" in clinfer("run", DIGITS, "--device", "CPU").out
+    run = ("run", DIGITS, "--device", "CPU", "--cache-dir", "")
+    assert "cache CLINFER_CACHE_PATH: 1 hits" in clinfer(*run).out
 
 
 def test_a_pipe_is_no_model(clinfer, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -10,7 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import DIGITS, child, child_environment
+from clinfer.cli.signals import terminable
+from clocks import LIMIT
 
 
 def interrupted(command: list[object], drivers: Path, watched: Path) -> tuple[int, str]:
@@ -24,12 +29,12 @@ def interrupted(command: list[object], drivers: Path, watched: Path) -> tuple[in
         text=True,
         start_new_session=True,
     )
-    end = time.monotonic() + 120
+    end = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < end and not _has_file(watched):
         time.sleep(0.02)
     assert process.poll() is None, "it ended before anything was compiled"
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=LIMIT)
     return process.returncode, said
 
 
@@ -43,7 +48,15 @@ def _has_file(folder: Path) -> bool:
 
 
 def test_compile_leaves_no_file(tmp_path):
-    command = ["compile", DIGITS, "--device", "CPU", "-o", tmp_path / "out" / "digits.blob"]
+    command = [
+        "compile",
+        DIGITS,
+        "--device",
+        "CPU",
+        "--no-cache",
+        "-o",
+        tmp_path / "out" / "digits.blob",
+    ]
     (tmp_path / "out").mkdir()
     code, said = interrupted(command, tmp_path / "drivers", tmp_path / "drivers")
     assert code in STOPPED
@@ -64,3 +77,35 @@ def test_warm_leaves_no_damaged_entry_and_goes_on(tmp_path):
     report = json.loads(done.stdout)
     assert report["loaded_from_cache"]
     assert report["accuracy"] >= 0.95
+
+
+@pytest.fixture
+def handled():
+    """What Ctrl-C does before the test is what it does afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("handled")
+def test_an_interrupt_waits_for_a_module_that_is_being_imported(tmp_path, monkeypatch):
+    """numpy turns one into an ImportError, onnx aborts."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\ndone = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    imported = None
+    with pytest.raises(KeyboardInterrupt), terminable():
+        imported = importlib.import_module("slow_to_import")
+        while True:
+            time.sleep(1)
+    assert imported.done
+
+
+@pytest.mark.usefixtures("handled")
+def test_an_error_after_an_interrupt_is_an_interrupt():
+    with pytest.raises(KeyboardInterrupt), terminable():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("a worker died") from None

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import clinfer
 from clinfer.device import discover
 from clinfer.device.opencl import cl
 from clinfer.device.quirks import quirks_of, reason_of
@@ -86,24 +87,26 @@ def test_one_gpu_is_gpu_and_several_are_numbered(machine):
     [
         ("OpenCL 3.0 PoCL 3.0", "skylake-avx512/x86-64-v4", "Portable Computing Language"),
         ("OpenCL 3.0 PoCL 3.0", "generic/armv8", "Intel(R) OpenCL"),
-        ("OpenCL 3.0 PoCL 7.0", "skylake-avx512/x86-64-v4", "Intel(R) OpenCL"),
+        ("OpenCL 3.0 PoCL 7.0", "skylake-avx512/x86-64-v4", "Portable Computing Language"),
+        ("OpenCL 3.0 PoCL 5.0", "skylake-avx512/x86-64-v4", "Intel(R) OpenCL"),
     ],
 )
 def test_pocl_comes_first_where_it_has_the_player(machine, version, processor, first):
     pocl = POCL.devices[0]._replace(platform_version=version, processor=processor)
     machine(INTEL, Platform(pocl.platform, pocl))
-    assert names()[0] == ("CPU.0", pocl.full_name, first)
+    assert names()[0] == ("CPU", pocl.full_name, first)
 
 
 def test_the_best_known_cpu_runtime_is_chosen_unless_named(machine, monkeypatch):
     machine(POCL, INTEL)
     assert [(n[0], n[2]) for n in names()] == [
-        ("CPU.0", "Intel(R) OpenCL"),
+        ("CPU", "Intel(R) OpenCL"),
         ("CPU.1", "Portable Computing Language"),
     ]
+    assert clinfer.Core().available_devices == ["CPU", "CPU.1"]
     monkeypatch.setattr(discover, "Device", lambda info, handle: info)
-    for name, number in (("CPU", 0), ("cpu.0", 0), ("AUTO", 0), ("CPU.1", 1)):
-        assert discover.open_device(name).name == f"CPU.{number}"
+    for name, found in (("CPU", "CPU"), ("cpu.0", "CPU"), ("AUTO", "CPU"), ("cpu.1", "CPU.1")):
+        assert discover.open_device(name).name == found
     monkeypatch.setenv("CLINFER_CPU_PLATFORM", "portable")
     assert [(n[0], n[2]) for n in names()] == [("CPU", "Portable Computing Language")]
     monkeypatch.setenv("CLINFER_CPU_PLATFORM", "nothing like it")
@@ -184,6 +187,58 @@ def test_auto_is_the_first_gpu_else_the_cpu(machine, monkeypatch):
     assert discover.open_device("AUTO").name == "CPU"
 
 
+SMALL = info(full_name="integrated", vendor="Intel(R) Corporation", compute_units=32)
+LARGE = info(full_name="card", vendor="Advanced Micro Devices", compute_units=60)
+SAME = info(full_name="more memory", vendor="AMD", compute_units=60, global_mem=1 << 34)
+NOBODY = info(full_name="simulated", vendor="NVIDIA", compute_units=999, is_simulated=True)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_auto_takes_the_most_capable_whatever_the_order_of_platforms(machine, order):
+    machine(*[Platform("P", *[SMALL, LARGE, SAME, NOBODY][::order]), POCL, INTEL][::order])
+    by_name = {d.name: d.full_name for d in discover.list_devices()}
+    asked = discover.asked_for("AUTO")
+    found = [by_name[name] for name in asked.devices]
+    assert found == ["more memory", "card", "integrated", "Device", "Device", "simulated"]
+    assert asked.devices[3:5] == ("CPU", "CPU.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "devices", "counts"),
+    [
+        ("CPU", "", ("CPU",), (0,)),
+        ("gpu.0", "", ("GPU.0",), (0,)),
+        ("AUTO:NPU, gpu.1 ,CPU", "AUTO", ("GPU.1", "CPU"), (0, 0)),
+        ("AUTO:-GPU.1,-GPU.2", "AUTO", ("GPU.0", "CPU"), (0, 0)),
+        ("AUTO:-GPU,-GPU.1,-GPU.2", "", ("CPU",), (0,)),
+        ("AUTO:GPU,GPU.0", "", ("GPU.0",), (0,)),
+        ("multi:GPU(4),CPU", "MULTI", ("GPU.0", "CPU"), (4, 0)),
+        ("HETERO:CPU", "", ("CPU",), (0,)),
+        ("BATCH:CPU(8)", "BATCH", ("CPU",), (8,)),
+    ],
+)
+def test_names_of_several_devices(machine, name, mode, devices, counts):
+    machine(POCL, NVIDIA, TWO)
+    assert discover.asked_for(name) == (mode, devices, counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("AUTO:NPU", "devices here: CPU, GPU"),
+        ("AUTO:-CPU,-GPU", "devices here"),
+        ("MULTI:NPU,CPU", "devices here"),
+        ("BATCH:GPU,CPU", "one device"),
+        ("BATCH:GPU(many)", "a number from 1"),
+        ("MULTI:GPU(0),CPU", "a number from 1"),
+    ],
+)
+def test_names_that_mean_nothing_here(machine, name, said):
+    machine(POCL, NVIDIA)
+    with pytest.raises(DeviceError, match=said):
+        discover.asked_for(name)
+
+
 def test_pocl_as_a_gpu(monkeypatch):
     monkeypatch.setenv("CLINFER_GPU_PLATFORM", "Portable")
     monkeypatch.setenv("CLINFER_CPU_PLATFORM", "Portable")
@@ -204,7 +259,9 @@ def test_pocl_as_a_gpu(monkeypatch):
         ("Intel(R) OpenCL", "OpenCL 3.1 LINUX", "intel_cpu", "processes"),
         ("Intel(R) OpenCL HD Graphics", "OpenCL 3.0", "intel", "processes"),
         ("Intel(R) OpenCL Graphics", "OpenCL 3.0", "intel", "processes"),
-        ("NVIDIA CUDA", "OpenCL 3.0 CUDA 12", "nvidia", "threads"),
+        ("NVIDIA CUDA", "OpenCL 3.0 CUDA 12", "nvidia", "processes"),
+        ("AMD Accelerated Parallel Processing", "OpenCL 2.1", "amd", "processes"),
+        ("rusticl", "OpenCL 3.0", "mesa", "threads"),
         ("Brand new", "OpenCL 3.0", "generic", "serial"),
     ],
 )

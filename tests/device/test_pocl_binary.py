@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinfer.device import pocl_binary
+from clinfer.device import link_libraries, pocl_binary
 from clinfer.device.discover import open_device
 from clinfer.device.elf_stub import shared_object
 from clinfer.device.opencl import cl
@@ -78,7 +81,7 @@ def made(version: int, program: File, kernel: Kernel) -> bytes:
         (32, "<I", 0, "holds 0 entries"),
         (77, "<Q", 20, "does not end where it should"),
         (77, "<Q", 2**63, "does not end where it should"),
-        (16, "<I", 10, "expected .* of version 8 or 9, found .* 10"),
+        (16, "<I", 10, "expected .* of version 8, 9, 11, found .* 10"),
     ],
 )
 def test_version_9_says_how_many_files_a_program_has(place, format_, value, reason):
@@ -152,3 +155,29 @@ def test_the_stub_is_a_shared_object_with_that_symbol(tmp_path):
     assert library._pocl_kernel_count_workgroup
     with pytest.raises(AttributeError):
         library.something_else  # noqa: B018
+
+
+def test_the_stub_asks_for_no_executable_stack():
+    """The loader of glibc 2.41 and later refuses an object that does, or that does not say."""
+    content = shared_object("f")
+    (count,) = struct.unpack_from("<H", content, 56)
+    headers = [struct.unpack_from("<II", content, 64 + 56 * index) for index in range(count)]
+    assert (0x6474E551, 6) in headers  # PT_GNU_STACK, readable and writable
+
+
+@pytest.mark.skipif(
+    shutil.which("ld") is None or not sys.platform.startswith("linux"), reason="needs ld"
+)
+def test_kernels_link_where_no_compiler_is_installed(tmp_path, monkeypatch):
+    open_device("CPU")  # with PoCL, libgcc_s is in this process
+    monkeypatch.setattr(link_libraries, "_COMPILERS", ())
+    monkeypatch.setenv(link_libraries.VARIABLE, "/of/the/user")
+    user, folder = link_libraries.search_path().split(os.pathsep)
+    assert user == "/of/the/user"
+    asked = ["-lgcc", "--as-needed", "-lgcc_s", "--no-as-needed", "-lc", "-lm"]
+    command = ["ld", "-shared", "-nostdlib", "-o", str(tmp_path / "k.so"), f"-L{folder}", *asked]
+    subprocess.run(command, check=True)
+    monkeypatch.setattr(link_libraries, "_COMPILERS", (str(tmp_path),))
+    (tmp_path / "x86_64-linux-gnu" / "14").mkdir(parents=True)
+    (tmp_path / "x86_64-linux-gnu" / "14" / "libgcc.a").write_bytes(b"")
+    assert link_libraries.search_path() is None

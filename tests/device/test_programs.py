@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -73,8 +75,9 @@ def test_an_error_names_the_kernel_and_shows_log_and_lines(device, jobs):
     broken = SourceProgram("__kernel void broken() {\n  nonsense here;\n}", "", "broken")
     with pytest.raises(BuildError) as caught:
         build(device, [program(2), broken], jobs)
-    for word in ("'broken'", "nonsense", "   2   nonsense here;"):
+    for word in ("'broken'", "nonsense", "line 2"):
         assert word in str(caught.value)
+    assert "   2   nonsense here;" in caught.value.log
 
 
 def test_a_compiler_that_takes_too_long_costs_only_its_program(device):
@@ -102,12 +105,20 @@ def test_a_program_that_does_not_build_costs_the_others_nothing(device):
     assert sorted(seen) == ["broken", "scale_14", "scale_15"]
 
 
-def test_a_worker_that_dies_says_why():
+def test_a_worker_that_cannot_have_the_device_says_why():
     pool = Pool({"platform": "No such platform", "device": "none"})
-    (error,) = pool.build([program(16)], 1, None, 60)
+    with pytest.raises(OSError, match="No such platform"):
+        pool.build([program(16)], 1, None, 60)
+
+
+def test_a_worker_that_dies_says_so(device):
+    worker = workers.Worker({"platform": device.info.platform, "device": device.info.full_name})
+    os.kill(worker._process.pid, signal.SIGKILL)
+    error = worker.build(program(18), (1, 1, 1), 60)
     assert isinstance(error, BuildError)
-    assert "scale_16" in str(error)
-    assert "No such platform" in str(error)
+    assert "scale_18" in str(error)
+    assert f"code -{int(signal.SIGKILL)}" in str(error)
+    assert worker.is_dead
 
 
 def test_where_no_process_starts_programs_build_here(device, monkeypatch, caplog):
@@ -135,6 +146,35 @@ def test_prepared_workers_are_used_and_kept(device):
     assert pool._idle == [waiting]
     pool.close()
     assert pool._idle == []
+
+
+def test_a_worker_that_is_done_as_a_build_ends_is_not_used_again(device, monkeypatch):
+    """Told to end while its last answer is on the way, it would fail the next program."""
+    pool = Pool({"platform": device.info.platform, "device": device.info.full_name})
+    ended = threading.Event()
+    really, abandon = workers.Worker.build, workers.Worker.abandon
+
+    def answered(worker, source, *rest):
+        answer = really(worker, source, *rest)
+        if source.entry == "scale_20":
+            assert ended.wait(60)
+        return answer
+
+    def end(worker):
+        abandon(worker)
+        ended.set()
+
+    def stop(index, _answer, _seconds):
+        if index == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers.Worker, "build", answered)
+    monkeypatch.setattr(workers.Worker, "abandon", end)
+    with pytest.raises(KeyboardInterrupt):
+        pool.build([program(19), program(20)], 2, None, 60, stop)
+    for made in pool.build([program(21), program(22)], 2, None, 60):
+        assert isinstance(made, bytes), made
+    pool.close()
 
 
 def test_a_binary_of_another_kernel_is_refused(device):

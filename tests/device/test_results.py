@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 
 from clinfer.device.results import ALIGNMENT, ResultMemory
+from guards import UNGUARDED
 
 Array = np.ndarray[Any, Any]
 SHAPE = (1024, 300)
 F32 = np.dtype("float32")
+
+
+@pytest.fixture(autouse=True)
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results as they are outside of tests: without guard bytes."""
+    monkeypatch.setattr(ResultMemory, "array", UNGUARDED)
 
 
 def address(array: Array) -> int:

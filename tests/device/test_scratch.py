@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from clinfer.device import scratch
+from clocks import LIMIT
 
 MAKE = "from clinfer.device import scratch; print(scratch.new_folder(), flush=True); "
 
 
 def child(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=LIMIT
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 from clinfer.cli import main
 from clinfer.device.simulated import PRODUCTS, driver_library, environment, product_of
 from clinfer.errors import DeviceError
+from clocks import LIMIT
 
 MODELS = sorted((Path(__file__).parent.parent / "models").glob("*.onnx"))
 needs_driver = pytest.mark.skipif(
@@ -35,7 +36,7 @@ def clinfer(tmp_path: Path, product: str, *arguments: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=LIMIT,
     )
 
 
@@ -132,9 +133,9 @@ def test_a_terminated_command_leaves_nothing_running(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < end and not cache.exists():
         time.sleep(0.05)
     process.terminate()
-    process.communicate(timeout=20)  # whoever is left would keep the pipe open
+    process.communicate(timeout=LIMIT)  # whoever is left would keep the pipe open
     assert process.returncode == 128 + signal.SIGTERM

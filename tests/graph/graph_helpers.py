@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import onnx.parser
 
+from bound import bind_symbols
 from clinfer.graph.ir import Graph
-from clinfer.graph.model import Model, bind_symbols
+from clinfer.graph.model import Model
 from clinfer.graph.reader import read
-from clinfer.graph.reference import HostOp
-from clinfer_kernels.dims import evaluate, sym, symbols
+from clinfer.graph.reference import HostOp, host_step
+from clinfer_kernels.dims import RELATIONS, evaluate, sym, symbols
 
 
 def proto(text: str, opset: int = 17, ir: int = 8) -> onnx.ModelProto:
@@ -47,7 +48,9 @@ class Checked:
             return None if value is None else known.get(id(value), value.const)
 
         for node in self.graph.nodes:
-            step = HostOp.from_json(HostOp.from_node(node, self.graph.opsets).to_json())
+            step = host_step(node, self.graph.opsets)
+            if isinstance(step, HostOp):
+                step = HostOp.from_json(step.to_json())
             results = step.run([content(v) for v in node.inputs])
             for value, result in zip(node.outputs, results, strict=False):
                 if value is not None:
@@ -83,10 +86,10 @@ class Checked:
     def violated(self) -> list[str]:
         """Messages of constraints that do not hold for the sizes of this run."""
         messages = []
-        for left, right, message in self.graph.constraints:
-            if symbols(left) | symbols(right) <= self.sizes.keys() and evaluate(
-                left, self.sizes
-            ) != evaluate(right, self.sizes):
+        for left, right, message, relation in self.graph.constraints:
+            if symbols(left) | symbols(right) <= self.sizes.keys() and not RELATIONS[relation](
+                evaluate(left, self.sizes), evaluate(right, self.sizes)
+            ):
                 messages.append(message)
         return messages
 

@@ -6,12 +6,14 @@ import numpy as np
 import onnx.parser
 import pytest
 from graph_helpers import model, run
+from onnx import helper
 
 from clinfer.errors import ModelError
 from clinfer.graph.functions import expand
 from clinfer.graph.reader import read
 from clinfer.passes.expand import BY_DEFINITION, expand_definitions
 from conformance_cases import Cases
+from growth import operations
 
 HEADER = '<ir_version: 10, opset_import: ["": 18, "my": 1]>'
 SCALE = """
@@ -119,3 +121,82 @@ def test_a_norm_whose_statistics_are_read_is_written_out() -> None:
     assert expand_definitions(full) == ['LayerNormalization "y"']
     x = np.float32([[1, 2, 6], [0, 0, 3]])
     assert run(full, [x, np.ones(3, np.float32)])[1].tolist() == [[3], [1]]
+
+
+def doubling(count: int, last: str = "Neg") -> onnx.ModelProto:
+    """Functions of which each calls the one before it twice: 2 ** (count - 1) nodes."""
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("my", 1)]
+    names = [f"f{i}" for i in range(count)]
+    bodies = [[helper.make_node(last, ["a"], ["b"], domain="" if last == "Neg" else "my")]]
+    for name in names[:-1]:
+        pair = (("a", "t"), ("t", "b"))
+        bodies.append([helper.make_node(name, [x], [y], domain="my") for x, y in pair])
+    made = zip(names, bodies, strict=True)
+    functions = [helper.make_function("my", n, ["a"], ["b"], body, opsets) for n, body in made]
+    return called(names[-1], functions)
+
+
+def called(name: str, functions: list[onnx.FunctionProto]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node(name, ["x"], ["y"], domain="my")],
+        "m",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (4,))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (4,))],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("my", 1)]
+    return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
+
+
+def test_functions_that_call_one_another_twice() -> None:
+    assert len(read(doubling(9)).graph().nodes) == 256
+
+
+@pytest.mark.parametrize("count", [20, 40, 3000])
+def test_functions_that_stand_for_too_much_are_refused_before(count: int) -> None:
+    with pytest.raises(ModelError, match=r"stand for .*; at most 262144 nodes or 1024 MiB"):
+        read(doubling(count))
+
+
+def test_functions_that_call_themselves_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"function 'f\d' of domain 'my' calls itself"):
+        read(doubling(3, last="f2"))
+    with pytest.raises(ModelError, match="function 'f0' of domain 'my' calls itself"):
+        read(doubling(1, last="f0"))
+
+
+def test_a_long_chain_of_functions() -> None:
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("my", 1)]
+    functions = []
+    for i in range(1500):
+        kind, domain = ("Neg", "") if i == 0 else (f"f{i - 1}", "my")
+        body = [helper.make_node(kind, ["a"], ["b"], domain=domain)]
+        functions.append(helper.make_function("my", f"f{i}", ["a"], ["b"], body, opsets))
+    (node,) = read(called("f1499", functions)).graph().nodes
+    assert len(node.name) < 300
+
+
+def test_subgraphs_of_functions_too_deep_in_one_another_are_refused() -> None:
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("my", 1)]
+    functions = []
+    for i in range(60):
+        kind, domain = ("Neg", "") if i == 0 else (f"f{i - 1}", "my")
+        output = [onnx.ValueInfoProto(name="r")]
+        inner = helper.make_node(kind, ["a"], ["r"], domain=domain)
+        branch = helper.make_graph([inner], "t", [], output)
+        other = helper.make_graph([helper.make_node("Abs", ["a"], ["r"])], "e", [], output)
+        body = [
+            helper.make_node("ReduceMax", ["a"], ["m"], keepdims=0),
+            helper.make_node("Cast", ["m"], ["c"], to=onnx.TensorProto.BOOL),
+            helper.make_node("If", ["c"], ["b"], then_branch=branch, else_branch=other),
+        ]
+        functions.append(helper.make_function("my", f"f{i}", ["a"], ["b"], body, opsets))
+    with pytest.raises(ModelError, match="more than 30 deep in one another"):
+        read(called("f59", functions))
+    read(called("f2", functions))
+
+
+def test_what_reading_costs_grows_with_what_is_written_out() -> None:
+    models = {n: doubling(n) for n in (2, 6, 8)}
+    read(models[2])
+    few = operations(lambda: read(models[6]))
+    assert operations(lambda: read(models[8])) < 5 * few

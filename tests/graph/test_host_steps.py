@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from graph_helpers import by_onnxruntime, model, proto, run
 
-from clinfer.errors import UnsupportedError
+from clinfer.errors import ShapeError, UnsupportedError
 from clinfer.graph import numpy_ops
 from clinfer.graph.reader import read
 from clinfer.graph.reference import HostOp
@@ -84,14 +84,22 @@ def test_absent_inputs_and_outputs() -> None:
 
 
 def test_what_the_reference_lacks_is_named() -> None:
+    op = step("m (float[1, 1, 4, 4] x) => (float[1, 1, 1, 1] y) { y = GlobalLpPool(x) }")
+    with pytest.raises(UnsupportedError, match=r'GlobalLpPool "y".*reference implementation'):
+        op.run([np.zeros((1, 1, 4, 4), np.float32)])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_loop_counts_in_the_rank_that_its_body_declares(rank: int) -> None:
+    kind = "[1]" if rank else ""
+    dims = "[4, 1]" if rank else "[4]"
     op = step(
-        "m (float[1, 1, 4, 4] x, float[1, 5] r) => (float[1, 1, 2, 2] y) {"
-        "roi = MaxRoiPool<pooled_shape = [2, 2]>(x, r) }".replace(
-            "=> (float[1, 1, 2, 2] y)", "=> (float[1, 1, 2, 2] roi)"
-        )
+        f"m (int64{kind} n, bool{kind} go) => (float{dims} y) {{ y = Loop(n, go) <body = b"
+        f" (int64{kind} i, bool{kind} c) => (bool{kind} d, float{kind} s)"
+        " { d = Identity(c) s = Cast<to = 1>(i) }> }"
     )
-    with pytest.raises(UnsupportedError, match=r'MaxRoiPool "roi".*reference implementation'):
-        op.run([np.zeros((1, 1, 4, 4), np.float32), np.float32([[0, 0, 0, 3, 3]])])
+    (found,) = op.run([np.full((1,) * rank, 4), np.full((1,) * rank, True)])
+    np.testing.assert_array_equal(found, np.arange(4, dtype=np.float32).reshape(-1, *([1] * rank)))
 
 
 def test_short_cuts_do_not_load_onnx() -> None:
@@ -184,3 +192,20 @@ def test_boxes_that_overlap_better_ones_are_dropped(is_centred: int, limit: int)
     (found,) = run(read(source).graph(), [boxes, scores])
     (wanted,) = by_onnxruntime(source, {"b": boxes, "s": scores})
     assert np.array_equal(found, wanted)
+
+
+def test_a_shape_without_sizes_is_that_of_one_element() -> None:
+    text = "m (float[{}] x, int64[0] s) => (float y) {{ y = Reshape(x, s) }}"
+    with pytest.raises(ShapeError, match="elements before and after must be equal, found 6 and 1"):
+        model(text.format("2, 3"))
+    one, none = np.full((1, 1), 3, np.float32), np.zeros(0, np.int64)
+    graph = model(text.format("n, k")).graph()
+    (found,) = run(graph, [one, none])
+    assert (found.shape, found.item()) == ((), 3)
+
+
+@pytest.mark.parametrize(("value", "count"), [(3.0, 1), (0.0, 0)])
+def test_a_scalar_has_no_index(value: float, count: int) -> None:
+    """The specification: [0, count] of a scalar, unlike NumPy."""
+    graph = model("m (float x) => (int64[a, b] y) { y = NonZero(x) }").graph()
+    assert run(graph, [np.array(value, np.float32)])[0].shape == (0, count)

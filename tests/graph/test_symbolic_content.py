@@ -53,7 +53,8 @@ def test_positions_are_sliced_to_the_sequence() -> None:
     # A sequence longer than the table would be cut, and then not fit: a constraint says so.
     assert str(shape_of(graph, "p")) == "(1, min(S, 512), 8)"
     assert shape_of(graph, "y") == (N, S, 8)
-    assert [str(c.left) for c in graph.constraints] == ["S"]
+    ((cut, whole, _message, relation),) = graph.constraints
+    assert (str(cut), str(whole), relation) == ("min(S, 512)", "S", "fits")
     Checked(graph).run([np.zeros((2, 5), np.int64), np.zeros((1, 512, 8), np.float32)])
 
 
@@ -124,12 +125,13 @@ def test_window_padding() -> None:
 
 def test_constraints_where_sizes_must_agree() -> None:
     graph = model("m (float[A] x, float[B] y) => (float[A] z) { z = Add(x, y) }").graph()
-    ((left, right, message),) = graph.constraints
-    assert {str(left), str(right)} == {"A", "B"}
+    ((left, right, message, relation),) = graph.constraints
+    assert ({str(left), str(right)}, relation) == ({"A", "B"}, "join")
+    assert str(shape_of(graph, "z")) == "(join(A, B),)"
     assert "Add" in message
     fixed = model("m (float[A] x, float[4] y) => (float[4] z) { z = Add(x, y) }").graph()
     assert fixed.outputs[0].shape == (4,)
-    assert [(str(c.left), c.right) for c in fixed.constraints] == [("A", 4)]
+    assert [(str(c.left), c[1], c.relation) for c in fixed.constraints] == [("A", 4, "fits")]
     free = model("m (float[A] x, float[1] y) => (float[A] z) { z = Add(x, y) }").graph()
     assert not free.constraints
 

@@ -36,6 +36,8 @@ FORMS = [
     (7, 'y = Upsample<mode = "nearest", scales = [1.0, 1.0, 2.0, 3.0]>(x)'),
     (7, 'y = Upsample<mode = "linear", scales = [1.0, 1.0, 2.0, 2.0]>(x)'),
     (10, "s = Constant<value = float[4] {1, 1, 2, 1.5}>() y = Resize(x, s)"),
+    (10, "s = Constant<value = float[4] {1, 1, 0.6, 1.5}>() y = Resize(x, s)"),
+    (10, 's = Constant<value = float[4] {1, 1, 0.6, 1}>() y = Resize<mode = "linear">(x, s)'),
     (7, "y = Dropout<ratio = 0.3>(x)"),
     (11, "y = Dropout(x)"),
     (8, "y = Flatten<axis = 2>(x)"),
@@ -115,3 +117,13 @@ def test_new_forms_are_left_alone() -> None:
     text = "m (float[2, 3] x) => (float[2, 3] y) { y = Softmax<axis = 0>(x) }"
     (node,) = model(text, onnx.defs.onnx_opset_version()).graph().nodes
     assert (node.op, node.attrs) == ("Softmax", {"axis": 0})
+
+
+@pytest.mark.parametrize(("opset", "kind"), [(7, "float"), (10, "bool")])
+def test_dropouts_mask_has_the_type_of_its_version(opset: int, kind: str) -> None:
+    text = f"m (float[3] x) => (float[3] y, {kind}[3] m) {{ y, m = Dropout<ratio = 0.9>(x) }}"
+    x = np.float32([1, 2, 3])
+    y, mask = run(model(text, opset).graph(), [x])
+    np.testing.assert_array_equal(y, x)
+    assert mask.dtype == np.dtype("float32" if kind == "float" else "bool")
+    assert mask.all()

@@ -8,8 +8,9 @@
 
 What a launcher has to do, and this one does:
 
-- a launch whose global size is 0 in any dimension is skipped (empty tensors); a kernel that must
-  write something for an empty input (the identity of a reduction) has a global size above 0;
+- a launch whose `when`, or whose global size in any dimension, is 0 (empty tensors), is skipped; a
+  kernel that must write something for an empty input (the identity of a reduction) has a size
+  above 0;
 - "scratch" buffers keep their content between the launches of one kernel, and hold garbage before;
 - a `Pack` replaces the input it names, once; the scalar arguments of the kernel fit the packed one;
 - an output may be written over an input that the kernel's `in_place` allows: the kernel is run once
@@ -118,13 +119,19 @@ def run_kernel(
     ins: Sequence[Array],
     outs: Sequence[tuple[Sequence[int], str] | Array],
     symbols: Mapping[str, int] | None = None,
+    reports: Array | None = None,
 ) -> list[Array]:
-    """Launches `kernel` and returns the output buffers; see the module's text."""
+    """Launches `kernel` and returns the output buffers; see the module's text.
+
+    `reports` are the words of its checks, int64, written as the kernel does; its first slot is 1.
+    """
     values = dict(symbols or {})
     arrays = list(ins)
     for pack in kernel.packs:
         arrays[pack.index] = np.ascontiguousarray(pack.apply(np.asarray(arrays[pack.index])))
-    results = _run(kernel, arrays, outs, values)
+    words = np.zeros(9, np.int64) if reports is None else reports
+    results = _run(kernel, arrays, outs, values, reports=words)
+    assert reports is not None or not words[0], f"an index outside its axis: {words.tolist()}"
     for output, index in kernel.in_place:
         is_whole = arrays[index].nbytes == results[output].nbytes
         if is_whole and not isinstance(outs[output], np.ndarray):
@@ -140,10 +147,13 @@ def _run(
     outs: Sequence[tuple[Sequence[int], str] | Array],
     values: Mapping[str, int],
     shared: tuple[int, int] | None = None,
+    reports: Array | None = None,
 ) -> list[Array]:
     """The outputs; `shared` names an output and the input whose buffer it is written to."""
     results = [_initial(out) for out in outs]
+    words = np.zeros(1, np.int64) if reports is None else reports
     buffers = {
+        "status": [_upload(words)],
         "in": [_upload(array) for array in arrays],
         "out": [_upload(array) for array in results],
         "scratch": [_poisoned(evaluate(size, values)) for size in kernel.scratch],
@@ -154,6 +164,7 @@ def _run(
         enqueue(launch, buffers, values)
     for index, array in enumerate(results):
         _download(buffers["out"][index], array, f"output {index}")
+    _download(buffers["status"][0], words, "reports")
     for index, size in enumerate(kernel.scratch):
         spare = np.empty(evaluate(size, values), np.uint8)
         _download(buffers["scratch"][index], spare, f"scratch {index}")
@@ -175,6 +186,8 @@ def bind(
     launch: Launch, buffers: Mapping[str, Sequence[cl.Buffer]], values: Mapping[str, int]
 ) -> Bound | None:
     """A kernel with its arguments set and its sizes; None where its global size is 0."""
+    if not evaluate(launch.when, values):
+        return None
     global_size = tuple(evaluate(d, values) for d in launch.global_size)
     for total, local in zip(global_size, launch.local_size, strict=True):
         assert total % local == 0, f"{launch.entry}: {global_size} over {launch.local_size}"
@@ -206,6 +219,7 @@ def time_kernel(
     for pack in kernel.packs:
         arrays[pack.index] = np.ascontiguousarray(pack.apply(np.asarray(arrays[pack.index])))
     buffers = {
+        "status": [_upload(np.zeros(9, np.int64))],
         "in": [_upload(array) for array in arrays],
         "out": [_upload(_initial(out)) for out in outs],
         "scratch": [_poisoned(evaluate(size, values)) for size in kernel.scratch],
@@ -226,6 +240,8 @@ def time_kernel(
 def _bound(arg: Arg, buffers: Mapping[str, Sequence[cl.Buffer]], values: Mapping[str, int]) -> Any:
     if arg.kind == "scalar":
         return _CTYPES[arg.ctype](evaluate(arg.value, values))
+    if arg.kind == "slot":
+        return np.int32(1)
     if arg.kind == "local":
         return cl.LocalMemory(evaluate(arg.value, values))
     return buffers[arg.kind][arg.index]

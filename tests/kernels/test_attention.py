@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from harness import TARGETS, dtype_name, numpy_dtype, run_kernel, view_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clinfer_kernels import attention
-from clinfer_kernels.attention_gpu import LocalTile
 from clinfer_kernels.attention_rows import RowTile
-from clinfer_kernels.dims import sym
+from clinfer_kernels.attention_tiles import LocalTile
+from clinfer_kernels.dims import evaluate, sym
 from clinfer_kernels.spec import Target, Tensor, dense, row_major
 from clinfer_kernels.specs import AttentionSpec
 
@@ -36,6 +38,7 @@ class Case:
     causal: bool = False
     scale: float = 0.25
     dtype: str = "float32"
+    zeroed: str = ""
     spec: AttentionSpec = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +48,7 @@ class Case:
         ins = tuple(view_of(v, b) for v, b in zip(views, self.bases, strict=True))
         outs = (dense(self.dtype, (*self.q.shape[:3], self.v.shape[3])),)
         masked = self.mask is not None
-        spec = AttentionSpec(self.scale, self.causal, masked, ins, outs)
+        spec = AttentionSpec(self.scale, self.causal, masked, ins, outs, self.zeroed)  # type: ignore[arg-type]
         object.__setattr__(self, "spec", spec)
 
     def run(self, tile: attention.Tile, target: Target) -> Array:
@@ -70,7 +73,10 @@ class Case:
             scores = np.where(np.arange(keys) <= last, scores, -np.inf)
         with np.errstate(invalid="ignore"):
             weights = np.exp(scores - scores.max(-1, keepdims=True))
-            return (weights / weights.sum(-1, keepdims=True)) @ v
+            weights /= weights.sum(-1, keepdims=True)
+            if self.zeroed:
+                weights = np.where(np.isnan(weights), 0, weights)
+            return weights @ v
 
 
 def projections(batch: int, heads: int, kv: int, queries: int, keys: int, depth: int) -> Case:
@@ -260,3 +266,108 @@ def test_gpu_tiles_keep_the_devices_limits() -> None:
     assert local
     assert all(t.work_group <= 64 and t.local_bytes(4) <= 16384 for t in local)
     assert_close(case.run(local[0], small), case.expected)
+
+
+GPU = TARGETS["gpu"]
+
+
+@BOTH
+@pytest.mark.parametrize("zeroed", ["empty", "nan"])
+def test_rows_without_keys_are_zero_where_that_is_asked_for(target: Target, zeroed: str) -> None:
+    base = projections(2, 2, 2, 9, 70, 8)
+    mask = np.where(rng.random((2, 1, 9, 70)) < 0.5, 0, -np.inf).astype(np.float32)
+    mask[0, 0, 3] = -np.inf
+    mask[1] = -np.inf
+    case = replace(base, bases=(*base.bases, mask), mask=mask, zeroed=zeroed)
+    assert (case.expected[1] == 0).all()
+    for tile in schedules(case, target):
+        assert_close(case.run(tile, target), case.expected)
+
+
+@BOTH
+def test_what_counts_as_a_row_without_keys(target: Target) -> None:
+    """An infinite score makes weights NaN: a guard against NaN makes those 0, one of rows without
+    keys leaves them. A NaN among the values stays."""
+    base = projections(1, 1, 1, 4, 20, 8)
+    base.q[0, 0, 1] = np.inf
+    base.v[0, 0, :, 5] = np.nan
+    for zeroed in ("nan", "empty"):
+        case = replace(base, zeroed=zeroed)
+        for tile in schedules(case, target):
+            got = case.run(tile, target)
+            kept = [0, 2, 3] if zeroed == "nan" else [0, 1, 2, 3]
+            assert np.isnan(got[0, 0, kept, 5]).all()
+            assert np.isnan(got[0, 0, 1]).all() == (zeroed == "empty")
+            assert zeroed == "empty" or (got[0, 0, 1] == 0).all()
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize(("heads", "kv"), [(2, 2), (4, 1)])
+def test_few_queries_share_out_many_keys(queries: int, heads: int, kv: int) -> None:
+    base = projections(2, heads, kv, queries, 1000, 64)
+    causal = replace(base, causal=True, scale=0.125)
+    tile = attention.candidates(causal.spec, GPU)[0]
+    assert isinstance(tile, LocalTile)
+    assert tile.split == (queries * heads // kv <= 8)
+    got = causal.run(tile, GPU)
+    assert_close(got, causal.expected)
+    np.testing.assert_array_equal(got, causal.run(tile, GPU))
+
+
+def test_parts_without_a_key_do_not_count() -> None:
+    """The first part of the keys is masked for one head, all keys for the other."""
+    base = projections(1, 2, 2, 2, 700, 16)
+    mask = np.zeros((1, 2, 1, 700), np.float32)
+    mask[0, 0, :, :300] = -np.inf
+    mask[0, 1] = -np.inf
+    for zeroed in ("", "nan"):
+        case = replace(base, bases=(*base.bases, mask), mask=mask, zeroed=zeroed)
+        tile = attention.candidates(case.spec, GPU)[0]
+        assert isinstance(tile, LocalTile)
+        assert tile.split
+        assert_close(case.run(tile, GPU), case.expected)
+
+
+def test_one_text_decides_by_the_runs_sizes_whether_keys_are_shared_out() -> None:
+    batch, queries, past = sym("b"), sym("q"), sym("p")
+    keys = past + queries
+    ins = [dense("float32", (batch, 2, n, 32)) for n in (queries, keys, keys)]
+    out = dense("float32", (batch, 2, queries, 32))
+    spec = AttentionSpec(0.25, True, False, tuple(ins), (out,))
+    tile = attention.candidates(spec, GPU)[0]
+    kernel = attention.emit(spec, tile, GPU)
+    first, join = kernel.launches
+    for b, q, p, parts in (
+        (1, 1, 0, 1),
+        (2, 1, 900, 4),
+        (1, 5, 600, 3),
+        (1, 40, 300, 1),
+        (1, 1, 255, 1),
+    ):
+        sizes = {"b": b, "q": q, "p": p}
+        assert (evaluate(join.global_size[0], sizes) > 0) == (parts > 1)
+        assert (evaluate(kernel.scratch[0], sizes) > 0) == (parts > 1)
+        bases = [rng.standard_normal((b, 2, n, 32)).astype(np.float32) for n in (q, q + p, q + p)]
+        case = Case(bases[0], bases[1], bases[2], tuple(bases), causal=True)
+        (got,) = run_kernel(kernel, bases, [((b, 2, q, 32), "float32")], sizes)
+        assert_close(got, case.expected)
+    assert evaluate(first.global_size[0], {"b": 0, "q": 1, "p": 5}) == 0
+
+
+_SIZES = st.integers(1, 90)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_any_sizes_views_and_masks(data: st.DataObject) -> None:
+    kv, group = data.draw(st.sampled_from([(1, 1), (2, 1), (2, 3), (1, 4)]))
+    queries, keys = data.draw(_SIZES), data.draw(st.sampled_from([1, 7, 64, 65, 300, 530]))
+    depth = data.draw(st.sampled_from([1, 6, 32, 64, 100]))
+    base = projections(2, kv * group, kv, queries, keys, depth)
+    shape = data.draw(st.sampled_from([None, (2, 1, 1, keys), (1, kv * group, queries, keys)]))
+    case = replace(base, causal=data.draw(st.booleans()), scale=1 / math.sqrt(depth))
+    if shape is not None:
+        mask = rng.standard_normal(shape).astype(np.float32)
+        case = replace(case, bases=(*base.bases, mask), mask=mask)
+    tile = data.draw(st.sampled_from(attention.candidates(case.spec, GPU)))
+    assert_close(case.run(tile, GPU), case.expected)

@@ -21,7 +21,7 @@ from clinfer_kernels.conv_winograd import WinogradTile
 from clinfer_kernels.dims import Dim, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.spec import Target, Tensor, dense
-from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.specs import ConvSpec, PreparedConvSpec
 
 Array = np.ndarray[Any, Any]
 BOTH = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
@@ -117,13 +117,19 @@ def data(window: Window) -> tuple[Array, Array]:
 
 
 def check(window: Window, target: Target, tolerance: float = 2e-5, tile: Any = None) -> None:
-    """Runs the window with an identity epilogue on dense tensors."""
+    """Runs the window with an identity epilogue on dense tensors.
+
+    `tile` is a candidate, or a class: the first candidate of it.
+    """
     window = window.full
     x, w = data(window)
     shape = (window.n, *window.out_size(window.size), window.m)
     out = dense(window.dtype, shape)
     spec = window.spec(dense(window.dtype, x.shape), out, identity(window.dtype), ())
-    kernel = conv.emit(spec, tile or conv.candidates(spec, target)[0], target)
+    if tile is None or isinstance(tile, type):
+        tiles = conv.candidates(spec, target)
+        tile = next(t for t in tiles if tile is None or isinstance(t, tile))
+    kernel = conv.emit(spec, tile, target)
     made = run_kernel(kernel, [x, w], [(shape, window.dtype)])[0]
     expected = window.reference(x, w)
     np.testing.assert_allclose(made.astype(expected.dtype), expected, tolerance, tolerance)
@@ -183,7 +189,7 @@ def windows(draw: st.DrawFn) -> Window:
 @given(windows())
 def test_any_window(window: Window) -> None:
     """The general schedules, whose texts are the same for all of these."""
-    check(window, TARGETS["gpu"], tile=GpuTile())
+    check(window, TARGETS["gpu"], tile=GpuTile)
     check(window, TARGETS["cpu"], tile=CpuTile())
 
 
@@ -384,3 +390,35 @@ def test_packed_weights_are_shared(name: str) -> None:
     one, other = kernels
     assert [p.key for p in one.packs] == [p.key for p in other.packs]
     assert [x.source for x in one.launches] == [x.source for x in other.launches]
+
+
+PREPARED = {
+    "7x7": Window(3, 20, (11, 13), (7, 7), strides=(2, 2), pads=(3, 3, 3, 3)),
+    "two groups": Window(4, 8, (6, 7), (3, 3), pads=(1, 1, 1, 1), groups=2),
+    "depthwise": Window(3, 3, (6, 7), (3, 3), pads=(1, 0, 1, 2), groups=3),
+    "not constant": Window(3, 8, (6, 7), (3, 3), pads=(1, 1, 1, 1), constant=False),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", PREPARED)
+def test_a_prologue_prepares_what_is_read_and_not_the_padding(name, target):
+    window = PREPARED[name].full
+    builder = Builder(["uint8", "float32", "float32"])
+    moved = builder.op("sub", builder.op("cast", 0, dtype="float32"), 1)
+    prologue = builder.build(builder.op("div", moved, 2))
+    _, w = data(window)
+    x = rng.integers(0, 256, (window.n, *window.size, window.c)).astype(np.uint8)
+    mean, scale = rng.uniform(1, 200, (2, window.c)).astype(np.float32)
+    shape = (window.n, *window.out_size(window.size), window.m)
+    plain = window.spec(dense("uint8", x.shape), dense("float32", shape), identity("float32"), ())
+    by_channel = Tensor("float32", x.shape, (0,) * (x.ndim - 1) + (1,), 0)
+    one = Tensor("float32", x.shape, (0,) * x.ndim, 0)
+    expected = window.reference((x - mean) / scale[:1], w)
+    spec = PreparedConvSpec(
+        **{**vars(plain), "ins": (*plain.ins, by_channel, one)}, prologue=prologue
+    )
+    for tile in dict.fromkeys(conv.candidates(spec, target)):
+        kernel = conv.emit(spec, tile, target)
+        made = run_kernel(kernel, [x, w, mean, scale[:1]], [(shape, "float32")])[0]
+        np.testing.assert_allclose(made, expected, 1e-4, 1e-4)

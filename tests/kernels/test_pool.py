@@ -116,6 +116,37 @@ def test_windows(window: Window, target: Target) -> None:
     np.testing.assert_allclose(made, window.reference(x)[0], 1e-5, 1e-5)
 
 
+FAR = 2**30
+FAR_WINDOWS = {
+    "max": Window("max", (5, 6), (FAR, 2), (FAR - 1, 1), (FAR - 1, 0, FAR - 1, 0)),
+    "max dilated": Window("max", (50, 5), (2**16, 2), (2**14, 2), (2**15, 1) * 2, (1, 3)),
+    "max at the ends of int": Window(
+        "max", (5,), (2**31 - 1,), (2**31 - 1,), (2**31 - 2,) * 2, (1,)
+    ),
+    "average": Window("average", (5, 6), (2**18, 2), (2**18, 1), (2**18 - 1, 0, 2**18 - 1, 0)),
+    "average with padding": Window(
+        "average", (5, 6), (2**17, 2**17), (2**14, 2**16), (2**16,) * 4, include_pad=True
+    ),
+    "lp": Window(
+        "lp",
+        (4, 3, 3),
+        (2**20, 2**20, 2),
+        (2**19, 2**20, 1),
+        (2**19,) * 2 + (1,) + (2**19,) * 2 + (1,),
+        (1,) * 3,
+    ),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("window", FAR_WINDOWS.values(), ids=FAR_WINDOWS)
+def test_taps_in_the_padding_are_not_walked(window: Window, target: Target) -> None:
+    """2^30 taps and more: the work is that of the input, and no index overflows."""
+    x = data(window)
+    made = run(window, target, x, dense("float32", x.shape), x)
+    np.testing.assert_allclose(made, window.reference(x)[0], 1e-5, 1e-5)
+
+
 @BOTH
 @pytest.mark.parametrize("include_pad", [False, True])
 def test_average_counts_no_taps_beyond_the_padding(include_pad: bool, target: Target) -> None:
@@ -133,9 +164,9 @@ def test_average_counts_no_taps_beyond_the_padding(include_pad: bool, target: Ta
 
 @BOTH
 @pytest.mark.parametrize("column_major", [False, True])
-@pytest.mark.parametrize("name", ["max", "max 1d", "max 3d"])
+@pytest.mark.parametrize("name", ["max", "max 1d", "max 3d", "max dilated far"])
 def test_indices(name: str, column_major: bool, target: Target) -> None:
-    window = WINDOWS[name]
+    window = FAR_WINDOWS["max dilated"] if name == "max dilated far" else WINDOWS[name]
     x = data(window)
     values, indices = window.reference(x, storage_order=int(column_major))
     outs = (dense("float32", values.shape), dense("int64", indices.shape))

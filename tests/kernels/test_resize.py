@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from clinfer_kernels import resize
 from clinfer_kernels.dims import sym
 from clinfer_kernels.expr import Builder, identity
+from clinfer_kernels.resize_problem import as_fraction
 from clinfer_kernels.spec import Target, Tensor, dense
 from clinfer_kernels.specs import ResizeSpec
 
@@ -141,12 +144,13 @@ def test_rounding_to_the_nearest(rounding: str, coordinates: str, target: Target
 
 
 @BOTH
-def test_views_and_epilogue(target: Target) -> None:
+@pytest.mark.parametrize("channels", [3, 9])
+def test_views_and_epilogue(channels: int, target: Target) -> None:
     """A transposed input; the result is scaled by channel and added to a residual."""
-    how = How((1, 3, 4, 9), (1, 7, 8, 9))
-    base = rng.standard_normal((1, 9, 3, 4)).astype(np.float32)
+    how = How((1, 3, 4, channels), (1, 7, 8, channels))
+    base = rng.standard_normal((1, channels, 3, 4)).astype(np.float32)
     x = np.moveaxis(base, 1, -1)
-    scale = rng.standard_normal(9).astype(np.float32)
+    scale = rng.standard_normal(channels).astype(np.float32)
     residual = rng.standard_normal(how.out).astype(np.float32)
     b = Builder(["float32"] * 3)
     epilogue = b.build(b.op("add", b.op("mul", 0, 1), 2))
@@ -161,11 +165,12 @@ def test_views_and_epilogue(target: Target) -> None:
 
 
 @BOTH
-def test_dynamic_sizes(target: Target) -> None:
+@pytest.mark.parametrize("channels", [3, 10])
+def test_dynamic_sizes(channels: int, target: Target) -> None:
     """One kernel for two input sizes; the output is twice as large."""
     h, w = sym("h"), sym("w")
-    x = dense("float32", (1, h, w, 10))
-    out = dense("float32", (1, h * 2, w * 2, 10))
+    x = dense("float32", (1, h, w, channels))
+    out = dense("float32", (1, h * 2, w * 2, channels))
     spec = ResizeSpec(
         "linear",
         "half_pixel",
@@ -181,7 +186,7 @@ def test_dynamic_sizes(target: Target) -> None:
     )
     kernel = resize.emit(spec, resize.candidates(spec, target)[0], target)
     for size in ((3, 4), (5, 2)):
-        how = How((1, *size, 10), (1, size[0] * 2, size[1] * 2, 10))
+        how = How((1, *size, channels), (1, size[0] * 2, size[1] * 2, channels))
         data = rng.standard_normal(how.shape).astype(np.float32)
         values = {"h": size[0], "w": size[1]}
         made = run_kernel(kernel, [data], [(how.out, "float32")], values)[0]
@@ -207,3 +212,40 @@ def test_what_has_no_kernel(target: Target) -> None:
     for how, dtype in ((crop, "float32"), (whole, "int32")):
         spec = how.spec(dense(dtype, how.shape), dense(dtype, how.out))
         assert not resize.candidates(spec, target)
+
+
+@BOTH
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric"])
+def test_halves_are_exact(rounding: str, coordinates: str, target: Target) -> None:
+    """Positions on a half or a whole: by exact fractions, for sizes and for factors of float32."""
+    n, m = sym("n"), sym("m")
+    spec = How((1,), (2,), (), "nearest", coordinates, rounding).spec(
+        dense("float32", (n,)), dense("float32", (m,))
+    )
+    kernel = resize.emit(spec, resize.candidates(spec, target)[0], target)
+    for size, out in ((20, 6), (30, 9), (50, 15), (10, 6), (14, 4), (6, 20)):
+        x = np.arange(size, dtype=np.float32)
+        made = run_kernel(kernel, [x], [((out,), "float32")], {"n": size, "m": out})[0]
+        assert made.tolist() == [_exact(o, size, out, coordinates, rounding) for o in range(out)]
+
+
+def _exact(o: int, size: int, out: int, coordinates: str, rounding: str) -> int:
+    place = Fraction(o * size, out)
+    if coordinates == "half_pixel":
+        place = Fraction((2 * o + 1) * size, 2 * out) - Fraction(1, 2)
+    half = Fraction(1, 2)
+    found = {
+        "floor": math.floor(place),
+        "ceil": math.ceil(place),
+        "round_prefer_ceil": math.floor(place + half),
+        "round_prefer_floor": math.ceil(place - half),
+    }[rounding]
+    return min(max(found, 0), size - 1)
+
+
+def test_a_factor_of_float32_is_the_fraction_it_was_written_as() -> None:
+    assert as_fraction(float(np.float32(0.3))) == Fraction(3, 10)
+    assert as_fraction(float(np.float32(1 / 7))) == Fraction(1, 7)
+    assert as_fraction(2.0) == 2
+    assert abs(as_fraction(float(np.float32(0.123456789))) - Fraction("0.12345679")) < 1e-8

@@ -17,14 +17,19 @@ REDUCTIONS = ["none", "add", "mul", "max", "min"]
 
 
 def scattered(
-    kind: str, reduction: str, ins: tuple[Array, Array, Array], cls: str, axis: int = 0
+    kind: str,
+    reduction: str,
+    ins: tuple[Array, Array, Array],
+    cls: str,
+    axis: int = 0,
+    reports: Array | None = None,
 ) -> Array:
     dtype = dtype_name(ins[0])
     views = tuple(view_of(a, a) for a in ins)
     spec = ScatterSpec(kind, axis, reduction, views, (dense(dtype, ins[0].shape),))
     target = TARGETS[cls]
     kernel = scatter.emit(spec, scatter.candidates(spec, target)[0], target)
-    (value,) = run_kernel(kernel, list(ins), [(ins[0].shape, dtype)])
+    (value,) = run_kernel(kernel, list(ins), [(ins[0].shape, dtype)], reports=reports)
     return value
 
 
@@ -85,6 +90,22 @@ def test_a_column_is_written_into_a_cache(cls: str) -> None:
     wanted = data.copy()
     wanted[[2, 5, 0]] = updates
     np.testing.assert_array_equal(scattered("nd", "none", (data, indices, updates), cls), wanted)
+
+
+@pytest.mark.parametrize("cls", TARGETS)
+@pytest.mark.parametrize("reduction", ["none", "add"])
+@pytest.mark.parametrize("index", [3, -4, 2**32, -(2**63)])
+def test_an_update_outside_the_data_is_reported_and_left_out(
+    cls: str, reduction: str, index: int
+) -> None:
+    data = np.ones((3, 2), np.float32)
+    for kind, indices, slot in [("elements", [[0, index]], 1), ("nd", [[1, index], [0, 0]], 2)]:
+        reports = np.zeros(3, np.int64)
+        places = np.array(indices, np.int64)
+        updates = np.full(places.shape if kind == "elements" else places.shape[:1], 7, np.float32)
+        value = scattered(kind, reduction, (data, places, updates), cls, reports=reports)
+        assert (reports[0], reports[slot]) == (slot, index)
+        assert (value != 1).sum() == 1
 
 
 @pytest.mark.parametrize("cls", TARGETS)
@@ -159,3 +180,22 @@ def test_top_k_of_long_lines(cls: str, largest: bool, step: int) -> None:
     values, found = run_kernel(kernel, [base], [((3, 7), "float32"), ((3, 7), "int64")])
     np.testing.assert_array_equal(found, order)
     np.testing.assert_array_equal(values, np.take_along_axis(x, order, 1))
+
+
+@pytest.mark.parametrize("cls", TARGETS)
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_nan_counts_as_the_largest(cls: str, largest: bool, axis: int) -> None:
+    x = rng.standard_normal((37, 41)).astype(np.float32)
+    x[rng.random(x.shape) < 0.2] = np.nan
+    k = 12
+    shape = (k, 41) if axis == 0 else (37, k)
+    outs = (dense("float32", shape), dense("int64", shape))
+    spec = TopKSpec(axis, largest, (view_of(x, x),), outs)
+    target = TARGETS[cls]
+    kernel = topk.emit(spec, topk.candidates(spec, target)[0], target)
+    values, indices = run_kernel(kernel, [x], [(shape, "float32"), (shape, "int64")])
+    keys = np.where(np.isnan(x), np.inf, x)
+    order = np.argsort(-keys if largest else keys, axis=axis, kind="stable").take(range(k), axis)
+    np.testing.assert_array_equal(indices, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(x, order, axis))

@@ -111,9 +111,16 @@ def test_rows_of_every_kind_of_length(length: int) -> None:
         np.testing.assert_allclose(value, wanted, rtol=2e-5, atol=3e-6)
 
 
+@pytest.mark.parametrize("lanes", [8, 16])
 @pytest.mark.parametrize("length", [48, 64, 77])
-def test_large_results_go_past_the_caches(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same bits, whether all rows, some or none begin at a multiple of a vector."""
+def test_large_results_go_past_the_caches(
+    length: int, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits, whether all rows, some or none begin at a multiple of a vector.
+
+    Where rows are written piece by piece (`turned`), only vectors that fill a line of 64 bytes.
+    """
+    target = TARGETS["cpu"]._replace(vector_width=lanes)
     x = rng.normal(0, 2, (80, length)).astype(np.float32)
     view, out = view_of(x, x), dense("float32", x.shape)
     turned = Tensor("float32", x.shape, (1, x.shape[0]))
@@ -125,11 +132,11 @@ def test_large_results_go_past_the_caches(length: int, monkeypatch: pytest.Monke
     )
     for spec in specs:
         ins = [x] * len(spec.ins)
-        (wanted,) = run_kernel(emit_best(spec, TARGETS["cpu"]), ins, [(x.shape, "float32")])
+        (wanted,) = run_kernel(emit_best(spec, target), ins, [(x.shape, "float32")])
         with monkeypatch.context() as patch:
             patch.setattr(hints, "LARGE", x.nbytes)
-            kernel = emit_best(spec, TARGETS["cpu"])
-        if hints.has_hints(TARGETS["cpu"]):
+            kernel = emit_best(spec, target)
+        if hints.has_hints(target) and (spec.outs != (turned,) or lanes == 64 // 4):
             assert re.search(r"stream_\w+32x", kernel.launches[0].source)
         (value,) = run_kernel(kernel, ins, [(x.shape, "float32")])
         np.testing.assert_array_equal(value, wanted)
@@ -170,21 +177,13 @@ def test_norm(cls: str, rms: bool, shape: tuple[int, ...], count: int) -> None:
 
 @pytest.mark.parametrize("cls", TARGETS)
 @pytest.mark.parametrize("rms", [False, True])
-@pytest.mark.parametrize("kept", ["none", "float32", "float16"])
-def test_residual_sum(cls: str, rms: bool, kept: str) -> None:
-    """norm(a + b), the sum itself as a second output."""
+def test_residual_sum(cls: str, rms: bool) -> None:
     a, b = rng.normal(0, 1, (2, 6, 45)).astype(np.float32)
     a, b = a.copy(), b.copy()
-    outs = [dense("float32", a.shape)]
-    if kept != "none":
-        outs.append(dense(kept, a.shape))
     ins = (view_of(a, a), view_of(b, b))
-    spec = NormSpec(rms, 1, 1e-5, chain("add"), F32, ins, tuple(outs))
-    shapes = [(a.shape, out.dtype) for out in outs]
-    value, *sums = run_kernel(emit_best(spec, TARGETS[cls]), [a, b], shapes)
+    spec = NormSpec(rms, 1, 1e-5, chain("add"), F32, ins, (dense("float32", a.shape),))
+    (value,) = run_kernel(emit_best(spec, TARGETS[cls]), [a, b], [(a.shape, "float32")])
     np.testing.assert_allclose(value, norm(a + b, 1, 1e-5, rms), rtol=1e-4, atol=1e-6)
-    for total in sums:
-        np.testing.assert_array_equal(total, (a + b).astype(total.dtype))
 
 
 @pytest.mark.parametrize("cls", TARGETS)

@@ -43,5 +43,5 @@ def test_a_shape_that_does_not_fit_is_named(shapes, words):
 
 def test_sizes_that_must_agree_are_checked():
     plan = _plan([Constraint(BATCH, SEQ, 'Add "sum"')])
-    with pytest.raises(ShapeError, match=r'Add "sum".*batch = 2 and seq = 7'):
+    with pytest.raises(ShapeError, match=r'Add "sum".*they are 2 \(batch\) and 7 \(seq\)'):
         bind_inputs(plan, [(2, 7), (2, 8, 4)])

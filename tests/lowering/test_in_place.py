@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinfer.lowering.context import PendingLaunch, Storage
 from clinfer.lowering.in_place import taken_over
 from clinfer.lowering.memory import Lifetime, least_bytes, plan_arena
+from clinfer.lowering.pending import PendingLaunch
+from clinfer.lowering.storage import Storage
 from clinfer_kernels.spec import Kernel
 
 

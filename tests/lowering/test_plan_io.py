@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,23 @@ from hypothesis import strategies as st
 
 from clinfer.errors import BlobError
 from clinfer.lowering.binding import Sizes, bind_launch
-from clinfer.lowering.plan import Buffer, Constraint, LaunchStep, Plan, PlanArg, PlanPort, Program
+from clinfer.lowering.plan import (
+    Block,
+    BranchStep,
+    Buffer,
+    Constraint,
+    HostValue,
+    LaunchStep,
+    Plan,
+    PlanArg,
+    PlanPort,
+    Program,
+    Reach,
+)
 from clinfer.lowering.plan_dump import dump
 from clinfer.lowering.plan_io import load
 from clinfer_kernels.dims import ceildiv, minimum, sym
+from clinfer_kernels.spec import dense
 
 BATCH, LENGTH = sym("batch"), sym("length")
 ROWS = BATCH * LENGTH
@@ -104,3 +118,36 @@ def test_what_are_no_sizes_is_refused(sizes: Any) -> None:
     document["sizes"] = sizes
     with pytest.raises(BlobError):
         read(document, weights)
+
+
+def branching() -> Plan:
+    """A launch, then a branch of one launch or two."""
+    simple = plan(1)
+    (launch,) = simple.steps
+    reach = Reach(ROWS, (LENGTH,), (BATCH,), 0, "layer")
+    blocks = (
+        Block(2, 3, "then", (Constraint(BATCH, 3, "three"),), (reach,)),
+        Block(3, 5, "else", error="never"),
+    )
+    branch = BranchStep(HostValue(2, dense("bool", ())), blocks, "If")
+    buffers = (*simple.buffers, Buffer("temp", "bool", 1, first=0, last=1))
+    return replace(simple, buffers=buffers, steps=(launch, branch, launch, launch, launch))
+
+
+def test_branches_come_back_as_they_were() -> None:
+    text, chunks = dump(branching())
+    again = load(text, memoryview(b"".join(chunk.tobytes() for chunk in chunks)))
+    assert again.steps == branching().steps
+    assert [number for number, _ in again.outermost(0, 5)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("block", "place", "number"),
+    [(0, 0, 1), (0, 1, 4), (1, 0, 2), (1, 1, 6), (1, 1, 2), (0, 1, -1)],
+)
+def test_blocks_that_are_not_behind_their_branch_are_refused(block, place, number) -> None:
+    text, chunks = dump(branching())
+    document = json.loads(text)
+    document["steps"][1][2][block][place] = number
+    with pytest.raises(BlobError):
+        read(document, memoryview(b"".join(chunk.tobytes() for chunk in chunks)))

@@ -94,8 +94,9 @@ def _prologue(node: Node, inputs: Sequence[Any], own: int) -> list[Any]:
     before = node.attrs.get("prologue")
     if before is None:
         return list(inputs[:count])
-    operands = np.broadcast_arrays(*inputs[:count])
-    return [run_expr(before, operands)]
+    weights = inputs[1:own]  # of a convolution, between the operands
+    operands = np.broadcast_arrays(inputs[0], *inputs[own:count])
+    return [run_expr(before, operands), *weights]
 
 
 def _epilogue(run: Interpreter, node: Node, inputs: Sequence[Any], own: int, result: Any) -> Any:
@@ -160,7 +161,22 @@ def _reduce(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
 
 @_anchor(2)
 def _matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    if inputs[0].dtype.kind in "iu":
+        return np.matmul(*_summed(inputs))
     return np.matmul(*inputs).astype(inputs[0].dtype)
+
+
+def _summed(inputs: Sequence[Array]) -> list[Array]:
+    """Operands in what they are summed in: those of 8 bits in int32."""
+    return [v.astype(np.int32) if v.dtype.itemsize == 1 else v for v in inputs]
+
+
+@_anchor(4)
+def _encoded_matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    a, codes, scales, zeros = inputs
+    wide = (np.repeat(v.astype(np.float32), node.attrs["block"], axis=0) for v in (zeros, scales))
+    zero, scale = wide
+    return np.matmul(a, (codes.astype(np.float32) - zero) * scale)
 
 
 @_anchor(1)
@@ -189,6 +205,9 @@ def _conv(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     x, weights = inputs
     attrs = {name: node.attrs[name] for name in ("strides", "pads", "dilations", "group")}
     attrs["kernel_shape"] = node.attrs["kernel"]
+    if "zero" in node.attrs:
+        x, weights = _summed(inputs)
+        x = x - node.attrs["zero"]
     first = np.ascontiguousarray(np.moveaxis(x, -1, 1))
     if node.op == "ConvTranspose":
         attrs["output_padding"] = _output_padding(run, node, first)
@@ -289,6 +308,10 @@ def _attention(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     weights = np.exp(scores - np.where(np.isinf(top), 0.0, top))
     total = weights.sum(axis=-1, keepdims=True)
     weights = weights / np.where(total == 0, np.nan, total)
+    zeroed = {"nan": np.isnan(weights), "empty": total == 0}.get(
+        node.attrs.get("zeroed", ""), False
+    )
+    weights = np.where(zeroed, 0.0, weights)
     return (weights @ v).astype(q.dtype)
 
 
@@ -307,6 +330,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "Transpose": lambda run, node, inputs: inputs[0].transpose(node.attrs.get("perm")),
     "Slice": _slice,
     "MatMul": _matmul,
+    "clinfer.EncodedMatMul": _encoded_matmul,
     **dict.fromkeys(_REDUCERS, _reduce),
     "Resize": _resize,
     "Gelu": lambda run, node, inputs: _gelu(inputs[0], node.attrs["approximate"]),

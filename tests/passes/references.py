@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from clinfer.graph.ir import Node, Value
+from clinfer.graph.node_protos import to_proto
 from clinfer.graph.reference import HostOp
-from clinfer.graph.schemas import newest_opset, to_proto
+from clinfer.graph.schemas import newest_opset
 
 
 def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
@@ -15,7 +19,12 @@ def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
     from onnx.reference import ReferenceEvaluator
 
     assert node.domain != "clinfer", f"{node} has no rule here"
-    if node.proto is not None:
+    if "zero" in node.attrs:  # of a convolution of 8-bit integers
+        inputs = [v.astype(np.int32) for v in inputs]
+        inputs[0] -= node.attrs["zero"]
+        attrs = {name: value for name, value in node.attrs.items() if name != "zero"}
+        node = replace(node, attrs=attrs)
+    if node.proto is not None or "positions" in node.attrs:
         return list(HostOp.from_node(node, {"": node.version}).run(list(inputs)))
     if node.op == "ConvTranspose":
         return _by_onnxruntime(node, inputs)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinfer.passes.affine import Affine, least, settled
+from clinfer.passes.affine import Affine, least, of_array, settled
 from clinfer.passes.forms import Forms
 from clinfer.passes.query import positive_symbols
 from clinfer_kernels.dims import evaluate, maximum, minimum, sym
@@ -232,3 +232,9 @@ def test_a_padding_mask_stays_beside_the_causal_one():
     (node,) = graph.nodes[-2:-1]
     assert node.attrs["causal"]
     assert len(node.inputs) == 4
+
+
+def test_constants_of_differences_beyond_64_bits_have_no_form():
+    ends = np.iinfo(np.int64)
+    assert of_array(np.array([ends.min, ends.max])) is None
+    assert of_array(np.array([0, 2**60, 2**61])) is None

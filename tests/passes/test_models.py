@@ -56,7 +56,7 @@ def _optimised(name: str, phase: str | None = None) -> Graph:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_results_stay_the_same(name):
     feeds, wanted = _examples(name)
-    for phase in list(PHASES)[2:]:
+    for phase in list(PHASES)[list(PHASES).index("canonicalise") :]:
         for found, want in zip(run_graph(_optimised(name, phase), feeds), wanted, strict=True):
             scale = float(np.abs(want).max())
             np.testing.assert_allclose(found, want, rtol=0, atol=1e-4 * scale, err_msg=phase)

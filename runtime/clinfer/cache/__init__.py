@@ -9,11 +9,12 @@ from clinfer.cache.content import ContentDigest, content_digest
 from clinfer.cache.entry import Entry, read, read_header, to_bytes, write
 from clinfer.cache.folder import Removed
 from clinfer.cache.header import EntryError, Header
-from clinfer.cache.layers import CacheMode, Layers, default_directory
+from clinfer.cache.layers import CacheMode, Layers
 from clinfer.cache.locks import build_lock
 from clinfer.cache.record import FieldDifference, FieldValue, KeyRecord
 from clinfer.cache.stats import Miss, Reason, Stats
 from clinfer.cache.store import Store
+from clinfer.cache.user import default_directory
 
 __all__ = [
     "CacheMode",

@@ -27,13 +27,13 @@ from clinfer.cache.digests import file_tree_digest, tree_digests
 from clinfer.cache.record import KeyRecord
 from clinfer.cache.store import Store
 from clinfer.errors import BlobError, ModelError
+from clinfer.mapping import MappedFile, open_beside, open_file, stat_beside
 from clinfer.sha256 import sha256
 
 RACY_NS = 2 * 10**9
 """Nanoseconds after a change in which another one might leave the same times; FAT counts in 2 s."""
 
 _MEMO_FORMAT = 1
-_OPEN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class FileState(NamedTuple):
@@ -61,6 +61,25 @@ class ContentDigest(NamedTuple):
     def external(self) -> tuple[str, ...]:
         """The names of the external data files, relative to the model's folder."""
         return tuple(state.name for state in self.files[1:])
+
+    def opened(self, number: int) -> MappedFile:
+        """File `number` of `files`. Raises `ModelError` where it is not as it was digested."""
+        expected = self.files[number]
+        try:
+            descriptor = _open(self.path, expected.name)
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.path, expected.name, error) from None
+        try:
+            found = _described(expected.name, os.fstat(descriptor))
+            if found == expected:
+                own, descriptor = descriptor, -1
+                return MappedFile(self.path.parent / expected.name, own)
+        except OSError as error:
+            raise _unreadable(self.path, expected.name, error) from None
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        raise _unreadable(self.path, expected.name, "it has changed since it was digested")
 
     def unchanged(self) -> bool:
         """Whether the files are still those that were digested.
@@ -155,12 +174,21 @@ def _states(model: Path, external: Iterable[str]) -> tuple[FileState, ...]:
 
 def _state(model: Path, name: str) -> FileState:
     try:
-        status = (model.parent / name).stat()
+        status = model.stat() if name == model.name else stat_beside(model.parent, name)
     except (OSError, ValueError) as error:
         raise _unreadable(model, name, error) from None
     if not stat.S_ISREG(status.st_mode):
         raise _unreadable(model, name, "it is not a file")
+    return _described(name, status)
+
+
+def _described(name: str, status: os.stat_result) -> FileState:
     return FileState(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _open(model: Path, name: str) -> int:
+    """A descriptor of the model or of a file beside it."""
+    return open_file(model) if name == model.name else open_beside(model.parent, name)
 
 
 def _recall_external(memo: Store | None, root: bytes) -> tuple[str, ...] | None:
@@ -192,12 +220,12 @@ def _external_record(root: bytes) -> KeyRecord:
 def _root(model: Path, state: FileState) -> bytes:
     """The tree hash of one file's content."""
     try:
-        descriptor = os.open(model.parent / state.name, _OPEN)
+        descriptor = _open(model, state.name)
         try:
             return file_tree_digest(descriptor, state.size)
         finally:
             os.close(descriptor)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(model, state.name, error) from None
 
 

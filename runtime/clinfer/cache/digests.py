@@ -19,16 +19,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
+
+from clinfer.threads import in_threads
 
 CHUNK = 4 * 2**20
 """Bytes per leaf."""
 
 DIGEST_BYTES = 32
 CHECK_BYTES = 16
-_MOST_THREADS = 8
-_THREADED_FROM = 2 * CHUNK
 
 
 def tree_digests(groups: Sequence[Sequence[memoryview]]) -> list[bytes]:
@@ -52,7 +51,7 @@ def _roots(
     split = [_split(group) for group in groups]
     flat = [chunk for chunks in split for chunk in chunks]
     sizes = [sum(view.nbytes for view in group) for group in groups]
-    leaves = _in_threads(lambda index: leaf(flat[index]), len(flat), sum(sizes))
+    leaves = in_threads(lambda index: leaf(flat[index]), len(flat), sum(sizes))
     roots = []
     start = 0
     for chunks, size in zip(split, sizes, strict=True):
@@ -96,7 +95,7 @@ def file_tree_digest(descriptor: int, size: int) -> bytes:
         return state.digest()
 
     count = -(-size // CHUNK)
-    return _root(_in_threads(leaf, count, size), size)
+    return _root(in_threads(leaf, count, size), size)
 
 
 def _leaf(views: Sequence[memoryview]) -> bytes:
@@ -144,43 +143,3 @@ def _split(views: Sequence[memoryview]) -> list[list[memoryview]]:
             offset += piece.nbytes
             room -= piece.nbytes
     return chunks
-
-
-def _in_threads(task: Callable[[int], bytes], count: int, size: int) -> list[bytes]:
-    """[task(0), ..., task(count - 1)], in threads where `size` bytes are worth it.
-
-    The calling thread takes part, so the work is done even where no thread can be started. The
-    first exception of a task is raised here.
-    """
-    threads = min(_MOST_THREADS, os.cpu_count() or 1, count) if size >= _THREADED_FROM else 1
-    if threads <= 1:
-        return [task(index) for index in range(count)]
-    results = [b""] * count
-    waiting = deque(range(count))
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        while not failures:
-            try:
-                index = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                results[index] = task(index)
-            except BaseException as error:
-                failures.append(error)
-
-    helpers = []
-    for _ in range(threads - 1):
-        helper = threading.Thread(target=work, name="clinfer-digest", daemon=True)
-        try:
-            helper.start()
-        except RuntimeError:
-            break
-        helpers.append(helper)
-    work()
-    for helper in helpers:
-        helper.join()
-    if failures:
-        raise failures[0]
-    return results

@@ -179,9 +179,8 @@ def read_container(
         view, mapped = _bytes_of(source).toreadonly(), False
     header = parse_header(bytes(view[:MAX_HEADER_BYTES]), view.nbytes, expect_record)
     record = header.record
-    if expect_record is not None and record != expect_record:
-        differing = "; ".join(map(str, expect_record.diff(record)))
-        raise EntryError(Reason.FOREIGN, f"holds another key: {differing or 'order of fields'}")
+    if expect_record is not None:
+        check_record(record, expect_record)
     if expect_kind is not None and record.kind != expect_kind:
         found = record.kind
         raise EntryError(Reason.FOREIGN, f"expected a '{expect_kind}', found a '{found}'")
@@ -201,6 +200,13 @@ def read_container(
     content = header.digest.hex()
     entry = Entry(record, sections, view.nbytes, header.build_seconds, content)
     return Container(entry, view)
+
+
+def check_record(record: KeyRecord, expected: KeyRecord) -> None:
+    """Raises EntryError where a container holds another key than expected."""
+    if record != expected:
+        differing = "; ".join(map(str, expected.diff(record)))
+        raise EntryError(Reason.FOREIGN, f"holds another key: {differing or 'order of fields'}")
 
 
 def read_header(path: Path, *, allow_shared: bool = False) -> Header:

@@ -38,6 +38,8 @@ _OPEN_NEW = (
     | getattr(os, "O_BINARY", 0)
 )
 
+READABLE_FILE = 0o644
+READABLE_FOLDER = 0o755
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _NO_WRITES = (errno.EACCES, errno.EPERM, errno.EROFS)
 _REPLACE_DELAYS = (0.005, 0.02, 0.08, 0.3)
@@ -115,10 +117,13 @@ def _map(descriptor: int, size: int) -> mmap.mmap:
     return mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
 
-def write_atomic(target: Path, temporary: Path, parts: Iterable[memoryview]) -> int:
+def write_atomic(
+    target: Path, temporary: Path, parts: Iterable[memoryview], *, readable: bool = False
+) -> int:
     """Writes the parts to `target` through a new file in the folder `temporary`; returns bytes.
 
-    Both lie on one file system, and both folders exist. After any exception (OSError; whatever
+    Both lie on one file system, and both folders exist. The file is its owner's alone (0600), or
+    `readable` by every user (0644), whatever the umask. After any exception (OSError; whatever
     `parts` raises) the temporary file is gone and the old target is as it was.
     """
     name = f"{target.name[:16]}.{os.getpid()}.{os.urandom(8).hex()}"
@@ -126,6 +131,8 @@ def write_atomic(target: Path, temporary: Path, parts: Iterable[memoryview]) -> 
     descriptor = os.open(path, _OPEN_NEW, 0o600)
     try:
         try:
+            if readable:
+                path.chmod(READABLE_FILE)
             size = sum(_write_all(descriptor, part) for part in parts)
             os.fsync(descriptor)
         finally:

@@ -6,6 +6,7 @@
       memos/12/1234...       small notes that only save time (content digests of model files)
       pins/abcd...           an empty file: that entry is not evicted
       locks/abcd...          build locks; their content means nothing
+      drivers/nvidia/...     what GPU drivers keep of their own (`clinfer.device.driver_caches`)
       tmp/                   files being written; leftovers are swept after an hour
 
 Every file name is made here from hexadecimal digits. Files with other names are left alone. The
@@ -23,10 +24,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from clinfer.cache.files import write_atomic
+from clinfer.cache.files import READABLE_FOLDER, write_atomic
 from clinfer.cache.trust import distrust_directory
 from clinfer.errors import CacheError
 
+DRIVERS = "drivers"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -65,10 +67,14 @@ class Removed(NamedTuple):
 
 
 class Folder:
-    """Paths, scans and removals of one cache directory; nothing is created before `prepare`."""
+    """Paths, scans and removals of one cache directory; nothing is created before `prepare`.
 
-    def __init__(self, directory: Path, *, allow_shared: bool) -> None:
+    What is created is its owner's alone, or `readable` by every user.
+    """
+
+    def __init__(self, directory: Path, *, allow_shared: bool, readable: bool = False) -> None:
         self.directory = directory
+        self.readable = readable
         self._allow_shared = allow_shared
         self._checked: tuple[int, ...] | None = None
 
@@ -107,6 +113,8 @@ class Folder:
         if identity == self._checked:
             return
         self._refuse_untrusted()
+        if not os.access(self.directory, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.directory))
         self._checked = identity
 
     def _refuse_untrusted(self) -> None:
@@ -121,14 +129,15 @@ class Folder:
         """
         if not self._allow_shared and not self.directory.exists():
             self._refuse_untrusted()
-        new = _make_directories(self.directory)
+        new = _make_directories(self.directory, self.readable)
         self.check()
         temporary = self.directory / "tmp"
-        _make_directories(temporary)
-        _make_directories(target.parent)
+        _make_directories(temporary, self.readable)
+        _make_directories(target.parent, self.readable)
         if new:
             with suppress(OSError):
-                write_atomic(self.directory / "CACHEDIR.TAG", temporary, [memoryview(TAG)])
+                tag = self.directory / "CACHEDIR.TAG"
+                write_atomic(tag, temporary, [memoryview(TAG)], readable=self.readable)
         return temporary
 
     def slots(self) -> Iterator[Slot]:
@@ -151,7 +160,7 @@ class Folder:
     def pin(self, digest: str) -> None:
         """Exempts an entry from eviction. Raises OSError, UntrustedDirectoryError."""
         mark = self.pin_mark(digest)
-        write_atomic(mark, self.prepare(mark), [])
+        write_atomic(mark, self.prepare(mark), [], readable=self.readable)
 
     def unpin(self, digest: str) -> None:
         """Ends a pin; nothing happens where there is none. Raises OSError."""
@@ -184,7 +193,8 @@ class Folder:
         return removed._replace(left=total - removed.bytes)
 
     def clear(self, *, keep_pinned: bool) -> Removed:
-        """Removes entries, memos, locks and leftovers; pins and what they name unless kept."""
+        """Removes entries, memos, locks, leftovers and drivers' caches; pins and what they name
+        unless kept."""
         kept = self.pins() if keep_pinned else frozenset()
         removed = _remove(slot for slot in self.slots() if slot.digest not in kept)
         if not keep_pinned:
@@ -192,6 +202,11 @@ class Folder:
         self._remove_files("memos", 2, 0.0)
         self._remove_files("tmp", 1, 0.0)
         self._remove_files("locks", 1, 0.0)
+        drivers = self.directory / DRIVERS
+        if drivers.is_dir() and not drivers.is_symlink():
+            import shutil
+
+            shutil.rmtree(drivers, ignore_errors=True)
         return removed
 
     def sweep(self) -> None:
@@ -265,8 +280,9 @@ def _unlink(path: Path) -> bool | None:
     return True
 
 
-def _make_directories(path: Path) -> bool:
-    """Makes a directory and its parents, mode 0700; returns whether the directory is new.
+def _make_directories(path: Path, readable: bool) -> bool:
+    """Makes a directory and its parents, mode 0700, or 0755 where they are to be readable by every
+    user, whatever the umask; returns whether the directory is new.
 
     Unlike `mkdir(parents=True)`, the mode is for the parents too.
     """
@@ -278,6 +294,8 @@ def _make_directories(path: Path) -> bool:
     for folder in reversed(missing):
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
+            if readable:
+                folder.chmod(READABLE_FOLDER)
     if not path.is_dir():
         raise FileExistsError(errno.EEXIST, "exists and is not a directory", str(path))
     return bool(missing)

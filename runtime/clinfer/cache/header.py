@@ -127,8 +127,8 @@ def header_length(record: KeyRecord, section_count: int) -> int:
     return _header_bytes(len(record.encoded), section_count)
 
 
-def parse_header(data: bytes, file_bytes: int, expected: KeyRecord | None = None) -> Header:
-    """The checked header of a file of `file_bytes` bytes.
+def parse_header(data: bytes, file_bytes: int | None, expected: KeyRecord | None = None) -> Header:
+    """The checked header of a file of `file_bytes` bytes; None: as many as the header claims.
 
     `data` is the file's start, at least up to the end of its header; MAX_HEADER_BYTES are enough.
     `expected` saves parsing a record with the same encoding. Raises EntryError.
@@ -160,9 +160,9 @@ def parse_header(data: bytes, file_bytes: int, expected: KeyRecord | None = None
     rows_at = _HEAD.size + head.record_bytes
     record = _parse_record(data[_HEAD.size : rows_at], expected)
     rows = _parse_rows(data, rows_at, head)
-    if head.file_bytes != file_bytes:
+    if file_bytes not in (None, head.file_bytes):
         raise damaged(f"the header claims {head.file_bytes} bytes, the file has {file_bytes}")
-    return Header(record, rows, head.header_bytes, file_bytes, head.build_ns / 1e9, digest)
+    return Header(record, rows, head.header_bytes, head.file_bytes, head.build_ns / 1e9, digest)
 
 
 def _parse_record(encoded: bytes, expected: KeyRecord | None) -> KeyRecord:

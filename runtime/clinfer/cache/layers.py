@@ -15,12 +15,16 @@ from clinfer.cache.locks import LOCK_TIMEOUT, build_lock
 from clinfer.cache.record import KeyRecord
 from clinfer.cache.stats import Counters, Miss, Reason, Stats, report
 from clinfer.cache.store import Store
+from clinfer.cache.told import LOG, tell_lookup, tell_stored
 from clinfer.errors import BuildError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import SectionData
     from clinfer.cache.inventory import Nearest
     from clinfer.cache.remote import RemoteStore
+
+
+_NEAREST_TOLD = 3
 
 
 class CacheMode(str, Enum):
@@ -94,6 +98,7 @@ class Layers:
         self.remote = remote
         self.mode = mode
         self._counters = Counters()
+        self._nearest_told = 0
 
     @classmethod
     def open(
@@ -175,6 +180,8 @@ class Layers:
             self._counters.hit(found.nbytes, found.build_seconds)
         elif not again:
             self._counters.miss(found.reason)
+        if LOG.shows_debug and (isinstance(found, Entry) or not again):
+            self._tell(record, found)
         return found
 
     def recall(self, record: KeyRecord) -> Entry | None:
@@ -182,6 +189,8 @@ class Layers:
         found = self._find(record)
         if isinstance(found, Miss):
             found = self._fetch(record, found)
+        if LOG.shows_debug:
+            tell_lookup(record, found)
         return found if isinstance(found, Entry) else None
 
     def put(
@@ -201,6 +210,8 @@ class Layers:
         stored = False
         if self.writable is not None:
             stored = self.writable.put(record, sections, seconds=seconds, page_aligned=page_aligned)
+            if stored and LOG.shows_debug:
+                tell_stored(record, self.writable.directory, sections, seconds)
         if self.remote is not None:
             data = to_bytes(record, sections, seconds=seconds, page_aligned=page_aligned)
             self.remote.push(record, data)
@@ -273,6 +284,12 @@ class Layers:
         nearest = self.nearest(record) if self.mode.reads else None
         return explanation(what, found, record.kind, nearest)
 
+    def _tell(self, record: KeyRecord, found: Entry | Miss) -> None:
+        """Logs a look-up; the nearest keys of the first misses only, which takes reading all."""
+        shown = isinstance(found, Miss) and self._nearest_told < _NEAREST_TOLD
+        self._nearest_told += shown
+        tell_lookup(record, found, self.nearest if shown else None)
+
     def _find(self, record: KeyRecord) -> Entry | Miss:
         if not self.mode.reads:
             return Miss(Reason.OFF, "the cache is switched off")
@@ -320,10 +337,3 @@ def _remote(url: str | None) -> RemoteStore | None:
     from clinfer.cache.remote import RemoteStore
 
     return RemoteStore(url)
-
-
-def default_directory() -> Path:
-    """The directory for those who want a cache and name none: the platform's user cache folder."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("clinfer", appauthor=False))

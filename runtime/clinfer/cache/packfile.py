@@ -20,7 +20,6 @@ import mmap
 import os
 import struct
 import sys
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -30,6 +29,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
+from clinfer import forks
 from clinfer.cache.entry import Container, read_container
 from clinfer.cache.files import write_atomic
 from clinfer.cache.header import EntryError, damaged
@@ -71,7 +71,7 @@ class Reader:
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
-        self._turn = threading.Lock()
+        self._turn = forks.new_lock()
 
     @property
     def size(self) -> int:

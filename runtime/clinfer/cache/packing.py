@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clinfer.cache import driver_files
 from clinfer.cache.entry import Container, Entry, read_container, read_header, to_bytes
 from clinfer.cache.header import EntryError
 from clinfer.cache.index import IndexEntry
@@ -55,10 +56,10 @@ def sources(programs: Iterable[Program]) -> Loaders:
 
 
 def programs_of(entry: Entry) -> tuple[Program, ...]:
-    """The programs of a compiled model. Raises BlobError where its plan cannot be read."""
+    """The programs of a compiled model or a plan. Raises BlobError where it cannot be read."""
     from clinfer.lowering.plan_io import load
 
-    return load(entry.section("plan"), entry.section("weights")).programs
+    return load(entry.section("plan"), entry.section("weights"), lambda _: None).programs
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,24 @@ def unpack(
     pack.remember()
     stored = kept = nbytes = 0
     for entry in pack.index.entries:
-        present = store.peek(entry.record)
-        if isinstance(present, Entry) and present.content == entry.content:
+        if _is_kept(entry, store):
             kept += 1
         else:
             _copy(pack, entry, store)
             stored += 1
             nbytes += entry.size
-        if pin and not store.pin(entry.record):
+        if pin and entry.record.kind != driver_files.KIND and not store.pin(entry.record):
             raise CacheError(f"entry {entry.digest[:12]} cannot be pinned in '{store.directory}'")
         done(entry)
     return Unpacked(stored, kept, nbytes)
+
+
+def _is_kept(entry: IndexEntry, store: Store) -> bool:
+    """Whether the store has the entry, and need not be given it."""
+    if entry.record.kind == driver_files.KIND:
+        return driver_files.is_there(entry.record, store)
+    present = store.peek(entry.record)
+    return isinstance(present, Entry) and present.content == entry.content
 
 
 def _copy(pack: Pack, entry: IndexEntry, store: Store) -> None:
@@ -104,7 +112,8 @@ def _copy(pack: Pack, entry: IndexEntry, store: Store) -> None:
         if found.reason in (Reason.UNTRUSTED, Reason.FOREIGN):
             raise UntrustedError(found.detail)
         raise CacheError(f"{found.detail} ({found.reason})")
-    fault = store.adopt(found)
+    is_drivers = entry.record.kind == driver_files.KIND
+    fault = driver_files.place(found, store) if is_drivers else store.adopt(found)
     if fault is not None:
         raise CacheError(
             f"entry {entry.digest[:12]} is not stored ({fault.reason}): {fault.detail}"

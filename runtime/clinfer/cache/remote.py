@@ -13,22 +13,21 @@ to be, and from anywhere else where CLINFER_ALLOW_UNSIGNED=1 says so.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from clinfer import config
-from clinfer.cache.entry import Container, Entry, read_container
+from clinfer import config, forks
+from clinfer.cache.entry import Container, Entry, check_record, read_container
 from clinfer.cache.header import MAX_HEADER_BYTES, EntryError, parse_header
 from clinfer.cache.index import LIMITS, Limits
 from clinfer.cache.policy import Trust
 from clinfer.cache.record import KeyRecord
 from clinfer.cache.signing import ENTRY_PURPOSE, SIGNED_BYTES, Signature, SigningKey
 from clinfer.cache.stats import Counters, Miss, Reason, Stats, report
-from clinfer.cache.transfer import Objects, TransferError
+from clinfer.cache.transfer import Objects, TransferError, too_long
 from clinfer.cache.trust import distrust_directory
 from clinfer.errors import ClinferError, UntrustedError
 
@@ -64,7 +63,7 @@ class RemoteStore:
         self._limits = limits
         self._clock = clock
         self._counters = Counters()
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._failures = 0
         self._resume_at = 0.0
         self._unpushed: Miss | None = None
@@ -150,14 +149,26 @@ class RemoteStore:
     def _fetch(self, record: KeyRecord) -> Container:
         self._refuse_unsigned()
         name = record.digest
-        data = self._objects.read(f"entries/{name[:2]}/{name}", self._limits.entry)
-        # Only now the folder surely exists, and cannot become another's any more.
-        self._refuse_unsigned()
-        container = read_container(data, expect_record=record)
+        with self._objects.incoming(f"entries/{name[:2]}/{name}", self._limits.entry) as incoming:
+            # Only now the folder surely exists, and cannot become another's any more.
+            self._refuse_unsigned()
+            size = self._announced(incoming.start(MAX_HEADER_BYTES), record)
+            data = incoming.whole(size)
+        return read_container(data, expect_record=record)
+
+    def _announced(self, start: bytes, record: KeyRecord) -> int:
+        """How many bytes the entry has that begins so, once it is sure that it may be read.
+
+        The header's digest, which is what is signed, fixes every byte of the entry.
+        """
+        header = parse_header(start, None, record)
+        check_record(header.record, record)
+        if header.file_bytes > self._limits.entry:
+            raise too_long(header.file_bytes, self._limits.entry)
         if self._trust.keys and not self._trust.allow_unsigned:
-            content = container.entry.content
+            content = header.digest.hex()
             self._trust.check_entry(content, self._signatures(content))
-        return container
+        return header.file_bytes
 
     def _refuse_unsigned(self) -> None:
         """Raises UntrustedError where no entry would be taken, signed or not."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from clinfer import forks
 from clinfer.log import Log
 
 _LOG = Log("clinfer.cache")
@@ -96,7 +96,7 @@ class Counters:
     """The running counts behind `Stats`; any thread may add."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._numbers: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
         self._unstored: Counter[str] = Counter()

@@ -7,20 +7,20 @@ the same whoever wrote it. Whatever goes wrong becomes a counted miss with its r
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinfer import config
+from clinfer import config, forks
 from clinfer.cache.entry import PAGE_ALIGNED, Container, Entry, payload_bytes, pieces, read
 from clinfer.cache.files import write_atomic, write_fault
 from clinfer.cache.folder import Folder, Removed, UntrustedDirectoryError
 from clinfer.cache.header import EntryError
 from clinfer.cache.record import KeyRecord
 from clinfer.cache.stats import Counters, Miss, Reason, Stats, report
+from clinfer.cache.trust import closed_to_this_user
 from clinfer.errors import PropertyError
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class Store:
     """A directory of entries. Threads and processes may share it.
 
     `size_limit` is in bytes; None: no limit. `allow_shared` uses a directory that others can write;
-    None: as CLINFER_CACHE_ALLOW_SHARED says. A hit makes an entry recently used, at most once in
-    `touch_interval` seconds. Nothing is created before something is stored. Raises PropertyError
-    for text that cannot be a path.
+    None: as CLINFER_CACHE_ALLOW_SHARED says. What is stored is its owner's alone, or with
+    CLINFER_CACHE_READABLE=1 readable by every user. A hit makes an entry recently used, at most
+    once in `touch_interval` seconds. Nothing is created before something is stored. Raises
+    PropertyError for text that cannot be a path.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Store:
         self.readonly = readonly
         self.size_limit = size_limit
         self.allow_shared = shared
-        self.folder = Folder(self.directory, allow_shared=shared)
+        readable = config.CACHE_READABLE.get()
+        self.folder = Folder(self.directory, allow_shared=shared, readable=readable)
         self._counters = Counters()
         self._touch_interval = touch_interval
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._size: int | None = None  # bytes of all entries at the last scan
         self._added = 0  # bytes written since
         self._reported: set[Reason] = set()
@@ -227,7 +229,8 @@ class Store:
         except UntrustedDirectoryError as error:
             return Miss(Reason.REFUSED, str(error))
         except OSError as error:
-            detail = f"the cache directory '{self.directory}' cannot be examined: {error}"
+            closed = closed_to_this_user(self.directory) or str(error)
+            detail = f"the cache directory '{self.directory}' cannot be examined: {closed}"
             return Miss(Reason.UNREADABLE, detail)
         return None
 
@@ -259,7 +262,8 @@ class Store:
         try:
             return read(path, expect_record=record, allow_shared=self.allow_shared, thorough=False)
         except EntryError as error:
-            miss = Miss(error.reason, f"{path}: {error}")
+            closed = closed_to_this_user(path) if error.reason is Reason.UNREADABLE else None
+            miss = Miss(error.reason, f"{path}: {closed or error}")
         except (OSError, MemoryError) as error:
             miss = Miss(Reason.UNREADABLE, f"{path}: {error}")
         if miss.reason in (Reason.DAMAGED, Reason.FOREIGN):
@@ -290,7 +294,10 @@ class Store:
         if self.readonly:
             return Miss(Reason.READ_ONLY, "the store is read-only")
         if self.size_limit is not None and payload > self.size_limit:
-            detail = f"{payload} bytes are more than the cache's limit of {self.size_limit}"
+            detail = (
+                f"{payload} bytes are more than the limit of '{self.directory}', "
+                f"{self.size_limit}; CLINFER_CACHE_SIZE sets another"
+            )
             return Miss(Reason.TOO_LARGE, detail)
         return self._write(self.folder.entry(record.digest), parts)
 
@@ -298,7 +305,8 @@ class Store:
         """The bytes written, or why not."""
 
         def attempt() -> int:
-            return write_atomic(path, self.folder.prepare(path), parts())
+            temporary = self.folder.prepare(path)
+            return write_atomic(path, temporary, parts(), readable=self.folder.readable)
 
         try:
             # The directory may be removed at any moment; then it is made once more.

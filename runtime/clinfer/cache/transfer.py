@@ -9,12 +9,12 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clinfer.cache.deadline import Beat, in_time
+from clinfer.cache.deadline import SLOWEST, Beat, in_time
 from clinfer.cache.files import write_fault
 from clinfer.cache.stats import Reason
 from clinfer.errors import CacheError, PropertyError
@@ -22,7 +22,6 @@ from clinfer.errors import CacheError, PropertyError
 T = TypeVar("T")
 
 _PIECE = 8 * 2**20
-_SLOWEST = 2**20  # bytes in a second below which a push is given up
 _NOT_FOUND = 404
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]*@")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(::|://)", re.IGNORECASE)
@@ -43,11 +42,55 @@ class TransferError(Exception):
         self.lasting = lasting
 
 
+class Incoming:
+    """An object as it arrives. Raises TransferError."""
+
+    def __init__(self, file: Any, reading: Callable[[Callable[[Beat], None]], None]) -> None:
+        self._file = file
+        self._reading = reading
+        self._start = b""
+
+    def start(self, count: int) -> bytes:
+        """The first bytes, at most `count`; fewer where the object is shorter."""
+        found = bytearray()
+        self._take(count, found.extend)
+        self._start = bytes(found)
+        return self._start
+
+    def whole(self, size: int) -> memoryview:
+        """The object with what `start` gave, `size` bytes, page-aligned."""
+        extra = len(self._start) - size
+        memory = mmap.mmap(-1, max(size, 1))
+        memory.write(self._start[:size])
+        if extra < 0:
+            self._take(-extra, memory.write)
+        if extra > 0 or memory.tell() < size or self._reads_on():
+            found = "more" if memory.tell() == size else memory.tell()
+            raise TransferError(Reason.DAMAGED, f"has {found} bytes, its header says {size}")
+        return memoryview(memory)[:size].toreadonly()
+
+    def _reads_on(self) -> bool:
+        found = bytearray()
+        self._take(1, found.extend)
+        return bool(found)
+
+    def _take(self, count: int, keep: Callable[[bytes], object]) -> None:
+        def task(beat: Beat) -> None:
+            left = count
+            while left and (piece := self._file.read(min(_PIECE, left))):
+                beat(len(piece))
+                keep(piece)
+                left -= len(piece)
+
+        self._reading(task)
+
+
 class Objects:
     """The objects below a URL. `place` is the URL as messages may show it.
 
-    A call that gets no answer for `timeout` seconds is given up. Nothing is opened before the
-    first call; a forked process opens anew. Raises PropertyError for text that is no such URL.
+    A call that gets no answer for `timeout` seconds is given up, and one that takes longer than
+    that and a second for each MiB. Nothing is opened before the first call; a forked process opens
+    anew. Raises PropertyError for text that is no such URL.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -82,13 +125,33 @@ class Objects:
         return "memory" in _protocols(file_system)
 
     def read(self, name: str, most: int) -> memoryview:
-        """An object's bytes, page-aligned. Raises TransferError, also above `most` bytes."""
+        """An object's bytes. Raises TransferError, also above `most` bytes."""
+        with self.incoming(name, most) as object_:
+            data = object_.start(most + 1)
+        if len(data) > most:
+            raise too_long(len(data), most)
+        return memoryview(data)
 
-        def task(beat: Beat) -> memoryview:
+    @contextmanager
+    def incoming(self, name: str, most: int) -> Iterator[Incoming]:
+        """An object that is read bit by bit. Raises TransferError, also above `most` bytes."""
+
+        def task(_: Beat) -> tuple[Any, int | None]:
             file_system, root = self._open()
-            return _read(file_system, f"{root}/{name}", most, beat)
+            # An HTTP server need not know ranges: the whole is asked for and read as it comes.
+            streamed = bool(_protocols(file_system) & {"http", "https"})
+            path = f"{root}/{name}"
+            file = file_system.open(path, "rb", block_size=0 if streamed else _PIECE)
+            return file, None if streamed else getattr(file, "size", None)
 
-        return self._reading(task)
+        file, size = self._reading(task)
+        try:
+            if size is not None and size > most:
+                raise too_long(size, most)
+            yield Incoming(file, self._reading)
+        finally:
+            with suppress(Exception):
+                in_time(self._timeout, lambda _: file.close())
 
     def write(self, name: str, data: bytes) -> None:
         """Stores an object, replacing an older one. Raises TransferError."""
@@ -98,7 +161,7 @@ class Objects:
             _write(file_system, f"{root}/{name}", data)
 
         try:
-            in_time(self._timeout + len(data) / _SLOWEST, task)
+            in_time(self._timeout + len(data) / SLOWEST, task)
         except TransferError:
             raise
         except Exception as error:
@@ -136,33 +199,6 @@ class Objects:
         return opened[1], opened[2]
 
 
-def _read(file_system: Any, path: str, most: int, beat: Beat) -> memoryview:
-    # An HTTP server need not know ranges, so there the whole is asked for and read as it comes.
-    streamed = bool(_protocols(file_system) & {"http", "https"})
-    with file_system.open(path, "rb", block_size=0 if streamed else _PIECE) as file:
-        size = None if streamed else getattr(file, "size", None)
-        if size is not None and size > most:
-            raise _too_long(size, most)
-        pieces: list[bytes] = []
-        held = 0
-        while held <= most and (piece := file.read(min(_PIECE, most + 1 - held))):
-            pieces.append(piece)
-            held += len(piece)
-            beat()
-    if held > most:
-        raise _too_long(held, most)
-    return _joined(pieces, held)
-
-
-def _joined(pieces: list[bytes], size: int) -> memoryview:
-    if not size:
-        return memoryview(b"")
-    memory = mmap.mmap(-1, size)
-    for piece in pieces:
-        memory.write(piece)
-    return memoryview(memory).toreadonly()
-
-
 def _write(file_system: Any, path: str, data: bytes) -> None:
     # Object stores have no folders, and some say so.
     with suppress(NotImplementedError):
@@ -180,7 +216,8 @@ def _write(file_system: Any, path: str, data: bytes) -> None:
         raise
 
 
-def _too_long(size: int, most: int) -> TransferError:
+def too_long(size: int, most: int) -> TransferError:
+    """The error of an object of that many bytes."""
     return TransferError(Reason.DAMAGED, f"has {size} bytes or more, at most {most} are read")
 
 

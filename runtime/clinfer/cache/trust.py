@@ -63,6 +63,31 @@ def distrust_directory(directory: Path) -> str | None:
     return None
 
 
+def closed_to_this_user(path: Path) -> str | None:
+    """Why this user cannot read a file or folder, and what to do; None where modes allow it.
+
+    The first on the way from the root that lets this user not in decides; one that is not there
+    ends the way.
+    """
+    if sys.platform == "win32":
+        return None
+    for place in (*reversed(path.parents), path):
+        try:
+            status = place.stat()
+        except OSError:
+            return None
+        wanted = os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)
+        if not os.access(place, os.X_OK if place in path.parents else wanted):
+            return (
+                f"'{place}' belongs to user {status.st_uid} and has mode "
+                f"{stat.S_IMODE(status.st_mode):04o}, so user {os.geteuid()} cannot read it and "
+                "compiles anew at each start: fill the cache as the user who runs the service, or "
+                "let its owner open it for reading (chmod -R a+rX, or CLINFER_CACHE_READABLE=1 "
+                "when it is filled)"
+            )
+    return None
+
+
 @lru_cache(maxsize=64)
 def _is_private(gid: int) -> bool:
     if sys.platform == "win32" or gid == 0:

@@ -9,34 +9,49 @@ from collections.abc import Sequence
 FAILED = 1
 UNTRUSTED = 5
 INTERRUPTED = 130
+_STREAMS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 5 not signed by a trusted key, 130 interrupted;
-    commands may have more. What fails says why in one line on stderr.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 5 not signed by a trusted key, 130 interrupted,
+    143 terminated; commands may have more. What fails says why in one line on stderr, and with
+    --json also in a document on stdout.
     """
+    from clinfer.boundary import as_ours
+    from clinfer.cli.output import Failure, fail
+    from clinfer.cli.signals import terminable
     from clinfer.errors import ClinferError, UntrustedError
 
     given = sys.argv[1:] if argv is None else list(argv)
+    _open_standard_streams()
     try:
-        code = _run(given)
-        sys.stdout.flush()
-        return code
+        with terminable():
+            code = _run(given)
+            sys.stdout.flush()
+            return code
     except ClinferError as error:
-        print(f"clinfer: {error}", file=sys.stderr)
-        return UNTRUSTED if isinstance(error, UntrustedError) else FAILED
+        code = UNTRUSTED if isinstance(error, UntrustedError) else FAILED
+        return fail(given, Failure(type(error).__name__, str(error), code))
     except KeyboardInterrupt:
-        print("clinfer: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return fail(given, Failure("Interrupted", "interrupted", INTERRUPTED))
+    except SystemExit as end:
+        if end.code:
+            fail(given, Failure.of_exit(end), told=True)
+        raise
     except BrokenPipeError:
         _discard_output()
         return FAILED
     except OSError as error:
         _discard_output()
-        print(f"clinfer: {_reason(error)}", file=sys.stderr)
-        return FAILED
+        return fail(given, Failure("OSError", _reason(error), FAILED))
+    except Exception as error:
+        from clinfer.log import Log
+
+        Log("clinfer").debug("%s", _traceback(error))
+        ours = as_ours(error, "the command")
+        return fail(given, Failure(type(ours).__name__, str(ours), FAILED))
 
 
 def _run(given: list[str]) -> int:
@@ -44,7 +59,8 @@ def _run(given: list[str]) -> int:
     from clinfer.log import follow_environment
 
     follow_environment()
-    arguments = make_parser().parse_args(given)
+    command = [word for word in given if not word.startswith("-")][:1]
+    arguments = make_parser(command).parse_args(given)
     device = getattr(arguments, "device", None) or ""
     if device.lower().startswith("intel:"):
         from clinfer.cli.simulated import run_simulated
@@ -58,6 +74,28 @@ def _reason(error: OSError) -> str:
     """What the system says and about which file, without Python's form of it."""
     said = error.strerror or str(error)
     return said if error.filename is None else f"{error.filename}: {said}"
+
+
+def _traceback(error: BaseException) -> str:
+    """Where an error comes from, for the log."""
+    from traceback import format_exception
+
+    return "".join(format_exception(error))
+
+
+def _open_standard_streams() -> None:
+    """A stream that is closed leads nowhere; no other file takes its place and what is printed.
+
+    What the terminal's encoding does not have is printed as an escape.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < _STREAMS:  # it takes the lowest free one
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clinfer import config
-from clinfer.errors import ClinferError, InputError, PropertyError
+from clinfer.cli import pictures
+from clinfer.cli.caches import cache_properties
+from clinfer.cli.extensions import add_extensions, extension_argument
+from clinfer.cli.output import progress_on_terminal
+from clinfer.errors import ClinferError, InputError, PropertyError, listed
 
 if TYPE_CHECKING:
     from clinfer.cache.policy import Trust
     from clinfer.core import Core
     from clinfer.device.lock import LockedDevice
     from clinfer.graph.model import Model
+    from clinfer.lowering.plan import Plan
     from clinfer.ports import Port
 
 
@@ -27,16 +32,17 @@ def model_argument(parser: argparse.ArgumentParser, many: bool = False) -> None:
     parser.add_argument(
         "model", nargs="+" if many else None, metavar="MODEL", help="an ONNX file", type=Path
     )
+    extension_argument(parser)
 
 
-def device_argument(parser: argparse.ArgumentParser) -> None:
-    """--device, --cache-dir."""
-    parser.add_argument("--device", default="AUTO", help="CPU, GPU, GPU.1 or AUTO (default)")
-    parser.add_argument("--cache-dir", default=None, metavar="DIR", help="CACHE_DIR to use")
+def device_argument(parser: argparse.ArgumentParser, *more: str) -> None:
+    """--device; `more` are other words for it."""
+    text = "CPU, GPU, GPU.1 or AUTO (default)"
+    parser.add_argument("--device", *more, default="AUTO", metavar="DEVICE", help=text)
 
 
 def locked_device_argument(parser: argparse.ArgumentParser) -> None:
-    """--device, also @FILE; --device-lock, --cache-dir."""
+    """--device, also @FILE; --device-lock."""
     parser.add_argument(
         "--device",
         default="AUTO",
@@ -49,7 +55,6 @@ def locked_device_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the file of 'clinfer devices --lock' in which --device is looked up",
     )
-    parser.add_argument("--cache-dir", default=None, metavar="DIR", help="CACHE_DIR to use")
 
 
 def locked_device(arguments: argparse.Namespace) -> LockedDevice | None:
@@ -63,6 +68,35 @@ def locked_device(arguments: argparse.Namespace) -> LockedDevice | None:
             raise PropertyError(f"--device {name} and --device-lock {file}: give one of them")
         return locked_device(Path(name[len(PREFIX) :]))
     return None if file is None else locked_device(file, name)
+
+
+def cpu_target_argument(parser: argparse.ArgumentParser) -> None:
+    """--cpu-target A,B."""
+    parser.add_argument(
+        "--cpu-target",
+        type=cpu_targets,
+        default=[],
+        metavar="TARGET,...",
+        help="processors that CPU code is for, in place of this machine's: x86-64-v2, x86-64-v3, "
+        "x86-64-v4 or LLVM's names; default: CLINFER_CPU_TARGET",
+    )
+
+
+def cpu_targets(text: str) -> list[str]:
+    """Values of CPU_TARGET, separated by commas; raises argparse's error for an unknown one."""
+    names = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in config.CPU_TARGETS:
+            known = ", ".join(config.CPU_TARGETS)
+            raise argparse.ArgumentTypeError(f"expected one of {known}; found {name!r}")
+    return names
+
+
+def one_device(name: str) -> str:
+    """The best device in place of AUTO: what is measured or compared runs on one."""
+    from clinfer.device.discover import one_device
+
+    return one_device(name)
 
 
 def store_argument(parser: argparse.ArgumentParser) -> None:
@@ -102,55 +136,25 @@ def trust(arguments: argparse.Namespace) -> Trust:
     )
 
 
-def shape_argument(parser: argparse.ArgumentParser) -> None:
-    """--shape NAME=1x128, repeatable."""
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=1x128",
-        type=parse_shape,
-        help="fixes an input's shape; '?' or a name keeps a dimension dynamic",
-    )
-
-
-def parse_shape(text: str) -> tuple[str, list[int | str | None]]:
-    """'ids=1x128' -> ('ids', [1, 128]); raises argparse's error for another form."""
-    name, equals, sizes = text.rpartition("=")
-    if not equals or not name or not sizes:
-        raise argparse.ArgumentTypeError(f"expected NAME=1x128, found {text!r}")
-    return name, [_size(part) for part in sizes.split("x")]
-
-
-def _size(part: str) -> int | str | None:
-    if part == "?":
-        return None
-    if part.isdigit():
-        return int(part)
-    if part.isidentifier():
-        return part
-    raise argparse.ArgumentTypeError(f"not a size: {part!r}")
-
-
 def core(arguments: argparse.Namespace) -> Core:
     """A Core with the properties the arguments set."""
     from clinfer.core import Core
 
     made = Core()
-    if getattr(arguments, "cache_dir", None) is not None:
-        made.set_property({"CACHE_DIR": arguments.cache_dir})
+    made.set_property(cache_properties(arguments))
+    made.watch_builds(progress_on_terminal)
+    add_extensions(made, getattr(arguments, "extension", []))
     if getattr(arguments, "store", None) is not None:
         made.set_property({"CACHE_STORE": arguments.store})
     return made
 
 
-def reshaped(made: Core, path: Path, shapes: Sequence[tuple[str, Any]]) -> Model | Path:
-    """The path where no shapes are given (a warm start then parses nothing), else the model."""
-    if not shapes:
-        return path
-    model = made.read_model(path)
-    model.reshape(dict(shapes))
-    return model
+def check_output(argument: str, path: Path) -> None:
+    """Raises `ClinferError` where no file can come to be, before there is anything to write."""
+    if path.is_dir() or not path.name:
+        raise ClinferError(f"{argument} {path}: is a folder; name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise ClinferError(f"{argument} {path}: the folder '{path.parent}' does not exist")
 
 
 @contextmanager
@@ -193,16 +197,24 @@ def positive_seconds(text: str) -> float:
 def read_inputs(files: Sequence[str], ports: Sequence[Port]) -> dict[str, Any]:
     """Arrays from NAME=FILE.npy, NAME=FILE.npz and FILE.npz arguments, by the names in the files.
 
-    Of an .npz file with a NAME the array of that name is taken, or the only one. Arrays that are
-    no inputs of the model ('label', say) are returned too. Raises `InputError` naming the argument.
+    NAME=FILE.jpg and other pictures become arrays too (`cli.pictures`). Of an .npz file with a NAME
+    the array of that name is taken, or the only one. Arrays that are no inputs of the model
+    ('label', say) are returned too. Raises `InputError` naming the argument.
     """
     arrays: dict[str, Any] = {}
     names = [port.name for port in ports]
     for text in files:
         name, equals, file = text.partition("=")
         if equals and name not in names:
-            raise InputError(f"--input {text}: the model has no input '{name}'; it has {names}")
-        content = _load(Path(file if equals else text), text)
+            raise InputError(
+                f"--input {text}: the model has no input '{name}'; it has {listed(names)}"
+            )
+        path = Path(file if equals else text)
+        if pictures.is_picture(path):
+            port = ports[names.index(name) if equals else pictures.only(text, names)]
+            arrays[port.name] = pictures.load(path, port, text)
+            continue
+        content = _load(path, text)
         if equals:
             arrays[name] = _one_of(content, name, text)
         elif isinstance(content, Mapping):
@@ -210,7 +222,9 @@ def read_inputs(files: Sequence[str], ports: Sequence[Port]) -> dict[str, Any]:
         elif len(names) == 1:
             arrays[names[0]] = content
         else:
-            raise InputError(f"--input {text}: say which input it is: NAME={text}; one of {names}")
+            raise InputError(
+                f"--input {text}: say which input it is: NAME={text}; one of {listed(names)}"
+            )
     return arrays
 
 
@@ -222,7 +236,7 @@ def _one_of(content: Any, name: str, argument: str) -> Any:
         return content[name]
     if len(content) == 1:
         return next(iter(content.values()))
-    raise InputError(f"--input {argument}: no array '{name}' among {sorted(content)}")
+    raise InputError(f"--input {argument}: no array '{name}' among {listed(sorted(content))}")
 
 
 def _load(path: Path, argument: str) -> Any:
@@ -250,18 +264,39 @@ def named_sizes(ports: Sequence[Port], arrays: Mapping[str, Any]) -> dict[str, i
     return {dim: size for shape in pairs for dim, size in shape if isinstance(dim, str)}
 
 
-def inputs_for(ports: Sequence[Port], files: Sequence[str]) -> dict[str, Any]:
-    """An array for each port: from the files named (`read_inputs`), random for the rest."""
+def inputs_for(
+    ports: Sequence[Port], files: Sequence[str], plan: Plan | None = None
+) -> dict[str, Any]:
+    """An array for each port: from the files named (`read_inputs`), random for the rest.
+
+    Sizes that nothing fixes are such that the plan accepts them; without one they are 1. Raises
+    `InputError` as `read_inputs`, `random_inputs` and `clinfer.cli.sizes.fitting_sizes` do.
+    """
     given = read_inputs(files, ports)
     missing = [port for port in ports if port.name not in given]
-    arrays = {**given, **random_inputs(missing, named_sizes(ports, given))}
+    sizes = named_sizes(ports, given)
+    if missing and plan is not None:
+        from clinfer.cli.sizes import fitting_sizes
+
+        sizes = fitting_sizes(plan, ports, sizes)
+    arrays = {**given, **random_inputs(missing, sizes)}
     return {port.name: arrays[port.name] for port in ports}
 
 
-def random_inputs(ports: Sequence[Port], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Inputs to measure or try with: normal floats, small integers; named sizes as `sizes`, else 1.
+def planned(model: Model, device: str) -> Plan | None:
+    """The model's plan, which says what free sizes may be; None where it has no free ones."""
+    from clinfer.device.discover import open_device
+    from clinfer.plugins.compiler import plan_model
 
-    Raises `InputError` for an input of unknown rank or without a numeric type.
+    fixed = all(isinstance(size, int) for port in model.inputs for size in port.shape or ())
+    return None if fixed else plan_model(model, open_device(device))
+
+
+def random_inputs(ports: Sequence[Port], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Inputs to measure or try with: normal floats, small integers.
+
+    Free sizes are those of `sizes`, else 1; one without a name is called 'INPUT.AXIS' there. Raises
+    `InputError` for an input of unknown rank or without a numeric type.
     """
     from clinfer import dtypes
 
@@ -270,7 +305,8 @@ def random_inputs(ports: Sequence[Port], sizes: Mapping[str, int]) -> dict[str, 
     for port in ports:
         if port.shape is None or port.dtype not in dtypes.DEVICE_DTYPES:
             raise InputError(f"input '{port.name}' ({port.dtype}) needs a value: use --input")
-        shape = [d if isinstance(d, int) else sizes.get(str(d), 1) for d in port.shape]
+        names = [f"{port.name}.{axis}" if d is None else d for axis, d in enumerate(port.shape)]
+        shape = [name if isinstance(name, int) else sizes.get(name, 1) for name in names]
         dtype = dtypes.to_numpy(port.dtype)
         if dtype.kind in "iub":
             made[port.name] = generator.integers(0, 2, shape).astype(dtype)

@@ -19,15 +19,15 @@ def graph_text(graph: Graph) -> str:
     return "\n".join([*lines, tail])
 
 
-def fused_operations(node: Node) -> str:
-    """The scalar operations that the node's kernel does beside its own: 'add, max'; '' for none.
+def fused_operations(node: Node) -> list[str]:
+    """The scalar operations that the node's kernel does beside its own: ['add', 'max'].
 
     A pointwise node of one operation is not fused.
     """
     found = _expressions(node)
     names = [line.op for _, expr in found for line in expr.lines if line.op != "const"]
     alone = len(names) == 1 and [part for part, _ in found] == ["expr"]
-    return "" if alone else ", ".join(names)
+    return [] if alone else names
 
 
 def _expressions(node: Node) -> list[tuple[str, Expr]]:

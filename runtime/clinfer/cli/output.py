@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager, suppress
+from threading import Lock
+from typing import Any, NamedTuple, Protocol
+
+from clinfer import config
 
 
 class Progress(Protocol):
@@ -47,29 +51,59 @@ def rate_text(rate: float) -> str:
     return f"{rate:.2g}/s" if rate < 10 else f"{rate:.0f}/s"
 
 
+class _Line:
+    """One line of a terminal, written anew at each step and wiped at the end."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._lock = Lock()
+        self._write(f"{title} 0/{total}")
+
+    def step(self, label: str) -> None:
+        with self._lock:
+            self._done += 1
+            self._write(f"{self._title} {self._done}/{self._total}: {label}")
+
+    def wipe(self) -> None:
+        """Leaves the line empty."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
+
+
 class _Rich:
     def __init__(self, bar: Any, task: Any) -> None:
         self._bar = bar
         self._task = task
 
     def step(self, label: str) -> None:
-        self._bar.update(self._task, advance=1, description=label)
+        self._bar.update(self._task, advance=1, description=label, refresh=True)
 
 
 @contextmanager
 def progress(title: str, total: int, quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar on a terminal where rich is installed, plain lines otherwise."""
+    """A bar on a terminal, or one line where rich is not installed; elsewhere a line a step."""
     if quiet:
         yield _Silent()
         return
+    if not sys.stderr.isatty():
+        yield _Lines(title, total)
+        return
     try:
-        if not sys.stderr.isatty():
-            raise ImportError
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
     except ImportError:
-        yield _Lines(title, total)
+        line = _Line(title, total)
+        try:
+            yield line
+        finally:
+            line.wipe()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -80,6 +114,15 @@ def progress(title: str, total: int, quiet: bool = False) -> Iterator[Progress]:
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         yield _Rich(bar, bar.add_task(title, total=total))
+
+
+def progress_on_terminal(title: str, total: int) -> AbstractContextManager[Progress]:
+    """`progress` of what a command does beside its task, for who sits before it.
+
+    Not among the messages of a log that tells of each step.
+    """
+    told = config.LOG.get() in ("info", "debug")
+    return progress(title, total, quiet=told or not sys.stderr.isatty())
 
 
 def _rate_column() -> Any:
@@ -100,9 +143,61 @@ class _Silent:
         pass
 
 
+def complain(text: str) -> None:
+    """One line on stderr, where somebody takes it."""
+    with suppress(OSError, ValueError):
+        print(f"clinfer: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+class Failure(NamedTuple):
+    """Why a command did not do its work: the error's class, what it says, the exit code."""
+
+    kind: str
+    message: str
+    code: int
+
+    @classmethod
+    def of_exit(cls, end: SystemExit) -> Failure:
+        """Of an end that argparse (its `message` is kept by our parser) or a signal asked for."""
+        if not isinstance(end, UsageExit):
+            return cls("Terminated", "terminated", int(end.code or 0))
+        return cls("UsageError", end.message, USAGE)
+
+
+USAGE = 2
+
+
+class UsageExit(SystemExit):
+    """The end of a command that was called in a wrong way, which stderr has been told."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(USAGE)
+        self.message = message
+
+
+def fail(given: Sequence[str], failure: Failure, told: bool = False) -> int:
+    """The exit code of a command that has failed; says why, unless stderr has been `told`.
+
+    Where its words ask for --json, stdout gets {"error": {"type", "message"}, "exit_code"}.
+    """
+    if not told:
+        complain(failure.message)
+    if "--json" in given:
+        error = {"type": failure.kind, "message": failure.message}
+        with suppress(OSError, ValueError):
+            emit_json({"error": error, "exit_code": failure.code})
+            sys.stdout.flush()
+    return failure.code
+
+
 def emit_json(document: Any) -> None:
     """One JSON document on stdout; numbers that JSON does not have (NaN, infinities) as null."""
-    print(json.dumps(_finite(document), indent=2, default=str, allow_nan=False))
+    print(json.dumps(_finite(document), indent=2, default=_plain, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: NumPy's numbers as numbers, paths and the like as their text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _finite(value: Any) -> Any:

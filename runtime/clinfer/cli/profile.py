@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from clinfer.cli.common import writing
 from clinfer.cli.output import table
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ _RUNS = 10
 
 
 def profile(
-    compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Path
+    compiled: CompiledModel, inputs: dict[str, Any], name: str, file: Path | None
 ) -> tuple[list[Any], Peaks]:
     """Rows per kernel by the median run, the slowest first, and the device's peaks in this run.
 
-    `file` gets the last run's trace.
+    `file` gets the last run's trace. Raises `ClinferError` where it cannot be written.
     """
     from clinfer.device.profile import trace
     from clinfer.plugins.peaks import Roofs
@@ -40,7 +41,9 @@ def profile(
         replace(first, seconds=median(step.seconds for step in (first, *others)))
         for first, *others in zip(*runs, strict=True)
     ]
-    file.write_text(json.dumps(trace(compiled.profiling_info, name)), encoding="utf-8")
+    if file is not None:
+        with writing("--profile", file):
+            file.write_text(json.dumps(trace(compiled.profiling_info, name)), encoding="utf-8")
     groups: dict[str, list[StepTime]] = defaultdict(list)
     for step in steps:
         groups[step.kernel or f"host: {step.label}"].append(step)
@@ -49,14 +52,27 @@ def profile(
     return sorted(rows, key=lambda row: -row["ms"]), peaks
 
 
-def show(rows: list[Any], peaks: Peaks, file: Path) -> None:
+def show(rows: list[Any], peaks: dict[str, float], file: Path | None) -> None:
     """The table for people. What caches deliver may be more than the copy's 100 %."""
-    table(rows, ["kernel", "launches", "ms", "share", "GFLOP/s", "GB/s", "of peak", "slowest"])
+    shown = [_shown(row) for row in rows]
+    table(shown, ["kernel", "launches", "ms", "share", "GFLOP/s", "GB/s", "of peak", "slowest"])
     print(
-        f"peak: {peaks.gflops:.0f} GFLOP/s in an FMA loop, {peaks.gigabytes:.0f} GB/s in a copy "
-        "(read and written), both in this run"
+        f"peak: {peaks['gflops']:.0f} GFLOP/s in an FMA loop, {peaks['gigabytes']:.0f} GB/s in a "
+        "copy (read and written), both in this run"
     )
-    print(f"trace: {file} (open it in ui.perfetto.dev)")
+    if file is not None:
+        print(f"trace: {file} (open it in ui.perfetto.dev)")
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for people."""
+    share, peak = row["share"], row["of peak"]
+    return {
+        **row,
+        "share": "-" if share is None else f"{share:.1%}",
+        "of peak": "-" if peak is None else f"{peak:.0%} {row['peak']}",
+        "slowest": f"{row['slowest']} ({row['slowest_ms']:.3g} ms)",
+    }
 
 
 def _row(kernel: str, steps: list[StepTime], total: float, peaks: Peaks) -> dict[str, Any]:
@@ -68,9 +84,11 @@ def _row(kernel: str, steps: list[StepTime], total: float, peaks: Peaks) -> dict
         "kernel": kernel,
         "launches": len(steps),
         "ms": seconds * 1e3,
-        "share": f"{seconds / total:.1%}" if total else "-",
+        "share": seconds / total if total else None,
         "GFLOP/s": flops / seconds / 1e9 if seconds else 0.0,
         "GB/s": nbytes / seconds / 1e9 if seconds else 0.0,
-        "of peak": f"{share:.0%} {roof}" if steps[0].kernel else "-",
-        "slowest": f"{slowest.label} ({slowest.seconds * 1e3:.3g} ms)",
+        "of peak": share if steps[0].kernel else None,
+        "peak": roof if steps[0].kernel else "",
+        "slowest": slowest.label,
+        "slowest_ms": slowest.seconds * 1e3,
     }

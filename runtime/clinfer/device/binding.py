@@ -11,6 +11,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ class mem_flags:  # noqa: N801
     READ_WRITE = 1 << 0
     READ_ONLY = 1 << 2
     USE_HOST_PTR = 1 << 3
+    ALLOC_HOST_PTR = 1 << 4
     COPY_HOST_PTR = 1 << 5
 
 
@@ -54,6 +56,8 @@ class command_queue_properties:  # noqa: N801
 
 
 _ALL_TYPES = 0xFFFFFFFF
+_EVENT_STATUS = 0x11D3
+_LEAST_SLEEP, _MOST_SLEEP = 5e-5, 0.02  # seconds
 
 _PLATFORM_INFO = {"version": 0x0901, "name": 0x0902}
 _DEVICE_TEXTS = {
@@ -73,7 +77,10 @@ _DEVICE_NUMBERS = {
     "global_mem_size": 0x101F,
     "local_mem_size": 0x1023,
     "double_fp_config": 0x1032,
+    "host_unified_memory": 0x1035,
     "native_vector_width_float": 0x103A,
+    "compute_capability_major_nv": 0x4000,
+    "compute_capability_minor_nv": 0x4001,
 }
 _SUB_GROUP_SIZES_INTEL = 0x4108
 _OPENCL_C_FEATURES = 0x106F
@@ -87,6 +94,7 @@ _COMPILE_WORK_GROUP_SIZE = 0x11B1
 _STARTED = 0x1282
 _ENDED = 0x1283
 _REGION = 0x1220
+_MAP_BOTH = 1 << 0 | 1 << 1  # to read and to write
 
 
 def get_platforms() -> list[Platform]:
@@ -137,7 +145,10 @@ class Device:
     global_mem_size: int
     local_mem_size: int
     double_fp_config: int
+    host_unified_memory: int
     native_vector_width_float: int
+    compute_capability_major_nv: int
+    compute_capability_minor_nv: int
 
     def __init__(self, handle: Handle) -> None:
         self.int_ptr = handle
@@ -172,11 +183,11 @@ class _Held:
 
     def __init__(self, handle: Handle) -> None:
         self.int_ptr = handle
-        self._release: Callable[[Handle], int] = getattr(functions(), self._releases)
+        self._functions = functions()  # of which a forked child releases nothing
 
     def __del__(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        if hasattr(self, "_release") and not is_ending():
-            self._release(self.int_ptr)
+        if hasattr(self, "_functions") and not is_ending():
+            getattr(self._functions, self._releases)(self.int_ptr)
 
 
 class Context(_Held):
@@ -206,6 +217,25 @@ class CommandQueue(_Held):
         """Returns when all that was queued is done."""
         check(functions().clFinish(self.int_ptr), "clFinish")
 
+    def flush(self) -> None:
+        """Lets the device begin with what was queued."""
+        check(functions().clFlush(self.int_ptr), "clFlush")
+
+    def wait(self) -> None:
+        """As `finish`, looking again and again, so that Python sees to signals in between.
+
+        Sleeps for a sixteenth of the time that it has waited: that much later it may return.
+        """
+        mark = (ctypes.c_void_p * 1)()
+        code = functions().clEnqueueMarkerWithWaitList(self.int_ptr, 0, None, mark)
+        check(code, "clEnqueueMarkerWithWaitList")
+        event = Event(mark[0] or 0)
+        self.flush()
+        start = perf_counter()
+        while not event.is_over:
+            sleep(min(max((perf_counter() - start) / 16, _LEAST_SLEEP), _MOST_SLEEP))
+        self.finish()
+
 
 class Buffer(_Held):
     """Memory of a context. `hostbuf` is what it starts with, or, with USE_HOST_PTR, what it is."""
@@ -228,6 +258,27 @@ class Buffer(_Held):
         _Held.__init__(window, made)
         window._kept = self
         return window
+
+
+class PinnedMemory:
+    """Memory of the host's that the driver has made for copies, mapped until the object goes.
+
+    `bytes` is a window on it, which is not to be kept longer than the object.
+    """
+
+    def __init__(self, queue: CommandQueue, nbytes: int) -> None:
+        flags = mem_flags.READ_WRITE | mem_flags.ALLOC_HOST_PTR
+        self._queue = queue
+        self._buffer = Buffer(queue.context, flags, nbytes)
+        place = (queue.int_ptr, self._buffer.int_ptr, 1, _MAP_BOTH, 0, nbytes, 0, None, None)
+        self._address = make("clEnqueueMapBuffer", *place)
+        memory = (ctypes.c_uint8 * nbytes).from_address(self._address)
+        self.bytes: Array = np.frombuffer(memoryview(memory), np.uint8)
+
+    def __del__(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "_address", 0) and not is_ending():
+            what = (self._queue.int_ptr, self._buffer.int_ptr, self._address)
+            functions().clEnqueueUnmapMemObject(*what, 0, None, None)
 
 
 class Program(_Held):
@@ -260,7 +311,7 @@ class Program(_Held):
         code = functions().clBuildProgram(self.int_ptr, 0, None, options.encode(), None, None)
         if code:
             text = f"clBuildProgram failed: {STATUS.get(code, code)}\n{self._log()}"
-            raise Error(text.strip())
+            raise Error(text.strip(), code)
 
     def _log(self) -> str:
         try:
@@ -299,19 +350,19 @@ class Kernel(_Held):
 
     def __init__(self, program: Program, name: str) -> None:
         self._arguments: dict[int, Any] = {}
-        self._set = functions().clSetKernelArg
         super().__init__(make("clCreateKernel", program.int_ptr, name.encode()))
 
     def set_arg(self, index: int, value: Buffer | LocalMemory | bytes) -> None:
         """Sets an argument: a buffer, local memory, or the bytes of a scalar."""
+        set_arg = functions().clSetKernelArg
         if isinstance(value, Buffer):
             self._arguments[index] = value
             handle = ctypes.c_void_p(value.int_ptr)
-            code = self._set(self.int_ptr, index, ctypes.sizeof(handle), ctypes.byref(handle))
+            code = set_arg(self.int_ptr, index, ctypes.sizeof(handle), ctypes.byref(handle))
         elif isinstance(value, LocalMemory):
-            code = self._set(self.int_ptr, index, value.size, None)
+            code = set_arg(self.int_ptr, index, value.size, None)
         else:
-            code = self._set(self.int_ptr, index, len(value), value)
+            code = set_arg(self.int_ptr, index, len(value), value)
         check(code, "clSetKernelArg")
 
     def work_group_limit(self, device: Device) -> int:
@@ -334,9 +385,15 @@ class Profile(NamedTuple):
 
 
 class Event(_Held):
-    """A command on a profiling queue."""
+    """A command; those of launches are on profiling queues."""
 
     _releases = "clReleaseEvent"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is done, or has failed."""
+        content = ask("clGetEventInfo", (self.int_ptr,), _EVENT_STATUS)
+        return int.from_bytes(content, sys.byteorder, signed=True) <= 0
 
     @property
     def profile(self) -> Profile:
@@ -374,9 +431,13 @@ def enqueue_nd_range_kernel(
 
 
 def enqueue_copy(
-    queue: CommandQueue, into: Buffer | Array, of: Buffer | Array, is_blocking: bool = True
+    queue: CommandQueue,
+    into: Buffer | Array,
+    of: Buffer | Array,
+    is_blocking: bool = True,
+    start: int = 0,
 ) -> None:
-    """Queues a copy between a buffer and an array, as long as the array.
+    """Queues a copy between a buffer, from byte `start` on, and an array, as long as the array.
 
     An array must live until the copy is done.
     """
@@ -386,8 +447,9 @@ def enqueue_copy(
         buffer, array, function = of, into, "clEnqueueReadBuffer"
     else:
         raise TypeError(f"expected a buffer and an array, found {type(into)} and {type(of)}")
-    where = (queue.int_ptr, buffer.int_ptr, int(is_blocking), 0, array.nbytes, _address(array))
-    check(getattr(functions(), function)(*where, 0, None, None), function)
+    where = (queue.int_ptr, buffer.int_ptr, int(is_blocking), start)
+    what = (array.nbytes, _address(array))
+    check(getattr(functions(), function)(*where, *what, 0, None, None), function)
 
 
 @cache

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clinfer.device.loader import functions
+from clinfer.errors import DeviceError
 
 Handle = int
 
@@ -54,16 +55,29 @@ STATUS = {
     -1001: "PLATFORM_NOT_FOUND_KHR",
 }
 _DEVICE_NOT_FOUND = -1
+# What is wrong with the device or its memory, whatever it was given.
+_TROUBLE = frozenset([-2, -4, -5, -6, -14, -34, -36])
 
 
-class Error(Exception):
-    """A call of OpenCL failed."""
+class Error(DeviceError):
+    """A call of OpenCL failed; `code` is what it answered.
+
+    `is_trouble`: the device, its context, a queue or memory is at fault, not what was asked.
+    """
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def is_trouble(self) -> bool:
+        return self.code in _TROUBLE
 
 
 def check(code: int, function: str) -> None:
     """Raises `Error` for any code but that of success."""
     if code:
-        raise Error(f"{function} failed: {STATUS.get(code, code)}")
+        raise Error(f"{function} failed: {STATUS.get(code, code)}", code)
 
 
 def make(function: str, *arguments: Any) -> Handle:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinfer.device import pocl_binary
 from clinfer.device.opencl import cl, environment, pocl_folder
 from clinfer.device.quirks import Quirks
-from clinfer.device.sources import STANDARD, SourceProgram
+from clinfer.device.sources import STANDARD, SourceProgram, failed
 from clinfer.errors import BuildError
 from clinfer.log import Log
+
+if TYPE_CHECKING:
+    from clinfer.device.discover import Device
 
 _LOG = Log("clinfer.device")
 
@@ -18,8 +21,13 @@ _LOG = Log("clinfer.device")
 def compile_source(
     context: Any, source: SourceProgram, quirks: Quirks, options: tuple[str, ...] = ()
 ) -> Any:
-    """The program of a source. Raises `BuildError`."""
+    """The program of a source.
+
+    Raises `BuildError`, and the binding's error where the device is at fault.
+    """
     opencl = cl()
+    if quirks.dialect == "pocl":
+        _check_linker(source)
     flags = [*source.all_options, *options]
     if quirks.short_header and STANDARD in flags:
         from clinfer.device import pocl_header
@@ -33,9 +41,25 @@ def compile_source(
     try:
         return _build(context, source.source, flags)
     except opencl.Error as error:
+        if error.is_trouble:
+            raise
+        log = f"{error}\n{source.numbered()}"
+        _LOG.info("kernel '%s' does not build:\n%s", source.entry, log)
+        raise failed(source, log) from error
+
+
+def _check_linker(source: SourceProgram) -> None:
+    """PoCL ends the whole process where its linker cannot be run. Raises `BuildError`."""
+    import shutil
+    import signal
+
+    if shutil.which("ld") is None:
+        raise failed(source, 'error: the executable "ld" doesn\'t exist')
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         raise BuildError(
-            f"kernel '{source.entry}' does not build:\n{error}\n{source.numbered()}"
-        ) from error
+            f"kernel '{source.entry}' cannot be built in a process that ignores SIGCHLD, because "
+            "PoCL waits for its linker: signal.signal(signal.SIGCHLD, signal.SIG_DFL)"
+        )
 
 
 def compile_to_binary(context: Any, source: SourceProgram, quirks: Quirks) -> bytes:
@@ -107,6 +131,13 @@ def check_group_size(device: Any, kernel: Any, source: SourceProgram) -> None:
         raise BuildError(
             f"kernel '{source.entry}' requires work-groups of {required}, not {source.group}"
         )
+
+
+def addressed(device: Device, binary: bytes) -> bytes:
+    """The binary as this machine's driver takes it, where it was made for a CPU_TARGET."""
+    if device.cpu_target is None:
+        return binary
+    return pocl_binary.addressed(binary, device.found.device_version)
 
 
 def build_binary(context: Any, binary: bytes) -> Any:

@@ -1,26 +1,38 @@
 """OpenCL devices by name: 'CPU', 'GPU', 'AUTO'; of several of a kind 'GPU.0', 'GPU.1' and so on.
 
-Of several CPU runtimes the one that is known as the fastest is 'CPU.0', and so 'CPU'.
+Of several CPU runtimes the one that is known as the fastest is 'CPU', and the next 'CPU.1'.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Set
+from copy import copy
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from clinfer import config
-from clinfer.device.opencl import INSTALL, cl
-from clinfer.device.pocl_cpu import name_a_known_processor, uses_avx512
+from clinfer.device import pocl_view
+from clinfer.device.asked import Asked, asked_of
+from clinfer.device.cpu_target import CpuTarget, named
+from clinfer.device.failures import driver_errors
+from clinfer.device.loader import refuse
+from clinfer.device.opencl import INSTALL, choose_built_ins, cl, is_lost, loaders_package
+from clinfer.device.pocl_cpu import compile_for, name_a_known_processor, uses_avx512
 from clinfer.device.processor import float_lanes, instruction_set
 from clinfer.device.quirks import Quirks, quirks_of
-from clinfer.device.target import derive_target
-from clinfer.errors import DeviceError
+from clinfer.device.target import derive_target, has_precision
+from clinfer.errors import DeviceError, listed
 from clinfer.log import Log
+from clinfer.names import mode_of
 from clinfer_kernels.spec import Target
 
 _LOG = Log("clinfer.device")
 # CPU runtimes without a player, the fastest known first: parts of platform names.
 _CPU_PREFERENCE = ("intel(r) opencl", "portable computing language")
+
+
+_seen: list[tuple[DeviceInfo, Any]] = []  # when the devices were last asked for
 
 
 class DeviceInfo(NamedTuple):
@@ -30,6 +42,8 @@ class DeviceInfo(NamedTuple):
     vector_width: float32 lanes of the registers that its compiler really uses.
     processor: of a CPU, what its machine code needs beyond what the other fields say.
     is_simulated: it builds programs but executes nothing.
+    cpu_target: what code is made for where CPU_TARGET names it; '' where it is the machine's.
+    capability: of NVIDIA's devices, the compute capability.
     """
 
     name: str
@@ -54,12 +68,14 @@ class DeviceInfo(NamedTuple):
     fp64: bool
     processor: str = ""
     is_simulated: bool = False
+    cpu_target: str = ""
+    capability: tuple[int, ...] = (0, 0)
 
     @property
     def plays(self) -> bool:
         """Whether the player can run plans here: it calls the driver's machine code."""
         has_code = quirks_of(self.platform, self.platform_version).plays
-        return has_code and "x86-64" in self.processor
+        return has_code and (bool(self.cpu_target) or "x86-64" in self.processor)
 
     def named(self, name: str) -> DeviceInfo:
         """The same device under another name of ours."""
@@ -67,19 +83,84 @@ class DeviceInfo(NamedTuple):
 
 
 class Device:
-    """An opened device: its facts, its target, a context."""
+    """An opened device: its facts, its target, a context; one of its own where none is given.
 
-    def __init__(self, info: DeviceInfo, handle: Any) -> None:
-        self.info = info
+    `found` is how its driver describes it, `info` what it compiles for: the same, unless CPU_TARGET
+    names another processor.
+    """
+
+    def __init__(
+        self, info: DeviceInfo, handle: Any, target: CpuTarget | None = None, context: Any = None
+    ) -> None:
+        self.found = info
+        self.cpu_target = target
+        self.info = info = info if target is None else target.described(info)
+        self._given = context
         self.cl = handle
+        self.followed: Any = None  # somebody else's queue, in whose order runs with buffers are
         self.quirks: Quirks = quirks_of(info.platform, info.platform_version)
         self.target: Target = derive_target(info, self.quirks)
-        self.context = cl().Context([handle])
+        with driver_errors(info):
+            made = context is None and not is_lost()
+            self._context = cl().Context([handle]) if made else context
+
+    @property
+    def context(self) -> Any:
+        """The driver's context. Raises `DeviceError` in a forked child, where there is none."""
+        if self._context is None:
+            refuse()
+        return self._context
+
+    def aimed(self, name: str) -> Device:
+        """The device compiling for a value of CPU_TARGET; itself where that is '' or it is a GPU.
+
+        Raises `DeviceError` where its driver compiles for this machine only.
+        """
+        target = named(name) if self.found.kind == "cpu" and self.target.cls == "cpu" else None
+        if target is None or target == self.cpu_target:
+            return self
+        if not self.found.plays:
+            raise DeviceError(
+                f"CPU_TARGET={name}: {self.found.platform} compiles for this machine only; "
+                "install clinfer[pocl], or leave CPU_TARGET unset"
+            )
+        pocl_view.require(loaders_package())
+        return Device(self.found, self.cl, target, self._given)
+
+    def at_precision(self, hint: str) -> Device:
+        """The device multiplying with that precision; itself where it has no such matrix unit."""
+        if hint == self.target.precision:
+            return self
+        if not has_precision(self.target, hint):
+            _LOG.warning(
+                "%s has no matrix unit for %s: products are those of float32", self.info.name, hint
+            )
+            return self
+        device = copy(self)
+        device.target = self.target._replace(precision=hint)
+        return device
+
+    def require_runs(self) -> None:
+        """Raises `DeviceError` in a forked child where every plan needs the driver, and where the
+        processor lacks instructions of CPU_TARGET."""
+        if self.cpu_target is not None:
+            self.cpu_target.require_here()
+        self.require_driver()
+
+    def require_driver(self) -> None:
+        """Raises `DeviceError` in a forked child where every plan needs the driver."""
+        if is_lost() and not (self.info.plays and self.target.cls == "cpu"):
+            refuse()
 
     @property
     def shares_host_memory(self) -> bool:
         """Whether the device reads host memory in place."""
         return self.quirks.shares_host_memory
+
+    @cached_property
+    def has_own_memory(self) -> bool:
+        """Whether what it computes with lies in memory of its own, with a bus in between."""
+        return not (self.shares_host_memory or self.cl.host_unified_memory)
 
     def new_queue(self, profiling: bool = False) -> Any:
         """An in-order command queue."""
@@ -92,37 +173,66 @@ def list_devices() -> list[DeviceInfo]:
     return [info for info, _ in _found()]
 
 
-def open_device(name: str = "AUTO") -> Device:
-    """The device of that name; AUTO is the first GPU, else the first CPU.
+def open_device(name: str = "AUTO", cpu_target: str = "") -> Device:
+    """The device of that name; AUTO is the most capable one, 'AUTO:GPU,CPU' the first there is.
 
-    Raises `DeviceError` naming the devices there are.
+    See `Device.aimed` for `cpu_target`.
+
+    Raises `DeviceError` naming the devices there are, and for a name of several devices.
     """
     found = _found()
-    wanted = name.upper()
-    if wanted == "AUTO":
-        order = sorted(found, key=lambda pair: not pair[0].name.startswith("GPU"))
-        return Device(*order[0])
+    asked = asked_of(name, [info for info, _ in found])
+    if asked.mode in ("MULTI", "HETERO"):
+        raise DeviceError(f"{name!r} has no meaning here, where one device is expected: name it")
     for info, handle in found:
-        if is_named(info.name, wanted):
-            return Device(info, handle)
-    names = ", ".join(info.name for info, _ in found)
-    hint = f"; {INSTALL}" if wanted in ("CPU", "GPU") else ""
-    raise DeviceError(f"there is no device {name!r}; devices here: {names}{hint}")
+        if info.name == asked.devices[0]:
+            _LOG.debug(
+                "%s is %s, driver %s, of platform %s, %s",
+                info.name, info.full_name, info.driver_version, info.platform,
+                info.platform_version,
+            )  # fmt: skip
+            device = Device(info, handle)
+            return device.aimed(cpu_target) if cpu_target else device
+    raise AssertionError(asked)
 
 
-def is_named(name: str, wanted: str) -> bool:
-    """Whether a device is meant by a name in capitals: 'GPU' is the first GPU, and 'GPU.0' too."""
-    return name.removesuffix(".0") == wanted.removesuffix(".0")
+def asked_for(name: str) -> Asked:
+    """The devices that a name stands for. Raises `DeviceError` naming the devices there are."""
+    return asked_of(name, list_devices())
 
 
-def open_context(platform: str, device: str) -> tuple[Any, Quirks]:
+def one_device(name: str) -> str:
+    """The best device in place of AUTO, for what wants the same device in every run."""
+    return asked_for(name).devices[0] if mode_of(name) == "AUTO" else name
+
+
+def device_in(context: Any, handles: list[int], name: str | None = None) -> Device:
+    """The device of a context that is not clinfer's; the one of that name where several are.
+
+    `handles` are the context's devices. Raises `DeviceError` where none is a device of clinfer's.
+    """
+    there = [(info, handle) for info, handle in _found() if handle.int_ptr in handles]
+    if not there:
+        raise DeviceError("the devices of the context are none that clinfer has")
+    wanted = asked_of(name or "AUTO", [info for info, _ in there]).devices
+    info, handle = next(pair for pair in there if pair[0].name in wanted)
+    return Device(info, handle, context=context)
+
+
+def open_context(platform: str, device: str, cpu_target: str = "") -> tuple[Any, Quirks]:
     """A context on the device of that full name and the device's quirks, for a build worker.
 
-    Raises `DeviceError` where it is not there.
+    It compiles for `cpu_target`, a value of CPU_TARGET; then this process has not yet loaded
+    drivers. Raises `DeviceError` where the device is not there.
     """
+    target = named(cpu_target)
+    if target is not None:
+        choose_built_ins(target.library)
     for candidate in _platforms():
         for info, handle in _devices(candidate):
             if (info.platform, info.full_name) == (platform, device):
+                if target is not None:
+                    compile_for(handle.int_ptr, target.compiler)
                 return cl().Context([handle]), quirks_of(platform, info.platform_version)
     raise DeviceError(f"no device {device!r} of OpenCL platform {platform!r}")
 
@@ -131,24 +241,44 @@ def _found() -> list[tuple[DeviceInfo, Any]]:
     gpus: list[tuple[DeviceInfo, Any]] = []
     cpus: list[tuple[DeviceInfo, Any]] = []
     as_gpu = config.GPU_PLATFORM.get()
-    for platform in _platforms():
-        for info, handle in _devices(platform):
-            presented = as_gpu is not None and as_gpu.lower() in info.platform.lower()
-            if presented or info.kind == "gpu":
-                gpus.append((info, handle))
-            if info.kind == "cpu":
-                cpus.append((info, handle))
-    found = [*_numbered("CPU", _chosen_cpus(cpus)), *_numbered("GPU", gpus)]
+    described = _described()
+    _check_platform(as_gpu, {info.platform for info, _ in described})
+    for info, handle in described:
+        presented = as_gpu is not None and as_gpu.lower() in info.platform.lower()
+        if presented or info.kind == "gpu":
+            gpus.append((info, handle))
+        if info.kind == "cpu":
+            cpus.append((info, handle))
+    found = [*_numbered("CPU", _chosen_cpus(cpus), plain=True), *_numbered("GPU", gpus)]
     if not found:
         raise DeviceError(f"no OpenCL device was found; {INSTALL}")
     return found
 
 
-def _numbered(name: str, pairs: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, Any]]:
-    """One device has the plain name, several are numbered."""
-    if len(pairs) == 1:
-        return [(pairs[0][0].named(name), pairs[0][1])]
-    return [(info.named(f"{name}.{i}"), handle) for i, (info, handle) in enumerate(pairs)]
+def _check_platform(wanted: str | None, names: Set[str]) -> None:
+    """Raises `DeviceError` where no platform has what is to be presented as a GPU in its name."""
+    if wanted is not None and names and not any(wanted.lower() in name.lower() for name in names):
+        raise DeviceError(
+            f"CLINFER_GPU_PLATFORM={wanted!r} fits no platform; there are: {listed(sorted(names))}"
+        )
+
+
+def _described() -> list[tuple[DeviceInfo, Any]]:
+    """Every device; in a forked child those that the parent has seen, since no driver answers."""
+    if not (is_lost() and _seen):
+        _seen[:] = [pair for platform in _platforms() for pair in _devices(platform)]
+    return _seen
+
+
+def _numbered(
+    name: str, pairs: list[tuple[DeviceInfo, Any]], plain: bool = False
+) -> list[tuple[DeviceInfo, Any]]:
+    """One device has the plain name, several are numbered; the first stays `plain` where asked."""
+    unnumbered = 1 if plain or len(pairs) == 1 else 0
+    return [
+        (info.named(name if i < unnumbered else f"{name}.{i}"), handle)
+        for i, (info, handle) in enumerate(pairs)
+    ]
 
 
 def _chosen_cpus(cpus: list[tuple[DeviceInfo, Any]]) -> list[tuple[DeviceInfo, Any]]:
@@ -238,14 +368,29 @@ def _describe(platform: Any, handle: Any) -> DeviceInfo:
         fp64=bool(handle.double_fp_config),
         processor=processor,
         is_simulated=_is_simulated(platform),
+        capability=_capability(handle, extensions),
     )
+
+
+def _capability(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
+    """NVIDIA's compute capability, (9, 0) of an H200; (0, 0) of others' devices."""
+    if "cl_nv_device_attribute_query" not in extensions:
+        return 0, 0
+    try:
+        return handle.compute_capability_major_nv, handle.compute_capability_minor_nv
+    except cl().Error as error:
+        if error.is_trouble:
+            raise
+        return 0, 0
 
 
 def _features(handle: Any) -> frozenset[str]:
     """Names of OpenCL C 3.0 features ('__opencl_c_subgroups'); none on older devices."""
     try:
         return frozenset(handle.opencl_c_features)
-    except cl().Error:
+    except cl().Error as error:
+        if error.is_trouble:
+            raise
         return frozenset()
 
 
@@ -254,7 +399,9 @@ def _subgroup_sizes(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
         return ()
     try:
         sizes: tuple[int, ...] = handle.sub_group_sizes_intel
-    except cl().Error:
+    except cl().Error as error:
+        if error.is_trouble:
+            raise
         return ()
     return sizes
 

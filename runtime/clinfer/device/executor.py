@@ -9,30 +9,34 @@ Instance     buffers and arguments, ready to replay: `PlayedInstance` where the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinfer import forks
+from clinfer.device.failures import driver_errors, leave, settle, settle_others
 from clinfer.device.hoststep import HostRunner
-from clinfer.device.instance import Instance, bytes_of
-from clinfer.device.opencl import cl as opencl
+from clinfer.device.instance import DeviceShape, Instance, OnDevice
+from clinfer.device.opencl import is_lost
 from clinfer.device.played_instance import PlayedInstance
 from clinfer.device.player import Player
-from clinfer.device.processor import usable_cores
 from clinfer.device.queue_instance import LateInstance, QueueInstance
-from clinfer.errors import DeviceError
+from clinfer.device.staging import Staging
+from clinfer.device.weights import placed
 from clinfer.lowering.binding import Sizes, bind_inputs
 from clinfer.lowering.plan import Plan
+from clinfer.threads import usable_cores
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.profile import StepTime
     from clinfer.device.programs import BuiltProgram
+    from clinfer.operators.extensions import Extensions
 
+_ndarray = np.ndarray
+_Shapes = tuple[tuple[int, ...] | None, ...]
 _INSTANCES_PER_SESSION = 8
 _QUEUES = 4
 
@@ -40,31 +44,47 @@ _QUEUES = 4
 class LoadedPlan:
     """A plan with its programs and weights on a device. Safe to share between threads."""
 
-    def __init__(self, device: Device, plan: Plan, programs: Sequence[BuiltProgram]) -> None:
-        """Raises `BuildError` where the driver refuses one of the programs it is needed for."""
+    def __init__(
+        self,
+        device: Device,
+        plan: Plan,
+        programs: Sequence[BuiltProgram],
+        extensions: Extensions | None = None,
+        weights: dict[int, Any] | None = None,
+    ) -> None:
+        """`extensions` have the Python functions that host steps call.
+
+        `weights` are the constants on the device already (`clinfer.device.weights`), where the plan
+        has them no more.
+
+        Raises `ExtensionError` where one is not there, `BuildError` where the driver refuses one of
+        the programs it is needed for, `DeviceError` where the driver fails otherwise.
+        """
         self.device = device
         self.plan = plan
         self.programs = list(programs)
-        self._host = HostRunner(plan)
+        self._host = HostRunner(plan, None if extensions is None else extensions.python)
+        self.called = extensions if self._host.calls_functions else None
+        """The extensions without which the plan does not run."""
+        if weights is not None:
+            self.weights = weights
         self.player = Player.of(plan, self.programs)
-        for program in self.programs if self.player is None else [self.player.helper]:
+        needed = [self.player.helper] if self.player and self.is_played else self.programs
+        for program in [] if self.player is not None and is_lost() else needed:
             program.ready()
         if self.player is None:
-            with _driver_errors(device):
+            with driver_errors(device.info):
                 _ = self.weights
+
+    @property
+    def is_played(self) -> bool:
+        """Whether the player runs the plan here; one of late sizes it runs in forked children."""
+        return self.player is not None and (not self.plan.has_late_symbols or is_lost())
 
     @cached_property
     def weights(self) -> dict[int, Any]:
         """The driver's buffers of constants, by the plan's numbers of buffers."""
-        flags = opencl().mem_flags
-        in_place = self.device.shares_host_memory
-        use = flags.READ_ONLY | (flags.USE_HOST_PTR if in_place else flags.COPY_HOST_PTR)
-        found: dict[int, Any] = {}
-        for number, buffer in enumerate(self.plan.buffers):
-            if buffer.kind == "const":
-                content = bytes_of(self.plan.constants[buffer.constant])
-                found[number] = opencl().Buffer(self.device.context, use, hostbuf=content)
-        return found
+        return placed(self.device, self.plan)
 
     @property
     def host(self) -> HostRunner:
@@ -76,7 +96,7 @@ class LoadedPlan:
         `streams` is how many requests are meant to run at a time: one gets that share of the cores,
         or of `threads` of them.
         """
-        with _driver_errors(self.device):
+        with driver_errors(self.device.info):
             return Session(self, profiling, max(self._cores(threads) // streams, 1))
 
     def most_streams(self, threads: int = 0) -> int:
@@ -85,73 +105,150 @@ class LoadedPlan:
         With the player a core each, of `threads` cores at most: nothing is lost to waiting. Else a
         few queues, so that the device has the next launch when one ends.
         """
-        return self._cores(threads) if self.player is not None else _QUEUES
+        return self._cores(threads) if self.is_played else _QUEUES
 
     def keeps_to(self, threads: int) -> bool:
         """Whether no more than so many cores (0: all) are used: drivers' queues use every core."""
-        return self.player is not None or self._cores(threads) == self._cores(0)
+        return self.is_played or self._cores(threads) == self._cores(0)
 
     def _cores(self, most: int) -> int:
-        cores = min(self.device.info.compute_units, usable_cores())
+        cores = min(self.device.found.compute_units, usable_cores())
         return min(cores, most) if most else cores
 
 
 class Session:
-    """Runs one request at a time on its own queue."""
+    """Runs one request at a time on its own queue.
+
+    What fails leaves nothing behind: its queue and buffers are given up once the driver is done
+    with them, and the next run has new ones.
+
+    In a forked child there is no queue, and nothing is used that the parent's threads had a hand
+    in: a plan with a player runs without the driver, of others every run raises `DeviceError`.
+    """
 
     def __init__(self, loaded: LoadedPlan, profiling: bool, threads: int) -> None:
         self.loaded = loaded
         self._threads = threads
-        self.queue = loaded.device.new_queue(profiling)
         self.profile: tuple[StepTime, ...] = ()
         self._profiling = profiling
-        self._instances: OrderedDict[tuple[Any, ...], Instance] = OrderedDict()
-        self._lock = Lock()
+        self._staging: Staging | None = None
+        self._queue = self._new_queue()
+        self._instances: OrderedDict[_Shapes, Instance] = OrderedDict()
+        self._lock = forks.new_lock()
+        forks.inherit(self)
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def after_fork(self) -> None:
+        """In a forked child: what was made for the parent's queue and threads goes."""
+        self._queue = self._staging = None
+        self._instances = OrderedDict()
+
+    def check(self, inputs: Sequence[Any]) -> None:
+        """Raises `InputError` and `ShapeError` as `run` does, for what the inputs' sizes tell."""
+        shapes = tuple(map(_shape, inputs))
+        if shapes not in self._instances:
+            bind_inputs(self.loaded.plan, shapes)
+
+    def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
         """One inference: inputs by position (arrays of the plan's dtypes, or host objects).
+
+        `into` has arrays of the user's for results, by position: one that takes a result is it.
 
         Raises `InputError` and `ShapeError` for shapes that do not fit, `DeviceError` where the
         driver fails.
         """
         with self._lock:
-            with _driver_errors(self.loaded.device):
-                instance = self._instance(inputs)
-                results = instance.run(inputs)
-            if self._profiling:
-                from clinfer.device.profile import step_times
-
-                self.profile = step_times(instance)
+            try:
+                shapes = tuple([x.shape if type(x) is _ndarray else _shape(x) for x in inputs])
+                instance = self._instances.get(shapes) if into is None else None
+                if instance is None or len(self._instances) > 1:
+                    instance = self._instance(shapes, into)
+                try:
+                    results = instance.run(inputs, into)
+                    if self._profiling:
+                        self._keep_profile(instance)
+                except BaseException as error:
+                    self._give_up(error)
+                    raise
+            except BaseException:
+                with driver_errors(self.loaded.device.info, "the run"):
+                    raise
             return results
 
-    def _instance(self, inputs: Sequence[Any]) -> Instance:
-        shapes = tuple(x.shape if isinstance(x, np.ndarray) else None for x in inputs)
-        known = self._instances.get(shapes)
-        if known is None:
-            sizes = bind_inputs(self.loaded.plan, shapes)
-            known = self._new_instance(sizes)
-            self._instances[shapes] = known
-            if len(self._instances) > _INSTANCES_PER_SESSION:
-                self._instances.popitem(last=False)
-        else:
-            self._instances.move_to_end(shapes)
-        return known
+    @property
+    def queue(self) -> Any:
+        """The driver's queue; None in a forked child whose plan has a player."""
+        if self._queue is None:
+            self._queue = self._new_queue()
+        return self._queue
+
+    def _new_queue(self) -> Any:
+        settle_others()
+        device = self.loaded.device
+        if self.loaded.player is not None and is_lost():
+            return None
+        queue = device.new_queue(self._profiling)
+        self._staging = Staging(queue) if device.has_own_memory else None
+        return queue
+
+    def _instance(self, shapes: _Shapes, into: Mapping[int, Any] | None) -> Instance:
+        """The instance for some shapes, last in the row of those to be given up."""
+        key = shapes
+        if into is not None and any(isinstance(place, OnDevice) for place in into.values()):
+            key = (*shapes, DeviceShape())
+        known = self._instances.get(key)
+        if known is not None:
+            self._instances.move_to_end(key)
+            return known
+        sizes = bind_inputs(self.loaded.plan, shapes)
+        try:
+            is_remote = any(isinstance(shape, DeviceShape) for shape in key)
+            make = self._remote_instance if is_remote else self._new_instance
+            made = self._instances[key] = make(sizes)
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        if len(self._instances) > _INSTANCES_PER_SESSION:
+            self._instances.popitem(last=False)
+        return made
+
+    def _remote_instance(self, sizes: Sizes) -> Instance:
+        """The player runs on the host's memory; buffers of others are the driver's to use."""
+        from clinfer.device.remote_instance import remote_instance
+
+        queue = self.queue  # with which comes its staging
+        return remote_instance(self.loaded, queue, sizes, self._staging)
 
     def _new_instance(self, sizes: Sizes) -> Instance:
-        player = self.loaded.player
-        if player is not None:
-            return PlayedInstance(self.loaded, player, self.queue, sizes, self._threads)
-        kind = LateInstance if self.loaded.plan.has_late_symbols else QueueInstance
-        return kind(self.loaded, self.queue, sizes)
+        player, is_late = self.loaded.player, self.loaded.plan.has_late_symbols
+        if player is not None and self.loaded.is_played:
+            if is_late:
+                from clinfer.device.late_played import LatePlayedInstance
+
+                return LatePlayedInstance(self.loaded, player, sizes)
+            queue, threads = self.queue, self._threads
+            return PlayedInstance(self.loaded, player, queue, sizes, threads, self._profiling)
+        kind = LateInstance if is_late else QueueInstance
+        queue = self.queue  # with which comes its staging
+        return kind(self.loaded, queue, sizes, self._staging)
+
+    def _keep_profile(self, instance: Instance) -> None:
+        from clinfer.device.profile import step_times
+
+        self.profile = step_times(instance)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Lets go of all that a failed run may have left at work, or in any state.
+
+        What it has touched, half-made instances and results among it, hangs on the traceback.
+        """
+        queue, self._queue = self._queue, None
+        staging, self._staging = self._staging, None
+        instances, self._instances = self._instances, OrderedDict()
+        if queue is not None:
+            give_up = settle if isinstance(error, Exception) else leave
+            give_up(queue, (instances, staging, error.__traceback__))
 
 
-@contextmanager
-def _driver_errors(device: Device) -> Iterator[None]:
-    """Errors of the driver as `DeviceError`, with the device's name."""
-    try:
-        yield
-    except opencl().Error as error:
-        raise DeviceError(
-            f"{device.info.full_name} failed: {error}; where memory is short, use a smaller model, "
-            "smaller inputs or fewer requests"
-        ) from error
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array, or of what lies in a buffer of somebody else's; None for an object."""
+    return value.shape if isinstance(value, (_ndarray, OnDevice)) else None

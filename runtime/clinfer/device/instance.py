@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinfer import dtypes
-from clinfer.device.hoststep import binds
-from clinfer.errors import DeviceError
-from clinfer.lowering.binding import BoundLaunch, Sizes
-from clinfer.lowering.plan import Array, Buffer, HostStep, HostValue
+from clinfer.device.hoststep import binds, empty_results
+from clinfer.errors import DeviceError, InputError
+from clinfer.lowering.binding import BoundLaunch, Closed, Sizes, decided
+from clinfer.lowering.plan import Array, Block, BranchStep, Buffer, HostStep, HostValue, Step
 
 if TYPE_CHECKING:
     from clinfer.device.executor import LoadedPlan
@@ -30,6 +30,25 @@ _SCALARS = {
 }
 
 
+class DeviceShape(tuple[int, ...]):
+    """The shape of what lies in a buffer of somebody else's: no array's shape is equal to it."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DeviceShape) and tuple.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        return hash((DeviceShape, tuple(self)))
+
+
+class OnDevice:
+    """What lies in a buffer of somebody else's (`device.remote`)."""
+
+    __slots__ = ()
+    shape: DeviceShape
+
+
 class Instance(ABC):
     """Buffers made and arguments set for the sizes of some inputs."""
 
@@ -37,11 +56,13 @@ class Instance(ABC):
         self.loaded = loaded
         self.plan = loaded.plan
         self.sizes = sizes
+        self.closed = Closed(self.plan, sizes)
         self.objects: dict[int, Any] = {}
+        self.reports = np.zeros(1 + len(self.plan.checks), np.int64)
 
     @abstractmethod
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """One inference; see `Session.run`."""
+    def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
+        """One inference; see `Session.run`. An instance that has failed is not run again."""
 
     @abstractmethod
     def timings(self) -> list[Timing]:
@@ -55,6 +76,17 @@ class Instance(ABC):
     def _write(self, number: int, array: Array) -> None:
         """Fills a buffer before the next step."""
 
+    def _check(self) -> None:
+        """Raises `InputError` for the first launch that has reported a position outside its axis.
+
+        `reports` is what there is of the buffer of kind 'status' (`clinfer_kernels.positions`).
+        """
+        slot = self.reports[0]
+        if slot:
+            raise InputError(
+                self.plan.checks[slot - 1].message(self.sizes, int(self.reports[slot]))
+            )
+
     def _sizes_content(self, buffer: Buffer) -> Array:
         """What a buffer of kind 'sizes' holds."""
         content = [self.sizes(d) for d in buffer.content]
@@ -63,12 +95,73 @@ class Instance(ABC):
     def _run_host(self, step: HostStep) -> tuple[float, float]:
         """Runs a host step between launches; returns when it began and ended, in seconds."""
         start = perf_counter()
-        arguments = [self._host_input(value) for value in step.inputs]
-        results = self.loaded.host.run(step, arguments)
+        results = empty_results(step, self.sizes)
+        if results is None:
+            arguments = self._host_inputs(step)
+            self._check()
+            results = self.loaded.host.run(step, arguments)
         for value, result in zip(step.outputs, results, strict=False):
             if value is not None:
                 self._host_output(step, value, result)
         return start, perf_counter()
+
+    def _calls(self, first: int, end: int) -> list[Callable[[], None]]:
+        """What steps `first` to `end` - 1 of the plan do in a run, one after another."""
+        raise NotImplementedError
+
+    def _course(self, first: int, end: int) -> Iterator[tuple[int, Step]]:
+        """Steps `first` to `end` - 1 with their numbers, through branches that sizes decide."""
+        for number, step in self.plan.outermost(first, end):
+            block = self._decided(step) if isinstance(step, BranchStep) else None
+            if block is None or self.closed.why(block) is not None:
+                yield number, step
+            else:
+                yield from self._course(block.first, block.end)
+
+    def _decided(self, step: BranchStep) -> Block | None:
+        holds = decided(self.plan, step, self.sizes)
+        return None if holds is None else step.blocks[0 if holds else 1]
+
+    def _branch_call(self, step: BranchStep) -> Callable[[], None]:
+        """What a branch does in a run: reads its condition, and does what one block does."""
+        block = self._decided(step)
+        if block is not None:
+            return self._block_call(block)
+        taken, other = (self._block_call(block) for block in step.blocks)
+        return lambda: (taken if self._holds(step) else other)()
+
+    def _block_call(self, block: Block) -> Callable[[], None]:
+        error = self.closed.why(block)
+        calls = self._calls(block.first, block.end) if error is None else []
+
+        def run() -> None:
+            if error is not None:
+                raise error.with_traceback(None)
+            for call in calls:
+                call()
+
+        return run
+
+    def _holds(self, step: BranchStep) -> bool:
+        """Whether the condition of a branch holds in this run."""
+        known = decided(self.plan, step, self.sizes)
+        if known is not None:
+            return known
+        tensor = step.condition.tensor
+        assert tensor is not None
+        self._read_reports()
+        value = self.read(step.condition.buffer)[self.sizes(tensor.offset)]
+        self._check()
+        return bool(value)
+
+    def _read_reports(self) -> None:
+        """Lets `reports` be up to date when a buffer that is read next is."""
+        return None
+
+    def _host_inputs(self, step: HostStep) -> list[Any]:
+        """The step's operands; `reports` are up to date where one of them is a buffer."""
+        self._read_reports()
+        return [self._host_input(value) for value in step.inputs]
 
     def _host_input(self, value: HostValue | None) -> Any:
         if value is None:
@@ -83,12 +176,18 @@ class Instance(ABC):
         return np.lib.stride_tricks.as_strided(start, shape, steps).copy()
 
     def _host_output(self, step: HostStep, value: HostValue, result: Any) -> None:
+        known = len(self.sizes.values)
+        if value.shape is not None:
+            binds(step, value.shape, np.shape(result), self.sizes)
+        self._prepare_output(value, len(self.sizes.values) != known)
         if value.tensor is None:
             self.objects[value.buffer] = result
             return
-        array = np.ascontiguousarray(result, dtypes.to_numpy(value.tensor.dtype))
-        binds(step, value.tensor, np.shape(result), self.sizes)
-        self._write(value.buffer, array)
+        self._write(value.buffer, np.ascontiguousarray(result, dtypes.to_numpy(value.tensor.dtype)))
+
+    def _prepare_output(self, value: HostValue, has_new_sizes: bool) -> None:
+        """What an instance does before a host step's result is stored, its sizes being known."""
+        return None
 
 
 def scalar_bytes(kind: str, value: int) -> bytes:

@@ -15,7 +15,10 @@ from ctypes import POINTER, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_v
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from clinfer import forks
+from clinfer.errors import DeviceError
 
 # pyopencl's extension module, loaded as a library like any other. The functions of the loader it
 # is linked to are found through it, and its search path leads that loader to the drivers.
@@ -60,7 +63,15 @@ _SLOW = {
         _CODE,
         (c_void_p, c_void_p, c_uint32, c_size_t, c_size_t, c_void_p, c_uint32, _HANDLES, _HANDLES),
     ),
+    "clEnqueueMapBuffer": (
+        _MADE,
+        (
+            *(c_void_p, c_void_p, c_uint32, c_uint64, c_size_t, c_size_t),
+            *(c_uint32, _HANDLES, _HANDLES, _STATUS),
+        ),
+    ),
     "clFinish": (_CODE, (c_void_p,)),
+    "clFlush": (_CODE, (c_void_p,)),
     "clReleaseContext": (_CODE, (c_void_p,)),
     "clReleaseCommandQueue": (_CODE, (c_void_p,)),
     "clReleaseMemObject": (_CODE, (c_void_p,)),
@@ -75,6 +86,12 @@ _QUICK = {
     "clGetProgramBuildInfo": (_CODE, (c_void_p, *_INFO)),
     "clGetKernelWorkGroupInfo": (_CODE, (c_void_p, *_INFO)),
     "clGetEventProfilingInfo": (_CODE, _INFO),
+    "clGetEventInfo": (_CODE, _INFO),
+    "clEnqueueMarkerWithWaitList": (_CODE, (c_void_p, c_uint32, _HANDLES, _HANDLES)),
+    "clEnqueueUnmapMemObject": (
+        _CODE,
+        (c_void_p, c_void_p, c_void_p, c_uint32, _HANDLES, _HANDLES),
+    ),
     "clCreateCommandQueue": (_MADE, (c_void_p, c_void_p, c_uint64, _STATUS)),
     "clCreateSubBuffer": (_MADE, (c_void_p, c_uint64, c_uint32, c_void_p, _STATUS)),
     "clCreateKernel": (_MADE, (c_void_p, c_char_p, _STATUS)),
@@ -84,16 +101,38 @@ _QUICK = {
         (c_void_p, c_void_p, c_uint32, _SIZE, _SIZE, _SIZE, c_uint32, _HANDLES, _HANDLES),
     ),
 }
+# Functions for objects that clinfer shares with others: looked up when first used.
+_SHARED = {
+    "clRetainContext": (_CODE, (c_void_p,)),
+    "clRetainCommandQueue": (_CODE, (c_void_p,)),
+    "clRetainMemObject": (_CODE, (c_void_p,)),
+    "clGetContextInfo": (_CODE, _INFO),
+    "clGetCommandQueueInfo": (_CODE, _INFO),
+    "clGetMemObjectInfo": (_CODE, _INFO),
+    "clEnqueueMarkerWithWaitList": (_CODE, (c_void_p, c_uint32, _HANDLES, _HANDLES)),
+    "clEnqueueBarrierWithWaitList": (_CODE, (c_void_p, c_uint32, _HANDLES, _HANDLES)),
+    "clEnqueueCopyBuffer": (
+        _CODE,
+        (*(c_void_p,) * 3, *(c_size_t,) * 3, c_uint32, _HANDLES, _HANDLES),
+    ),
+    "clFlush": (_CODE, (c_void_p,)),
+}
 
 
 class Functions:
-    """OpenCL's functions by name, as attributes, with their types set."""
+    """OpenCL's functions by name, as attributes, with their types set.
+
+    In a forked child none of them reaches the driver, whose threads and queues are the parent's:
+    what releases or waits has nothing to do there, all others raise `DeviceError`.
+    """
 
     def __init__(self, path: str) -> None:
         convention = getattr(ctypes, "WinDLL", ctypes.CDLL)
         self.path = path
+        self.is_lost = False
         self._bind(convention(path), _SLOW)
         self._bind(ctypes.PyDLL(path), _QUICK)
+        forks.before_heirs(self._lose)
 
     def _bind(self, library: Any, table: dict[str, Any]) -> None:
         for name, (returns, takes) in table.items():
@@ -102,8 +141,32 @@ class Functions:
             function.argtypes = takes
             setattr(self, name, function)
 
+    def _lose(self) -> None:
+        self.is_lost = True
+        for name in (*_SLOW, *_QUICK, *_SHARED):
+            does_nothing = name.startswith(("clRelease", "clFinish", "clEnqueueUnmap"))
+            setattr(self, name, _succeed if does_nothing else refuse)
+
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{name} is not among the functions of OpenCL that are used")
+        if name not in _SHARED:
+            raise AttributeError(f"{name} is not among the functions of OpenCL that are used")
+        convention = getattr(ctypes, "WinDLL", ctypes.CDLL)
+        self._bind(convention(self.path), {name: _SHARED[name]})
+        return getattr(self, name)
+
+
+def refuse(*_arguments: Any) -> NoReturn:
+    """Says what is possible in a forked child. Raises `DeviceError`."""
+    raise DeviceError(
+        "this process was forked from one that had opened OpenCL's drivers, whose threads and "
+        "queues are the parent's alone: compile the model in the child, and let the parent open "
+        "no device before it forks, or start the process with 'spawn'; docs/processes.md tells "
+        "what a child can do"
+    )
+
+
+def _succeed(*_arguments: Any) -> int:
+    return 0
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
-from clinfer.device.discover import DeviceInfo, is_named
+from clinfer.device.asked import is_named
+from clinfer.device.discover import DeviceInfo
 from clinfer.device.quirks import quirks_of
 from clinfer.device.target import derive_target
 from clinfer.errors import DeviceError
@@ -54,7 +55,7 @@ class LockedDevice:
 
 
 def write_lock(path: Path, devices: Sequence[DeviceInfo]) -> None:
-    """Writes a lock file. Raises `DeviceError` where it cannot be written."""
+    """Writes a lock file, the same bytes at each start. Raises `DeviceError` where it cannot."""
     document = {"format": _FORMAT, "devices": [_plain(info) for info in devices]}
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     try:
@@ -114,8 +115,12 @@ def differences(locked: DeviceInfo, found: DeviceInfo) -> dict[str, tuple[Any, A
 
 
 def _plain(info: DeviceInfo) -> dict[str, Any]:
-    """An info as JSON holds it: sets in order."""
-    values = info._asdict().items()
+    """An info as JSON holds it: sets in order.
+
+    Without sizes of memory, which differ from start to start: the file's digest is to be a name for
+    what is compiled for its devices.
+    """
+    values = info._replace(global_mem=0, max_alloc=0)._asdict().items()
     return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in values}
 
 

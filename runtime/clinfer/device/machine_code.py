@@ -6,9 +6,9 @@ A binary holds a shared object with the function that runs one work-group
     void _pocl_kernel_NAME_workgroup(void** arguments, struct pocl_context*, size_t x, y, z)
 
 Each argument is the address of its value: of a pointer, or a number. The context begins with three
-triples of size_t: the numbers of groups, the global offset, the work-group's size. Both are
-the same in PoCL 1.8, 3.0 and 3.1 (its include/pocl_workgroup_func.h and pocl_context.h); `Quirks`
-names these versions, and `pocl_binary.check` refuses binaries of others.
+triples of size_t: the numbers of groups, the global offset, the work-group's size. Both are the
+same in PoCL 1.8, 3.0, 3.1, 6.0 and 7.1 (its include/pocl_workgroup_func.h and pocl_context.h);
+`Quirks` names these versions, and `pocl_binary.check` refuses binaries of others.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import ctypes
 import os
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
+from clinfer import forks
 from clinfer.device import pocl_binary, scratch
 
 CONTEXT_WORDS = 16
 """64-bit words that hold a context: 13 are in use."""
 
 _LOADED: dict[tuple[str, bytes], MachineCode] = {}
-_LOCK = Lock()
+_LOCK = forks.new_lock()
 
 
 class MachineCode(NamedTuple):

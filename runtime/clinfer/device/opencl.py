@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
-from clinfer.device import intel_cpu, scratch
+from clinfer import forks
+from clinfer.device import pocl_view, scratch, vendors
 from clinfer.errors import DeviceError
 
 INSTALL = (
@@ -23,13 +23,26 @@ _POCL_FOLDER = "POCL_CACHE_DIR"
 # thread to each core in turn to ask the core: "-x86" leaves out the component that does.
 _HWLOC = ("HWLOC_COMPONENTS", "-x86")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache/index0")
-_ENVIRONMENT = RLock()
-_OPENING = RLock()
+_ENVIRONMENT = forks.new_rlock()
+_OPENING = forks.new_rlock()
 
 
 def cl() -> Any:
     """The module `clinfer.device.binding`. Raises `DeviceError` where OpenCL cannot be loaded."""
     return _opened().binding
+
+
+def is_lost() -> bool:
+    """Whether this process was forked from one that had opened drivers: none works here."""
+    from clinfer.device import loader
+
+    cl()
+    return loader.functions().is_lost
+
+
+def loaders_package() -> Path | None:
+    """The folder of pyopencl; None where another loader of drivers is in use."""
+    return _opened().package
 
 
 def pocl_folder() -> Path | None:
@@ -52,18 +65,27 @@ def environment(name: str, value: str) -> Iterator[None]:
                 os.environ[name] = before
 
 
+_built_ins: list[str] = []  # of PoCL, where they are not to be the machine's
+
+
+def choose_built_ins(library: str) -> None:
+    """Which of PoCL's libraries of functions this process uses; before drivers are loaded."""
+    _built_ins[:] = [library]
+
+
 class _OpenCL:
     """The binding, and what the drivers need to be loaded with the settings they need.
 
-    `folder` is PoCL's. Drivers read these variables once. Processes that the application starts
-    must not see them: the folders are of this process.
+    `folder` is PoCL's, `package` that of pyopencl, where its loader is in use. Drivers read these
+    variables once. Processes that the application starts must not see them: the folders are of this
+    process.
     """
 
     def __init__(self, binding: Any, package: Path | None) -> None:
-        """`package` is pyopencl's folder, where its loader of drivers is in use."""
         self.binding = binding
         self.folder = None if os.environ.get(_POCL_FOLDER) else scratch.new_folder()
-        self._added = None if package is None else intel_cpu.library_to_add(package)
+        self.package = package
+        self._added = [] if package is None else vendors.unlisted(package)
 
     def load_drivers(self) -> None:
         """Once: they read their variables then."""
@@ -71,14 +93,19 @@ class _OpenCL:
         with ExitStack() as variables:
             if _HWLOC[0] not in os.environ and _CACHES.exists():
                 variables.enter_context(environment(*_HWLOC))
-            if added is not None:
-                shown = variables.enter_context(intel_cpu.vendors(added))
-                variables.enter_context(environment(intel_cpu.VENDORS, str(shown)))
+            if added:
+                shown = variables.enter_context(vendors.shown(added))
+                variables.enter_context(environment(vendors.VARIABLE, str(shown)))
+            for library in _built_ins:
+                pocl_view.require(self.package)
+                assert self.package is not None
+                home = pocl_view.view(self.package, library, scratch.new_folder())
+                variables.enter_context(environment(pocl_view.HOME, str(home)))
             if self.folder is not None:
                 variables.enter_context(environment(_POCL_FOLDER, str(self.folder)))
             _ask_for_devices(self.binding)
-        if added is not None:
-            intel_cpu.warn_if_missing(added)
+        for path in added:
+            vendors.warn_if_missing(path)
 
 
 def _opened() -> _OpenCL:
@@ -94,8 +121,14 @@ def _open() -> _OpenCL:
         loader.functions()
     except OSError as error:
         raise DeviceError(f"OpenCL cannot be loaded ({error}); {INSTALL}") from error
-    found = _OpenCL(binding, loader.package())
-    found.load_drivers()
+    try:
+        found = _OpenCL(binding, loader.package())
+        found.load_drivers()
+    except OSError as error:
+        raise DeviceError(
+            f"there is no place for the files of OpenCL's drivers ({error}): make room in /dev/shm "
+            f"or in TMPDIR's folder, or name a folder for PoCL with {_POCL_FOLDER}"
+        ) from error
     return found
 
 

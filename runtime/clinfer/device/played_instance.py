@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import ctypes
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinfer import dtypes
+from clinfer.device.helpers import helpers_for
 from clinfer.device.instance import Instance, Timing, bytes_of, scalar_bytes
-from clinfer.device.player import ALIGNMENT, Helpers, LocalMemory, Player, Tables, Words, aligned
-from clinfer.device.results import ResultMemory, new_memory
+from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, Words, aligned
+from clinfer.device.results import new_memory, own
+from clinfer.device.transfers import COPIED, Transfers
 from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena, bind_launch
-from clinfer.lowering.plan import Array, HostStep, LaunchStep
-from clinfer_kernels.player import LEADS
+from clinfer.lowering.plan import Array, BranchStep, LaunchStep
+from clinfer_kernels.player import LEADS, LEFT
 
 if TYPE_CHECKING:
     from clinfer.device.executor import LoadedPlan
@@ -38,36 +41,49 @@ class PlayedInstance(Instance):
     """Tables for the player, and the memory of all buffers."""
 
     def __init__(
-        self, loaded: LoadedPlan, player: Player, queue: Any, sizes: Sizes, threads: int
+        self,
+        loaded: LoadedPlan,
+        player: Player,
+        queue: Any,
+        sizes: Sizes,
+        threads: int,
+        profiling: bool = False,
     ) -> None:
         super().__init__(loaded, sizes)
         self._player = player
+        self._profiling = profiling
         self._memory: list[Array] = []
         self._addresses: dict[int, int] = {}
-        self._results: dict[int, ResultMemory] = defaultdict(ResultMemory)
         self._allocate()
-        bound = [_bound(step, sizes) for step in self.plan.steps]
-        steps = [step for step in bound if not (isinstance(step, BoundLaunch) and step.is_empty)]
-        self._launches = [step for step in steps if isinstance(step, BoundLaunch)]
+        self._numbers, self._launches = self._bound()
         self._slots: dict[int, list[int]] = defaultdict(list)
         self._values = self._arguments()
         local = LocalMemory(self._launches, threads)
         self._tables = Tables(player, self._launches, self._values, local)
-        self._helpers = Helpers(player, queue, self._tables, threads)
-        self._segments = self._cut(steps)
+        self._reset = self._tables.reset
+        self._helpers = helpers_for(player, queue, self._tables)
         self._last: list[Any] = []
+        self._inputs: Sequence[Any] = ()  # kernels read them in place
+        self._segments = self._calls(0, len(self.plan.steps))
+        self._transfers = Transfers(self.plan, sizes, self.objects, self._view, self._point)
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """One inference; see `Session.run`."""
-        self._bind_inputs(inputs)
-        results = self._bind_outputs()
-        self._tables.reset()
-        self._last = []
-        for segment in self._segments:
-            segment()
-        for index, port in enumerate(self.plan.outputs):
-            if results[index] is None:
-                results[index] = self._result(port.buffer, port.shape)
+    def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
+        self._inputs = inputs
+        results = self._transfers.begin(inputs, into)
+        self._reset()
+        if self._profiling:
+            self._last.clear()
+        try:
+            for segment in self._segments:
+                segment()
+        except BaseException:  # Ctrl-C may come between letting helpers in and leading them
+            self._tables.settle()
+            raise
+        if self.plan.checks:
+            self._check()
+        self._transfers.end(results)
+        for place, port in self._transfers.others:
+            results[place] = self._result(port.buffer, port.shape)
         return results
 
     def timings(self) -> list[Timing]:
@@ -80,21 +96,24 @@ class PlayedInstance(Instance):
     # -- preparation -----------------------------------------------------------------------------
 
     def _allocate(self) -> None:
-        arena = bind_arena(self.plan, self.sizes, ALIGNMENT)
+        arena = bind_arena(self.plan, self.sizes, ALIGNMENT, self.closed)
         base = self._new_memory(arena.nbytes)
         for number, buffer in enumerate(self.plan.buffers):
+            if self.closed.has(buffer) and buffer.kind in ("temp", "sizes"):
+                continue
             if buffer.kind == "temp":
                 self._addresses[number] = base + arena.offsets[number]
             elif buffer.kind == "const":
                 self._addresses[number] = self._player.weights[number].ctypes.data
-            elif buffer.kind == "output":
-                self._addresses[number] = self._new_memory(buffer.nbytes(self.sizes))
+            elif buffer.kind in ("input", "output"):
+                nbytes = buffer.nbytes(self.sizes)
+                self._addresses[number] = self._new_memory(nbytes if nbytes <= COPIED else 0)
             elif buffer.kind == "sizes":
                 content = self._sizes_content(buffer)
                 self._memory.append(content)
                 self._addresses[number] = content.ctypes.data
-            elif buffer.kind == "input":
-                self._addresses[number] = base
+            elif buffer.kind == "status":
+                self._addresses[number] = self.reports.ctypes.data
             elif buffer.constant >= 0:
                 self.objects[number] = self.plan.constants[buffer.constant]
 
@@ -118,19 +137,35 @@ class PlayedInstance(Instance):
                     values.append(int.from_bytes(scalar_bytes(kind, value), "little"))
         return np.array(values, np.uint64)
 
-    def _cut(self, steps: Sequence[BoundLaunch | HostStep]) -> list[Callable[[], None]]:
-        """Launches in a row are one call of the player; host steps are calls of their own."""
-        segments: list[Callable[[], None]] = []
-        first = 0
-        for is_launch, members in groupby(steps, lambda step: isinstance(step, BoundLaunch)):
-            found = list(members)
+    def _bound(self) -> tuple[dict[int, int], list[BoundLaunch]]:
+        """The launches that a run may come to, and their places in it by their steps' numbers."""
+        numbers: dict[int, int] = {}
+        launches: list[BoundLaunch] = []
+        for number, step in enumerate(self.plan.steps):
+            if not isinstance(step, LaunchStep) or self.closed.has_step(number):
+                continue
+            bound = bind_launch(step, self.sizes)
+            if not bound.is_empty:
+                numbers[number] = len(launches)
+                launches.append(bound)
+        return numbers, launches
+
+    def _calls(self, first: int, end: int) -> list[Callable[[], None]]:
+        """Launches in a row are one call of the player; other steps are calls of their own."""
+        calls: list[Callable[[], None]] = []
+        steps = self._course(first, end)
+        for is_launch, members in groupby(steps, lambda item: isinstance(item[1], LaunchStep)):
             if is_launch:
-                end = first + len(found)
-                segments.append(self._player_call(first, end))
-                first = end
-            else:
-                segments += [self._host_call(step) for step in found]
-        return segments
+                found = [self._numbers[n] for n, _ in members if n in self._numbers]
+                if found:
+                    calls.append(self._player_call(found[0], found[-1] + 1))
+                continue
+            for _, step in members:
+                if isinstance(step, BranchStep):
+                    calls.append(self._branch_call(step))
+                else:
+                    calls.append(self._host_call(step))
+        return calls
 
     def _player_call(self, first: int, end: int) -> Callable[[], None]:
         launches = self._launches[first:end]
@@ -138,18 +173,21 @@ class PlayedInstance(Instance):
         nbytes = sum(self._touched(launch) for launch in launches)
         is_little = sum(x.flops for x in launches) < _LEAST_FLOPS and nbytes < _LEAST_BYTES
         call_helpers = None if is_little else self._helpers.caller(first, end)
+        state = self._tables.state
 
         def call() -> None:
-            start = perf_counter()
-            try:
-                if call_helpers is not None:
-                    call_helpers()
-            finally:
-                lead()  # whom `call_helpers` has let in must not be left alone
-            seconds = perf_counter() - start
-            self._last.append((first, end, start, seconds))
+            if call_helpers is not None:
+                call_helpers()
+            lead()
+            while state[LEFT]:  # Python sees to signals in between
+                lead()
 
-        return call
+        def timed() -> None:
+            start = perf_counter()
+            call()
+            self._last.append((first, end, start, perf_counter() - start))
+
+        return timed if self._profiling else call
 
     def _touched(self, launch: BoundLaunch) -> int:
         numbers = {value for kind, value in launch.args if kind == "buffer"}
@@ -158,35 +196,18 @@ class PlayedInstance(Instance):
     def _host_call(self, step: Any) -> Callable[[], None]:
         def call() -> None:
             start, end = self._run_host(step)
-            self._last.append((step, start, end - start))
+            if self._profiling:
+                self._last.append((step, start, end - start))
 
         return call
 
     # -- transfers -------------------------------------------------------------------------------
 
-    def _bind_inputs(self, inputs: Sequence[Any]) -> None:
-        self._inputs = inputs  # kernels read them in place
-        for port, value in zip(self.plan.inputs, inputs, strict=True):
-            if self.plan.buffers[port.buffer].kind == "host":
-                self.objects[port.buffer] = value
-            elif value.size:
-                self._point(port.buffer, value.ctypes.data)
-
-    def _bind_outputs(self) -> list[Any]:
-        """Arrays that kernels write results to; None for results that are copied at the end."""
-        results: list[Any] = []
-        bound: set[int] = set()
-        for port in self.plan.outputs:
-            if self.plan.buffers[port.buffer].kind != "output" or port.buffer in bound:
-                results.append(None)
-                continue
-            bound.add(port.buffer)
-            shape = tuple(self.sizes(d) for d in port.shape or ())
-            array = self._results[port.buffer].array(shape, dtypes.to_numpy(port.dtype))
-            if array.size:
-                self._point(port.buffer, array.ctypes.data)
-            results.append(array)
-        return results
+    def _view(self, number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """A small buffer's own memory as an array."""
+        nbytes = prod(shape) * dtype.itemsize
+        memory = (ctypes.c_byte * nbytes).from_address(self._addresses[number])
+        return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
     def _point(self, number: int, address: int) -> None:
         """Gives the launches another address for a buffer."""
@@ -196,7 +217,7 @@ class PlayedInstance(Instance):
 
     def _result(self, number: int, shape: Any) -> Any:
         if self.plan.buffers[number].kind == "host":
-            return self.objects[number]
+            return own(self.objects[number])  # it may be a constant, an input, another result
         return self.read(number).reshape([self.sizes(d) for d in shape or ()])
 
     def read(self, number: int) -> Array:
@@ -211,7 +232,3 @@ class PlayedInstance(Instance):
         if array.size:
             content = bytes_of(array)
             ctypes.memmove(self._addresses[number], content.ctypes.data, content.nbytes)
-
-
-def _bound(step: LaunchStep | HostStep, sizes: Sizes) -> BoundLaunch | HostStep:
-    return bind_launch(step, sizes) if isinstance(step, LaunchStep) else step

@@ -1,35 +1,25 @@
-"""The player of a plan: kernels as functions, its tables, and the helpers on the driver's threads.
+"""The player of a plan: kernels as functions, and its tables.
 
 `clinfer_kernels/player.cl` describes the tables.
 """
 
 from __future__ import annotations
 
-import weakref
+import ctypes
 from collections.abc import Callable, Sequence
-from threading import Lock
+from functools import partial
+from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from clinfer.device import machine_code
-from clinfer.device.instance import Timing, bytes_of, scalar_bytes
-from clinfer.device.opencl import cl
+from clinfer.device.instance import Timing, bytes_of
 from clinfer.device.pocl_binary import LayoutError
 from clinfer.log import Log
 from clinfer.lowering.binding import BoundLaunch
 from clinfer.lowering.plan import Array, Plan
-from clinfer_kernels.player import (
-    BEGINS,
-    COME,
-    CROWD_LINES,
-    HELPS,
-    LINE,
-    PRESENT,
-    STEP_WORDS,
-    launch_line,
-    share,
-)
+from clinfer_kernels.player import HELPS, INSIDE, OPEN, STEP_WORDS, STOP, launch_line, share
 
 if TYPE_CHECKING:
     from clinfer.device.programs import BuiltProgram
@@ -37,11 +27,7 @@ if TYPE_CHECKING:
 _LOG = Log("clinfer.device")
 ALIGNMENT = 128
 """Bytes: where buffers and local memory begin."""
-
-# Helpers sent by all instances, and helpers that have come, a line apart. Only who holds the lock
-# changes the first, only helpers the second.
-_CROWD = np.zeros(CROWD_LINES * LINE, np.int32)
-_SENDING = Lock()
+_SETTLING_SECONDS = 0.0001
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -117,6 +103,8 @@ class Tables:
         self.steps = np.zeros((max(len(launches), 1), STEP_WORDS), np.uint64)
         self.state = np.zeros(launch_line(len(launches), threads), np.int32)
         self.clock = np.zeros(2 * max(len(launches), 1), np.uint64)
+        self.reset: Callable[[], None] = partial(self.state[launch_line(0, self.threads) :].fill, 0)
+        """No launch has begun. What helpers count themselves with stays: one may be at the door."""
         self._own_context = np.array(machine_code.context((1, 1, 1)), np.uint64)
         argument = 0
         for index, launch in enumerate(launches):
@@ -136,22 +124,35 @@ class Tables:
                 self.steps[index, 1], self.steps[index, 7] = rows.ctypes.data, rows.strides[0]
             argument += len(launch.args)
 
-    def reset(self) -> None:
-        """No launch has begun. What helpers count themselves with stays: one may be at the door."""
-        self.state[launch_line(0, self.threads) :] = 0
+    def settle(self) -> None:
+        """After a run that its leader has left for good: returns when no helper touches a buffer.
 
-    def caller(self, first: int, end: int, role: int) -> Callable[[], None]:
-        """The call of the player for launches first .. end - 1."""
+        They leave as soon as they see it; the tables are of no use any more.
+        """
+        self.state[OPEN] = 0
+        self.state[STOP] = 1
+        while self.state[INSIDE]:
+            sleep(_SETTLING_SECONDS)
+
+    def caller(self, first: int, end: int, role: int, crowd: int = 0) -> Callable[..., None]:
+        """The call of the player for launches first .. end - 1, in a role.
+
+        Whoever helps or lets helpers in gives the address of the `crowd`'s counters, a helper with
+        each call the number of its group.
+        """
         addresses = [table.ctypes.data for table in (self.steps, self.state, self.clock)]
-        values = np.array(
-            [*addresses, first, end, self.threads, role, _CROWD.ctypes.data], np.uint64
-        )
+        values = np.array([*addresses, first, end, self.threads, role, crowd], np.uint64)
         pointers = values.ctypes.data + 8 * _count(len(values))
         play, context = self.player.play, self._own_context.ctypes.data
-        at = pointers.ctypes.data
+        words = [ctypes.c_size_t(word) for word in (pointers.ctypes.data, context)]
+        groups = [ctypes.c_size_t(0)] * 3  # converted once: that takes longer than the call
+        if role != HELPS:
+            alone = partial(play, *words, *groups)
+            alone.kept = (values, pointers)  # type: ignore[attr-defined]
+            return alone
 
-        def call(_kept: Any = (values, pointers)) -> None:
-            play(at, context, 0, 0, 0)
+        def call(group: int, _kept: Any = (values, pointers)) -> None:
+            play(*words, group, *groups[1:])
 
         return call
 
@@ -163,58 +164,6 @@ class Tables:
         lengths = (clock[1::2] - clock[::2]) * scale
         found = zip(self._launches[first:end], begins.tolist(), lengths.tolist(), strict=True)
         return list(found)
-
-
-class Helpers:
-    """Work-groups of the player on a queue; they touch the tables until the queue has finished."""
-
-    def __init__(self, player: Player, queue: Any, tables: Tables, threads: int) -> None:
-        opencl = cl()
-        self._queue = queue
-        self._threads = threads
-        flags = opencl.mem_flags.READ_WRITE | opencl.mem_flags.USE_HOST_PTR
-        arrays = (tables.steps, tables.state, tables.clock)
-        self._buffers = [
-            opencl.Buffer(queue.context, flags, hostbuf=array.reshape(-1).view(np.uint8))
-            for array in arrays
-        ]
-        self._player = player
-        self._tables = tables
-        self._sent = 0
-        weakref.finalize(self, _finish, queue, tables)
-
-    def caller(self, first: int, end: int) -> Callable[[], None] | None:
-        """The call that asks for help with launches first .. end - 1; None without helpers."""
-        if self._threads == 1:
-            return None
-        kernel = self._player.helper.kernel()
-        for index, buffer in enumerate(self._buffers):
-            kernel.set_arg(index, buffer)
-        numbers = (
-            *(("int", x) for x in (first, end, self._threads, HELPS)),
-            ("long", _CROWD.ctypes.data),
-        )
-        for index, (kind, value) in enumerate(numbers, start=len(self._buffers)):
-            kernel.set_arg(index, scalar_bytes(kind, value))
-        begin, state = self._tables.caller(first, end, BEGINS), self._tables.state
-
-        def call() -> None:
-            begin()
-            if state[PRESENT] < self._threads - 1 and state[COME] == self._sent:
-                self._send(kernel)
-
-        return call
-
-    def _send(self, kernel: Any) -> None:
-        groups = self._threads - 1
-        with _SENDING:
-            cl().enqueue_nd_range_kernel(self._queue, kernel, (groups,), (1,))
-            _CROWD[0] += groups
-            self._sent += 1
-
-
-def _finish(queue: Any, _tables: Tables) -> None:
-    queue.finish()
 
 
 def _groups(launch: BoundLaunch) -> tuple[int, int, int]:

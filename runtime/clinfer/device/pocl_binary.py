@@ -11,11 +11,12 @@ for that size ('1-1-1-goffs0'; without 'smallgrid' it is for any number of group
 3.  in the binary the stub goes, and the code stands where PoCL looks at a launch: under its size
     for grids of any extent ('1-1-1-goffs0') and for small ones ('1-1-1-goffs0-smallgrid').
 
-The layout is version 8 in PoCL 1.8 and 3.0, 9 in 3.1 (its lib/CL/pocl_binary.c):
+The layout is version 8 in PoCL 1.8 and 3.0, 9 in 3.1, 11 in 6.0 and 7.1 (its lib/CL/pocl_binary.c):
 
     header   8s 'poclbin', u64 device, u32 version, u32 kernels, u64 flags,
              from 9 on: u32 entries of the program's folder that follow, 1;
              41s program's hash
+             from 11 on: u64 bytes of the program's own variables
     from 9 on: u64 bytes of the entry
     file     'program.bc'
     kernel   u64 bytes of it all, u64 bytes of files, u32 bytes of arguments, string name,
@@ -33,6 +34,7 @@ from typing import Any, NamedTuple
 
 from clinfer.device.elf_stub import shared_object
 from clinfer.device.opencl import environment
+from clinfer.errors import listed
 
 # Code for which groups PoCL adds to a binary; read when it is asked for.
 SPECIALISE = "POCL_BINARY_SPECIALIZE_WG"
@@ -41,9 +43,12 @@ _START = struct.Struct("<8sQIIQ")
 _ENTRIES = struct.Struct("<I")
 _ENTRY_SIZE = struct.Struct("<Q")
 _HASH_BYTES = 41
-_WITHOUT_ENTRIES = 8
-_WITH_ENTRIES = 9
+_HEADER_ENDS = {8: "", 9: "", 11: "Q"}
+"""What follows the program's hash in the header, by the versions that are known."""
+_FIRST_WITH_ENTRIES = 9
 _SIZES = struct.Struct("<QQ")
+_FNV_OFFSET = 0xCBF29CE484222325
+_FNV_PRIME = 0x100000001B3
 _ANY_SIZE = "0-0-0"
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SIZE = re.compile(r"\d+-\d+-\d+(-goffs0)?(-smallgrid)?", re.ASCII)
@@ -82,11 +87,9 @@ def parse(content: bytes) -> Binary:
     """Takes a binary apart. Raises `LayoutError`."""
     reader = _Reader(content)
     magic, _device, version, kernels, _flags = _START.unpack(reader.take(_START.size))
-    if magic != _MAGIC or version not in (_WITHOUT_ENTRIES, _WITH_ENTRIES):
-        raise LayoutError(
-            f"expected {_MAGIC!r} of version {_WITHOUT_ENTRIES} or {_WITH_ENTRIES}, "
-            f"found {magic!r} {version}"
-        )
+    if magic != _MAGIC or version not in _HEADER_ENDS:
+        known = listed(_HEADER_ENDS)
+        raise LayoutError(f"expected {_MAGIC!r} of version {known}, found {magic!r} {version}")
     program = _program(reader, version)
     found = tuple(_kernel(reader) for _ in range(kernels))
     if reader.position != len(content):
@@ -99,7 +102,7 @@ def dump(binary: Binary) -> bytes:
     """Puts a binary together again."""
     program = _file_bytes(binary.program)
     parts = [binary.header]
-    if binary.version == _WITH_ENTRIES:
+    if binary.version >= _FIRST_WITH_ENTRIES:
         parts.append(_ENTRY_SIZE.pack(len(program)))
     parts.append(program)
     for kernel in binary.kernels:
@@ -107,6 +110,39 @@ def dump(binary: Binary) -> bytes:
         size = _SIZES.size + len(kernel.description) + len(files)
         parts += [_SIZES.pack(size, len(files)), kernel.description, files]
     return b"".join(parts)
+
+
+def addressed(content: bytes, device_version: str) -> bytes:
+    """The binary with another device in its header: the one whose version text that is.
+
+    PoCL takes a binary only of the device it was made on, which it knows by the FNV-1 hash of what
+    stands behind 'HSTR: ' in the device's version: the processor's name. Raises `LayoutError`.
+    """
+    _, found, name = device_version.partition("HSTR: ")
+    if not found:
+        raise LayoutError(f"no device is named in {device_version!r}")
+    number = _FNV_OFFSET
+    for byte in name.strip().encode():
+        number = (number * _FNV_PRIME) % 2**64 ^ byte
+    magic, _device, *rest = _START.unpack(content[: _START.size])
+    return _START.pack(magic, number, *rest) + content[_START.size :]
+
+
+def without_ir(content: bytes) -> bytes:
+    """The binary with no LLVM IR in it, which is half of it and holds paths of its making.
+
+    PoCL compiles from the IR only for groups of a size that the binary has no code for; that of
+    `final_binary` has it for the one size its kernels are launched with. But PoCL reads it: without
+    any it ends the process when the context is released, so `check` refuses such a binary until
+    `with_ir` has given it another's. Raises `LayoutError`.
+    """
+    binary = parse(content)
+    return dump(binary._replace(program=binary.program._replace(content=b"")))
+
+
+def with_ir(content: bytes, other: bytes) -> bytes:
+    """The binary with the LLVM IR of another one. Raises `LayoutError`."""
+    return dump(parse(content)._replace(program=parse(other).program))
 
 
 def check(content: bytes, version: int) -> None:
@@ -119,6 +155,8 @@ def check(content: bytes, version: int) -> None:
         raise LayoutError(f"expected version {version}, found {binary.version}")
     if binary.program.path != b"/program.bc":
         raise LayoutError(f"its program is in {binary.program.path!r}")
+    if not binary.program.content:
+        raise LayoutError("it holds no IR, which PoCL reads")
     for kernel in binary.kernels:
         if not _NAME.fullmatch(kernel.name):
             raise LayoutError(f"a kernel is called {kernel.name!r}")
@@ -172,19 +210,20 @@ def _with_one_code(kernel: Kernel, local_size: tuple[int, int, int], size: str) 
 
 
 def _header_size(version: int) -> int:
-    entries = _ENTRIES.size if version == _WITH_ENTRIES else 0
-    return _START.size + entries + _HASH_BYTES
+    entries = _ENTRIES.size if version >= _FIRST_WITH_ENTRIES else 0
+    return _START.size + entries + _HASH_BYTES + struct.calcsize(_HEADER_ENDS[version])
 
 
 def _program(reader: _Reader, version: int) -> File:
     """The program's one file, from the rest of the header on."""
-    if version == _WITHOUT_ENTRIES:
-        reader.take(_HASH_BYTES)
+    end = _HASH_BYTES + struct.calcsize(_HEADER_ENDS[version])
+    if version < _FIRST_WITH_ENTRIES:
+        reader.take(end)
         return reader.file()
     (entries,) = _ENTRIES.unpack(reader.take(_ENTRIES.size))
     if entries != 1:
         raise LayoutError(f"it holds {entries} entries of the program's folder, not 1")
-    reader.take(_HASH_BYTES)
+    reader.take(end)
     (size,) = _ENTRY_SIZE.unpack(reader.take(_ENTRY_SIZE.size))
     end = reader.position + size
     program = reader.file()

@@ -26,9 +26,11 @@ from platform import machine
 
 from clinfer.device import processor
 from clinfer.device.driver import loaded_libraries, memory_map
+from clinfer.errors import DeviceError
 from clinfer.log import Log
 
 _LOG = Log("clinfer.device")
+_names: list[ctypes.Array[ctypes.c_char]] = []  # that device structures point to
 _STRUCTURE_BYTES = 4096
 _LONGEST_NAME = 64
 # The names that are corrected. All are as long as what may be written over them at least.
@@ -84,6 +86,22 @@ def name_a_known_processor(structure: int) -> str | None:
     return better.decode()
 
 
+def compile_for(structure: int, name: str) -> None:
+    """Lets PoCL compile for the processor that LLVM calls so, in place of the one it has found.
+
+    Of this process, before its first build: LLVM's code generator is made once for a device. Raises
+    `DeviceError` where the structure does not hold the name that is expected.
+    """
+    now = name_a_known_processor(structure)
+    ranges = _Ranges()
+    place = None if now is None else _find_pointer(structure, {now.encode()}, ranges)
+    if place is None or not ranges.allow(place, 8, "rw"):
+        raise DeviceError(f"this PoCL cannot be told to compile for {name!r}: CPU_TARGET")
+    text = ctypes.create_string_buffer(name.encode())
+    _names.append(text)
+    ctypes.c_uint64.from_address(place).value = ctypes.addressof(text)
+
+
 def uses_avx512(name: str) -> bool:
     """Whether LLVM uses 512-bit registers for a processor of that name."""
     return name in _WITH_AVX512
@@ -123,6 +141,12 @@ def _llvm_host() -> bytes | None:
 
 def _find(structure: int, names: Set[bytes], ranges: _Ranges) -> int | None:
     """The address of a string, pointed to from the structure, that is one of the names."""
+    place = _find_pointer(structure, names, ranges)
+    return None if place is None else int(ctypes.c_uint64.from_address(place).value)
+
+
+def _find_pointer(structure: int, names: Set[bytes], ranges: _Ranges) -> int | None:
+    """The address in the structure of the pointer to such a string."""
     for address in range(structure, structure + _STRUCTURE_BYTES, 8):
         if not ranges.allow(address, 8, "r"):
             break
@@ -130,7 +154,7 @@ def _find(structure: int, names: Set[bytes], ranges: _Ranges) -> int | None:
         if ranges.allow(text, _LONGEST_NAME, "r"):
             found = ctypes.string_at(text, _LONGEST_NAME).split(b"\0")[0]
             if found in names:
-                return text
+                return address
     return None
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from platform import machine
+
+from clinfer.device import matrix_registers
 
 # Levels of the x86-64 psABI, best first, by Linux's names of what they add.
 _V2 = frozenset({"cx16", "popcnt", "ssse3", "sse4_1", "sse4_2"})
 _V3 = _V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_LEVELS = (("x86-64-v4", _V4), ("x86-64-v3", _V3), ("x86-64-v2", _V2))
+LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}
+"""Features that a level has, best first."""
 # Beyond the levels: what compilers of kernels use where it is there.
 _ADDED = [
     "avx_vnni",
@@ -57,15 +59,12 @@ def float_lanes() -> int:
 
 
 def instruction_set() -> str:
-    """What machine code made for this processor needs: 'x86-64-v4+avx512_vnni+avx512_bf16'."""
+    """What machine code made for this processor needs: 'x86-64-v4+avx512_vnni+avx512_bf16'.
+
+    Matrix registers are among it where the system lets this process use them.
+    """
     found = flags()
-    level = next((name for name, needed in _LEVELS if needed <= found), machine().lower())
+    if found & matrix_registers.NAMES and not matrix_registers.are_allowed():
+        found -= matrix_registers.NAMES
+    level = next((name for name, needed in LEVELS.items() if needed <= found), machine().lower())
     return "+".join([level, *(name for name in _ADDED if name in found)])
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
+from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from clinfer import config
+from clinfer import config, forks
 from clinfer.device import compiling, machine_code
+from clinfer.device.failures import driver_errors
 from clinfer.device.machine_code import MachineCode
-from clinfer.device.opencl import cl
-from clinfer.device.processor import usable_cores
+from clinfer.device.opencl import cl, is_lost
 from clinfer.device.sources import SECONDS_PER_PROGRAM, SourceProgram
 from clinfer.errors import BuildError, DeviceError
 from clinfer.log import Log
+from clinfer.threads import usable_cores
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
@@ -48,7 +51,7 @@ class BuiltProgram:
         self._source = source
         self._program = program
         self._binary = binary
-        self._lock = Lock()
+        self._lock = forks.new_lock()
 
     @property
     def entry(self) -> str:
@@ -59,12 +62,14 @@ class BuiltProgram:
         """The driver's program.
 
         Raises `BuildError` where the driver refuses the binary, it is not one of this kernel, or
-        the driver has silently made another one from it.
+        the driver has silently made another one from it; `DeviceError` where it fails for reasons
+        that lie not in the binary.
         """
         with self._lock:
             if self._program is None:
                 assert self._binary is not None
-                self._program = _from_binary(self._device, self._source, self._binary)
+                with driver_errors(self._device.info):
+                    self._program = _from_binary(self._device, self._source, self._binary)
             return self._program
 
     def kernel(self) -> Any:
@@ -78,9 +83,10 @@ class BuiltProgram:
     def binary(self) -> bytes:
         """The device's binary, with the final code in it as far as the driver gives that."""
         if self._binary is None:
-            if self._device.quirks.finishes_at == "kernel":
-                self.kernel()
-            self._binary = compiling.driver_binary(self.ready(), self._source.local_size)
+            with driver_errors(self._device.info):
+                if self._device.quirks.finishes_at == "kernel":
+                    self.kernel()
+                self._binary = compiling.driver_binary(self.ready(), self._source.local_size)
         return self._binary
 
 
@@ -97,8 +103,9 @@ def build(
     name, the driver's log and the numbered source.
     """
     built: list[BuiltProgram] = []
-    for result in build_each(device, sources, jobs, progress):
+    for source, result in zip(sources, build_each(device, sources, jobs, progress), strict=True):
         if isinstance(result, BuildError):
+            result.digest = source.digest
             raise result
         built.append(result)
     return built
@@ -113,7 +120,8 @@ def build_each(
 ) -> list[BuiltProgram | BuildError]:
     """As `build`, but a program that does not build has its error in its place.
 
-    Where programs are built in worker processes, one may take that many seconds.
+    Where programs are built in worker processes, one may take that many seconds. Raises
+    `DeviceError` where the device fails, whatever the program.
     """
     count = min(_jobs(jobs), len(sources))
     builds = device.quirks.builds
@@ -121,12 +129,14 @@ def build_each(
         try:
             return _in_processes(device, sources, count, progress, seconds)
         except OSError as error:
+            if device.cpu_target is not None:  # this process's PoCL compiles for the machine
+                raise DeviceError(f"no worker process can be started: {error}") from error
             _LOG.warning("no worker process can be started (%s); building one by one", error)
     if builds == "threads" and count > 1:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(count, "clinfer-build") as pool:
-            return list(pool.map(lambda source: _attempt(device, source, progress), sources))
+        try:
+            return _in_threads(device, sources, count, progress)
+        except OSError as error:
+            _LOG.warning("no thread can be started (%s); building one by one", error)
     return [_attempt(device, source, progress) for source in sources]
 
 
@@ -159,15 +169,17 @@ def probe(device: Device, entry: str, binary: bytes) -> None:
     load(device, SourceProgram("", "", entry, ()), binary)
 
 
-def prepare(device: Device, jobs: int | None = None) -> None:
+def prepare(device: Device, jobs: int | None = None, programs: int | None = None) -> None:
     """Says that a model's programs are going to be built, so that what that needs is ready by then.
 
-    Starts worker processes where the device's programs are built in such, and returns at once.
+    Starts worker processes where the device's programs are built in such, no more than `programs`
+    where their number is known, and returns at once.
     """
     if device.quirks.builds == "processes":
         from clinfer.device import workers
 
-        workers.pool_of(device).prepare(min(_jobs(jobs), workers.MOST_PREPARED))
+        most = workers.MOST_PREPARED if programs is None else min(workers.MOST_PREPARED, programs)
+        workers.pool_of(device).prepare(min(_jobs(jobs), most))
 
 
 def load(
@@ -187,7 +199,7 @@ def load(
 def _from_binary(device: Device, source: SourceProgram, binary: bytes) -> Any:
     opencl = cl()
     try:
-        program = compiling.build_binary(device.context, binary)
+        program = compiling.build_binary(device.context, compiling.addressed(device, binary))
         found = program.kernel_names
         if source.entry not in found:
             raise BuildError(f"the binary has no kernel '{source.entry}', only {found}")
@@ -199,6 +211,8 @@ def _from_binary(device: Device, source: SourceProgram, binary: bytes) -> Any:
         kernel = opencl.Kernel(program, source.entry)
         compiling.check_group_size(device.cl, kernel, source)
     except opencl.Error as error:
+        if error.is_trouble:
+            raise
         raise BuildError(f"{source.entry}: the driver refused the binary: {error}") from error
     return program
 
@@ -215,23 +229,65 @@ def _in_processes(
     results: list[BuiltProgram | BuildError] = []
     made = workers.pool_of(device).build(sources, jobs, progress, seconds)
     for source, binary in zip(sources, made, strict=True):
-        if isinstance(binary, BuildError):
-            results.append(binary)
+        if not isinstance(binary, BuildError):
+            results.append(_attempt_load(device, source, binary))
         else:
-            results.append(load(device, source, binary))
+            results.append(binary)
     return results
+
+
+def _attempt_load(
+    device: Device, source: SourceProgram, binary: bytes
+) -> BuiltProgram | BuildError:
+    try:
+        return load(device, source, binary, lazily=is_lost())
+    except BuildError as error:
+        return error
+
+
+def _in_threads(
+    device: Device, sources: Sequence[SourceProgram], jobs: int, progress: Progress | None
+) -> list[BuiltProgram | BuildError]:
+    """When interrupted, no other program is started, and what is being built is not waited for.
+
+    Raises `OSError` where no thread can be started.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from clinfer.device.workers import started
+
+    results: dict[int, BuiltProgram | BuildError] = {}
+    waiting = deque(range(len(sources)))
+
+    def work() -> None:
+        with suppress(IndexError):  # another thread may take the last one
+            while waiting:
+                index = waiting.popleft()
+                results[index] = _attempt(device, sources[index], progress)
+
+    pool = ThreadPoolExecutor(jobs, "clinfer-build")
+    try:
+        for thread in started(pool, work, jobs):
+            thread.result()
+    finally:
+        waiting.clear()
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [results[index] for index in range(len(sources))]
 
 
 def _attempt(
     device: Device, source: SourceProgram, progress: Progress | None
 ) -> BuiltProgram | BuildError:
+    start = perf_counter()
     try:
-        program = compiling.compile_source(device.context, source, device.quirks)
-        built = BuiltProgram(device, source, program)
-        compiling.check_group_size(device.cl, built.kernel(), source)
+        with driver_errors(device.info):
+            program = compiling.compile_source(device.context, source, device.quirks)
+            built = BuiltProgram(device, source, program)
+            compiling.check_group_size(device.cl, built.kernel(), source)
     except BuildError as error:
         return error
     finally:
+        _LOG.debug("kernel '%s': the compiler took %.2f s", source.entry, perf_counter() - start)
         if progress is not None:
             progress(source.entry)
     return built

@@ -3,47 +3,104 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinfer import dtypes
-from clinfer.device.hoststep import binds
-from clinfer.device.instance import Instance, Timing, bytes_of, scalar_bytes
+from clinfer.device.instance import Instance, OnDevice, Timing, scalar_bytes
+from clinfer.device.late import Late
 from clinfer.device.opencl import cl as opencl
-from clinfer.device.results import ResultMemory
+from clinfer.device.results import ResultMemory, own, takes
+from clinfer.device.staging import Staging, as_bytes, room
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import (
+    ArenaPlan,
     BoundLaunch,
     Sizes,
     bind_arena,
     bind_launch,
-    check_constraints,
 )
-from clinfer.lowering.plan import Array, Buffer, HostStep, HostValue, LaunchStep
+from clinfer.lowering.plan import (
+    Array,
+    BranchStep,
+    Buffer,
+    HostStep,
+    LaunchStep,
+)
 
 if TYPE_CHECKING:
     from clinfer.device.executor import LoadedPlan
 
 
+_LONG_FLOPS = 100_000_000_000  # a tenth of a second of a fast processor, milliseconds of a GPU
+_LONG_SECONDS = 0.2
+_LAUNCHES_A_FLUSH = 16  # so that the device begins while the rest is queued
+
+
 class QueueInstance(Instance):
     """Kernels on a queue: arguments set once, every step enqueued in each run."""
 
-    def __init__(self, loaded: LoadedPlan, queue: Any, sizes: Sizes) -> None:
+    def __init__(
+        self, loaded: LoadedPlan, queue: Any, sizes: Sizes, staging: Staging | None = None
+    ) -> None:
+        """`staging` is what inputs and results pass through, where the device has own memory."""
         super().__init__(loaded, sizes)
         self.queue = queue
+        self._staging = staging
+        self._staged: list[tuple[Array, Array]] = []  # (a result, where it arrives)
+        self._unflushed = 0  # launches since the device was last told to begin
         self.buffers: dict[int, Any] = dict(loaded.weights)
         self.events: list[tuple[BoundLaunch | HostStep, Any]] = []
         self._results: dict[int, ResultMemory] = defaultdict(ResultMemory)
-        self._allocate()
-        self._steps = self._prepare()
+        self._may_take_long = True  # until it did not
+        self._queued = 0  # operations since there was nothing to wait for
+        self._flops = 0  # of all launches
+        self._in_parts = False  # so many that a run waits in between
+        self._prepare()
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """One inference; see `Session.run`."""
+    def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
+        self._begin(inputs)
         self._write_inputs(inputs)
-        self.events = [(what, step()) for what, step in self._steps]
-        return self._read_outputs()
+        self.events = []
+        for call in self._steps:
+            call()
+        return self._read_outputs(into)
+
+    def _begin(self, inputs: Sequence[Any]) -> None:
+        """Before a run: pinned memory for its inputs, and for the results whose sizes are known."""
+        self._staged.clear()
+        if self._staging is not None:
+            given = [value.nbytes for value in inputs if isinstance(value, np.ndarray)]
+            self._staging.begin(sum(map(room, [*given, *self._result_sizes])))
+
+    @cached_property
+    def _result_sizes(self) -> list[int]:
+        numbers = [port.buffer for port in self.plan.outputs]
+        buffers = [b for b in (self.plan.buffers[n] for n in numbers) if b.kind != "host"]
+        try:
+            return [buffer.nbytes(self.sizes) for buffer in buffers]
+        except KeyError:  # sizes that a host step gives
+            return []
+
+    def _make_room(self, launch: BoundLaunch) -> None:
+        """Has no more in the queue than what an interrupt may have to wait for."""
+        if self._queued and self._queued + launch.flops > _LONG_FLOPS:
+            self._wait()
+        self._queued += launch.flops
+
+    def _wait(self) -> None:
+        """Returns when all that is queued is done; an interrupt ends it where that takes long."""
+        self._queued = 0
+        start = perf_counter()
+        if self._may_take_long:
+            self.queue.wait()
+        else:
+            self.queue.finish()
+        self._may_take_long = perf_counter() - start > _LONG_SECONDS
 
     def timings(self) -> list[Timing]:
         """From the events' time stamps; a host step has its own clock, and begins at an end."""
@@ -60,18 +117,36 @@ class QueueInstance(Instance):
 
     # -- preparation -----------------------------------------------------------------------------
 
+    def _prepare(self) -> None:
+        self._allocate()
+        self._steps = self._calls(0, len(self.plan.steps))
+        if self._flops > _LONG_FLOPS:
+            self._in_parts = True
+            self._steps = self._calls(0, len(self.plan.steps))
+
     def _allocate(self) -> None:
-        device = self.loaded.device
-        arena = bind_arena(self.plan, self.sizes, device.info.mem_base_align)
-        memory = self._new_buffer(arena.nbytes) if arena.nbytes else None
+        arena = self._arena()
+        memory = [self._new_buffer(nbytes) for nbytes in arena.allocations]
         for number, buffer in enumerate(self.plan.buffers):
             if buffer.kind == "temp":
-                if memory is None or buffer.first < 0:
-                    continue
-                size = max(buffer.nbytes(self.sizes), 1)
-                self.buffers[number] = memory.get_sub_region(arena.offsets[number], size)
-            else:
+                if number in arena.offsets:
+                    size = max(buffer.nbytes(self.sizes), 1)
+                    which, start = arena.place(number)
+                    self.buffers[number] = memory[which].get_sub_region(start, size)
+            elif buffer.kind != "sizes" or not self.closed.has(buffer):
                 self._allocate_own(number, buffer)
+
+    def _arena(self) -> ArenaPlan:
+        """Where temporaries live: in one allocation, or in several where one cannot be so large."""
+        info = self.loaded.device.info
+        where = (self.plan, self.sizes, info.mem_base_align, self.closed)
+        arena = bind_arena(*where)
+        if arena.nbytes <= info.max_alloc:
+            return arena
+        block = info.max_alloc - info.max_alloc % info.mem_base_align
+        for number in arena.offsets:
+            self._require_room(self.plan.buffers[number].nbytes(self.sizes), block)
+        return bind_arena(*where, block)
 
     def _allocate_own(self, number: int, buffer: Buffer) -> None:
         """A buffer outside the arena: inputs, outputs, sizes."""
@@ -81,30 +156,53 @@ class QueueInstance(Instance):
             array = self._sizes_content(buffer)
             self.buffers[number] = self._new_buffer(array.nbytes)
             self._write(number, array)
+        elif buffer.kind == "status":
+            self.buffers[number] = self._new_buffer(self.reports.nbytes)
+            self._write(number, self.reports)
         elif buffer.kind == "host" and buffer.constant >= 0:
             self.objects[number] = self.plan.constants[buffer.constant]
 
     def _new_buffer(self, nbytes: int) -> Any:
         cl = opencl()
 
-        limit = self.loaded.device.info.max_alloc
+        self._require_room(nbytes, self.loaded.device.info.max_alloc)
+        return cl.Buffer(self.loaded.device.context, cl.mem_flags.READ_WRITE, max(nbytes, 1))
+
+    def _require_room(self, nbytes: int, limit: int) -> None:
         if nbytes > limit:
             raise DeviceError(
                 f"a buffer of {nbytes} bytes is needed, but {self.loaded.device.info.full_name} "
                 f"allows {limit} bytes in one allocation; use smaller input sizes"
             )
-        return cl.Buffer(self.loaded.device.context, cl.mem_flags.READ_WRITE, max(nbytes, 1))
 
-    def _prepare(self) -> list[Any]:
-        steps: list[Any] = []
-        for step in self.plan.steps:
-            if isinstance(step, LaunchStep):
+    def _calls(self, first: int, end: int) -> list[Callable[[], None]]:
+        calls: list[Callable[[], None]] = []
+        for _, step in self._course(first, end):
+            if isinstance(step, BranchStep):
+                calls.append(self._branch_call(step))
+            elif isinstance(step, HostStep):
+                calls.append(self._noted(step, partial(self._run_host, step)))
+            elif isinstance(step, LaunchStep):  # sizes are read by `LateInstance` alone
                 bound = bind_launch(step, self.sizes)
                 if not bound.is_empty:
-                    steps.append((bound, self._launcher(bound)))
-            else:
-                steps.append((step, lambda step=step: self._run_host(step)))
-        return steps
+                    self._flops += bound.flops
+                    if self._in_parts:
+                        calls.append(partial(self._make_room, bound))
+                    calls.append(self._noted(bound, self._launcher(bound)))
+                    if self._launched():
+                        calls.append(self.queue.flush)
+        return calls
+
+    def _noted(self, what: BoundLaunch | HostStep, do: Callable[[], Any]) -> Callable[[], None]:
+        """What is done in a run, with its time kept where times are kept."""
+        if not self.queue.is_profiling:
+            return do
+        return lambda: self.events.append((what, do()))
+
+    def _launched(self) -> bool:
+        """Counts a launch; whether the device is to be told to begin behind it."""
+        self._unflushed = (self._unflushed + 1) % _LAUNCHES_A_FLUSH
+        return self._unflushed == 0
 
     def _launcher(self, bound: BoundLaunch) -> Any:
         cl = opencl()
@@ -112,7 +210,7 @@ class QueueInstance(Instance):
         kernel = self.loaded.programs[bound.program].kernel()
         for index, (kind, value) in enumerate(bound.args):
             if kind == "buffer":
-                kernel.set_arg(index, self.buffers[value])
+                self._set_buffer(kernel, index, value)
             elif kind == "local":
                 kernel.set_arg(index, cl.LocalMemory(max(value, 1)))
             else:
@@ -121,13 +219,24 @@ class QueueInstance(Instance):
         queue, shape, group = self.queue, bound.global_size, bound.local_size
         return lambda: enqueue(queue, kernel, shape, group)
 
+    def _set_buffer(self, kernel: Any, index: int, number: int) -> None:
+        kernel.set_arg(index, self.buffers[number])
+
     # -- transfers -------------------------------------------------------------------------------
+
+    def _read_reports(self) -> None:
+        """Queues a copy of the reports, which is there when what is queued behind it is."""
+        if self.plan.status is not None:
+            words = self.reports.view(np.uint8)
+            opencl().enqueue_copy(
+                self.queue, words, self.buffers[self.plan.status], is_blocking=False
+            )
 
     def _write(self, number: int, array: Array) -> None:
         cl = opencl()
 
         if array.size:
-            content = bytes_of(array)
+            content = as_bytes(array, self._staging)
             cl.enqueue_copy(self.queue, self.buffers[number], content, is_blocking=False)
             self._keep.append(content)
 
@@ -138,7 +247,9 @@ class QueueInstance(Instance):
         buffer = self.plan.buffers[number]
         array = np.empty(self.sizes(buffer.size), dtypes.to_numpy(buffer.dtype))
         if array.size:
-            cl.enqueue_copy(self.queue, array.view(np.uint8), self.buffers[number])
+            copied = array.view(np.uint8)
+            cl.enqueue_copy(self.queue, copied, self.buffers[number], is_blocking=False)
+            self._wait()
         return array
 
     @property
@@ -154,58 +265,74 @@ class QueueInstance(Instance):
             else:
                 self._write(port.buffer, value)
 
-    def _read_outputs(self) -> list[Any]:
+    def _read_outputs(self, into: Mapping[int, Any] | None) -> list[Any]:
         cl = opencl()
 
         results: list[Any] = []
         for port in self.plan.outputs:
             buffer = self.plan.buffers[port.buffer]
             if buffer.kind == "host":
-                results.append(self.objects[port.buffer])
+                results.append(own(self.objects[port.buffer]))
                 continue
             shape = tuple(self.sizes(d) for d in port.shape or ())
-            array = self._results[port.buffer].array(shape, dtypes.to_numpy(port.dtype))
+            dtype = dtypes.to_numpy(port.dtype)
+            array = None if into is None else into.get(len(results))
+            if isinstance(array, OnDevice):
+                results.append(self._deliver(port.buffer, array, shape))
+                continue
+            if array is None or not takes(array, shape, dtype, results):
+                array = self._results[port.buffer].array(shape, dtype)
             if array.size:
                 flat = array.reshape(-1).view(np.uint8)
+                staged = None if self._staging is None else self._staging.take(flat.nbytes)
+                if staged is not None:
+                    self._staged.append((flat, staged))
+                    flat = staged
                 cl.enqueue_copy(self.queue, flat, self.buffers[port.buffer], is_blocking=False)
             results.append(array)
-        self.queue.finish()
+        self._read_reports()
+        self._wait()
+        for flat, staged in self._staged:
+            flat[...] = staged
+        self._staged.clear()
         self._keep.clear()
+        self._check()
         return results
 
+    def _deliver(self, number: int, target: Any, shape: tuple[int, ...]) -> Any:
+        """Queues what fills a place on the device with a result: `remote_instance`."""
+        raise NotImplementedError
 
-class LateInstance(QueueInstance):
+
+class LateInstance(Late, QueueInstance):
     """A plan some of whose sizes only a host step gives: buffers and arguments are made per run."""
 
-    def _allocate(self) -> None:
-        self._input_values: Mapping[str, int] = dict(self.sizes.values)
+    def _prepare(self) -> None:
+        self._await_sizes()
         for number, buffer in enumerate(self.plan.buffers):
-            if buffer.kind in ("input", "host"):
+            if buffer.kind in ("input", "host", "status"):
                 self._allocate_own(number, buffer)
 
-    def _prepare(self) -> list[Any]:
-        return []
-
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
         """One inference; every step allocates what it touches first, sizes known by then."""
-        self.sizes = Sizes(self._input_values)
         self.events = []
+        self._begin(inputs)
         self._drop(("temp", "output", "sizes"))
         self._write_inputs(inputs)
-        for index, step in enumerate(self.plan.steps):
-            if isinstance(step, LaunchStep):
-                self._touch(arg.buffer for arg in step.args if arg.kind == "buffer")
-                bound = bind_launch(step, self.sizes)
-                if not bound.is_empty:
-                    self.events.append((bound, self._launcher(bound)()))
-            else:
-                self._touch(v.buffer for v in step.inputs if v is not None)
-                self.events.append((step, self._run_host(step)))
-            self._release(index)
+        self._run_all()
         self._touch(port.buffer for port in self.plan.outputs)
-        return self._read_outputs()
+        return self._read_outputs(into)
 
-    def _touch(self, numbers: Any) -> None:
+    def _do_launch(self, bound: BoundLaunch) -> None:
+        self._make_room(bound)
+        self._noted(bound, self._launcher(bound))()
+        if self._launched():
+            self.queue.flush()
+
+    def _do_host(self, step: HostStep) -> None:
+        self._noted(step, partial(self._run_host, step))()
+
+    def _touch(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             if number in self.buffers:
                 continue
@@ -214,13 +341,6 @@ class LateInstance(QueueInstance):
                 self.buffers[number] = self._new_buffer(buffer.nbytes(self.sizes))
             else:
                 self._allocate_own(number, buffer)
-
-    def _host_output(self, step: HostStep, value: HostValue, result: Any) -> None:
-        if value.tensor is not None:
-            binds(step, value.tensor, np.shape(result), self.sizes)
-            check_constraints(self.plan, self.sizes)
-            self._touch([value.buffer])
-        super()._host_output(step, value, result)
 
     def _release(self, index: int) -> None:
         for number, buffer in enumerate(self.plan.buffers):

@@ -35,6 +35,7 @@ class Quirks(NamedTuple):
 
 _POCL = Quirks("pocl", "processes", shares_host_memory=True)
 _POCL_3_0 = _POCL._replace(binary_layout=8, short_header=True, plays=True)
+_POCL_6 = _POCL._replace(binary_layout=11, plays=True)
 _POCL_REASON = (
     "one lock in the whole process while LLVM works, and an internal error of it ends the "
     "process; a kernel is compiled per work-group size at its first launch, and again for any "
@@ -54,9 +55,15 @@ _TABLE = (
     ),
     (
         "portable computing language",
+        r"pocl (6\.0|7\.[01])\b",
+        _POCL_6,
+        f"{_POCL_REASON}; since 4.0 clang declares the built-in functions itself",
+    ),
+    (
+        "portable computing language",
         "",
         _POCL,
-        "other versions: as above, but the format of binaries and headers may differ",
+        "a version whose binaries are not known: no player, launches go through a queue",
     ),
     (
         r"intel\(r\) opencl( hd)? graphics",
@@ -74,15 +81,17 @@ _TABLE = (
     (
         "nvidia cuda",
         "",
-        Quirks("nvidia"),
-        "the program's binary is PTX: loading it translates to machine code, which NVIDIA's own "
-        "cache keeps; fma is as fast as a multiplication",
+        Quirks("nvidia", "processes"),
+        "reported to compile one program at a time in a process (not measured here); the program's "
+        "binary is PTX: loading it translates to machine code, which NVIDIA's own cache keeps, for "
+        "all processes; fma is as fast as a multiplication",
     ),
     (
         "amd accelerated parallel processing",
         "",
-        Quirks("amd"),
-        "ROCm refuses binaries of another release; its compiler is made for several threads",
+        Quirks("amd", "processes"),
+        "ROCm refuses binaries of another release; its compiler is reported to hold a lock in a "
+        "process (not measured here)",
     ),
     (
         "arm platform",

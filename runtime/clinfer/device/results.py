@@ -8,6 +8,8 @@ never as long as an array, or a view of one, is alive that has it.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +44,7 @@ class ResultMemory:
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A new array with any content. Raises `DeviceError` where there is no memory."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = prod(shape) * dtype.itemsize
         if nbytes < _LEAST:
             return np.empty(shape, dtype)
         memory = self._free(nbytes)
@@ -59,6 +61,31 @@ class ResultMemory:
             if block.user() is None and block.memory.nbytes == nbytes + _PAGE:
                 return self._blocks.pop(index).memory
         return new_memory(nbytes + _PAGE)
+
+
+def takes(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], others: Iterable[Any]) -> bool:
+    """Whether a run can write a result of that shape straight into a user's array.
+
+    It has no gaps, and shares no memory with the `others`, which the run reads or writes too.
+    """
+    flags = array.flags
+    return (
+        array.shape == shape
+        and array.dtype == dtype
+        and bool(flags.c_contiguous and flags.writeable and flags.aligned)
+        and not any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
+    )
+
+
+def own(value: Any) -> Any:
+    """A copy that shares no memory with the value: an array, or a host object made of some."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Mapping):
+        return {key: own(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([own(item) for item in value])
+    return value
 
 
 def new_memory(nbytes: int) -> Array:

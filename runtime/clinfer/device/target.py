@@ -36,7 +36,21 @@ def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
         int64_atomics="cl_khr_int64_base_atomics" in info.extensions,
         extensions=info.extensions & _USED_EXTENSIONS,
         dialect=quirks.dialect,
+        matrix_units=_matrix_units(info) if is_gpu else (),
     )
+
+
+def has_precision(target: Target, hint: str) -> bool:
+    """Whether a device has a matrix unit for float32 products of that precision."""
+    from clinfer_kernels.contraction.tiles import unit_for
+
+    return unit_for(("float32", "float32"), target._replace(precision=hint)) is not None
+
+
+def _matrix_units(info: DeviceInfo) -> tuple[str, ...]:
+    from clinfer_kernels.contraction.matrix_units import available
+
+    return available(info.capability, info.full_name, info.extensions)
 
 
 def _has_subgroups(info: DeviceInfo) -> bool:

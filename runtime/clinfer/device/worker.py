@@ -5,7 +5,8 @@ names the device. Then comes a frame per program, one JSON object, answered by a
 with
 
     B   the binary follows
-    E   the compiler's message follows
+    E   JSON follows: the error's message and log
+    N   a message follows: this process cannot have the device
 
 An empty frame asks for no program: the compiler is loaded, and nothing is answered.
 """
@@ -16,9 +17,13 @@ import json
 import os
 import signal
 import sys
+import time
+from queue import SimpleQueue
+from threading import Thread
 from typing import IO, Any
 
 _LARGEST_FRAME = 1 << 30
+_SECONDS_TO_END = 0.3
 
 
 def write_frame(file: IO[bytes], content: bytes) -> None:
@@ -41,6 +46,9 @@ def main() -> None:
     """Serves jobs until its input ends."""
     # Ctrl-C goes to every process of a terminal; whoever started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # PoCL waits for its linker's process, which it cannot where an application ignores SIGCHLD.
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Drivers may print to stdout; answers go to a descriptor of their own.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -48,14 +56,36 @@ def main() -> None:
     first = read_frame(jobs)
     if first is None:
         return
+    given: SimpleQueue[bytes | None] = SimpleQueue()
+    Thread(target=_listen, args=(jobs, given), daemon=True).start()
     from clinfer.device.discover import open_context
+    from clinfer.errors import DeviceError
 
-    context, quirks = open_context(**json.loads(first))
-    while (job := read_frame(jobs)) is not None:
+    try:
+        context, quirks = open_context(**json.loads(first))
+    except DeviceError as error:  # a GPU may be for one process alone
+        refusal = b"N" + str(error).encode()
+        while (job := given.get()) is not None:
+            if job:
+                write_frame(answers, refusal)
+        return
+    while (job := given.get()) is not None:
         if job:
             write_frame(answers, _answer(context, quirks, json.loads(job)))
         else:
             _load_compiler(context, quirks)
+
+
+def _listen(jobs: IO[bytes], given: SimpleQueue[bytes | None]) -> None:
+    """Hands jobs on. At the end of the stream nobody waits for what is being compiled."""
+    while (job := read_frame(jobs)) is not None:
+        given.put(job)
+    given.put(None)
+    time.sleep(_SECONDS_TO_END)  # an idle process is gone by then
+    from clinfer.device import scratch
+
+    scratch.remove_all()
+    os._exit(1)
 
 
 def _answer(context: Any, quirks: Any, fields: dict[str, Any]) -> bytes:
@@ -67,7 +97,7 @@ def _answer(context: Any, quirks: Any, fields: dict[str, Any]) -> bytes:
     try:
         return b"B" + compile_to_binary(context, source, quirks)
     except ClinferError as error:
-        return b"E" + str(error).encode()
+        return b"E" + json.dumps([str(error), getattr(error, "log", "")]).encode()
 
 
 def _load_compiler(context: Any, quirks: Any) -> None:

@@ -12,20 +12,25 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from threading import Lock, Timer
+from contextlib import contextmanager, suppress
+from threading import Event, Lock, Timer
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from clinfer.device import link_libraries
+from clinfer.device.sources import failed
 from clinfer.device.tasks import Tasks
 from clinfer.device.worker import read_frame, write_frame
 from clinfer.errors import BuildError
+from clinfer.log import Log
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.sources import SourceProgram
 
+_LOG = Log("clinfer.device")
 SECONDS_IDLE = 20.0
 SECONDS_DEAF = 0.1
 # A process takes as long to start as two or three programs to build; a model has 7 to 15.
@@ -57,6 +62,7 @@ class Worker:
             env=_environment(),
         )
         self.is_dead = False
+        self.is_abandoned = False
         self.kind: Kind | None = None
         self._programs = 0
         self._send(json.dumps(place).encode())
@@ -71,24 +77,49 @@ class Worker:
         return self._programs >= _MOST_PROGRAMS
 
     def build(self, source: SourceProgram, kind: Kind, seconds: float) -> bytes | BuildError:
-        """The binary, or what went wrong. All programs of one process are of the same kind."""
+        """The binary, or what went wrong. All programs of one process are of the same kind.
+
+        Raises `OSError` where the process cannot have the device.
+        """
         self.kind = kind
         self._programs += 1
-        timer = Timer(seconds, self._process.kill)
+        expired = Event()
+
+        def end() -> None:
+            expired.set()
+            self._process.kill()
+
+        timer = Timer(seconds, end)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError as error:  # the system gives no more threads
+            raise OSError(str(error)) from error
         try:
             self._send(json.dumps(source._asdict()).encode())
             assert self._process.stdout is not None
             answer = read_frame(self._process.stdout)
         finally:
-            expired = not timer.is_alive()
             timer.cancel()
         if answer is None:
-            return BuildError(self._epitaph(source, seconds if expired else None))
+            return self._epitaph(source, seconds if expired.is_set() else None)
         if answer[:1] == b"B":
             return answer[1:]
-        return BuildError(answer[1:].decode("utf-8", "replace"))
+        if answer[:1] == b"N":
+            self.is_dead = True
+            self.close()
+            raise OSError(f"it cannot have the device: {answer[1:].decode('utf-8', 'replace')}")
+        message, log = json.loads(answer[1:])
+        if log:
+            _LOG.info("kernel '%s' does not build:\n%s", source.entry, log)
+        return BuildError(message, log)
+
+    def abandon(self) -> None:
+        """Tells the process, from another thread, that nobody waits for it any more: it ends."""
+        self.is_abandoned = True
+        with suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
     def close(self) -> None:
         """Closes the pipes; the process then ends by itself, and is not waited for."""
@@ -103,10 +134,10 @@ class Worker:
         assert self._process.stdin is not None
         try:
             write_frame(self._process.stdin, content)
-        except OSError:  # it has died; reading its answer tells
+        except (OSError, ValueError):  # it has died, or is abandoned; reading its answer tells
             return
 
-    def _epitaph(self, source: SourceProgram, limit: float | None) -> str:
+    def _epitaph(self, source: SourceProgram, limit: float | None) -> BuildError:
         self._process.kill()
         code = self._process.wait()
         self._log.seek(0)
@@ -114,8 +145,37 @@ class Worker:
         self.is_dead = True
         self.close()
         why = f"was ended after {limit:g} s" if limit is not None else f"died with code {code}"
-        said = f"; it said:\n{log}" if log else ""
-        return f"kernel '{source.entry}': the compiler's process {why}{said}"
+        _LOG.info("the compiler's process of kernel '%s' %s:\n%s", source.entry, why, log)
+        return failed(source, log, f"the compiler's process {why}")
+
+
+class _Crew:
+    """The workers that build something now; once stopped, no other one starts to."""
+
+    def __init__(self) -> None:
+        self._busy: list[Worker] = []
+        self._lock = Lock()
+        self.is_stopped = False
+
+    @contextmanager
+    def busy(self, worker: Worker) -> Iterator[None]:
+        """Around the time a worker builds."""
+        with self._lock:
+            self._busy.append(worker)
+            if self.is_stopped:
+                worker.abandon()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.remove(worker)
+
+    def stop(self) -> None:
+        """Abandons those that build."""
+        with self._lock:
+            self.is_stopped = True
+            for worker in self._busy:
+                worker.abandon()
 
 
 class Pool:
@@ -154,12 +214,13 @@ class Pool:
     ) -> list[bytes | BuildError]:
         """A binary or an error per source, built by `jobs` processes, each within the seconds.
 
-        `done` is called in some thread. When interrupted, what is being built is finished, and no
-        other program is started. Raises `OSError` where no process can be started.
+        `done` is called in some thread. When interrupted, the processes are ended, whatever they
+        build. Raises `OSError` where no process can be started.
         """
         kinds: list[Kind] = [source.group if self._one_group else () for source in sources]
         tasks = Tasks(kinds, [len(source.source) for source in sources])
         results: dict[int, bytes | BuildError] = {}
+        crew = _Crew()
 
         def work() -> None:
             worker = None
@@ -168,9 +229,14 @@ class Pool:
                 while index is not None:
                     worker = self._fitting(worker, kinds[index])
                     start = perf_counter()
-                    results[index] = worker.build(sources[index], kinds[index], seconds)
+                    with crew.busy(worker):
+                        results[index] = worker.build(sources[index], kinds[index], seconds)
+                    if crew.is_stopped:
+                        return
+                    took = perf_counter() - start
+                    _LOG.debug("kernel '%s': the compiler took %.2f s", sources[index].entry, took)
                     if done is not None:
-                        done(index, results[index], perf_counter() - start)
+                        done(index, results[index], took)
                     if progress is not None:
                         progress(sources[index].entry)
                     index = tasks.take(kinds[index])
@@ -179,11 +245,12 @@ class Pool:
                     self._give_back(worker)
 
         with ThreadPoolExecutor(jobs, "clinfer-build") as threads:
-            pending = [threads.submit(work) for _ in range(jobs)]
+            pending = started(threads, work, jobs)
             try:
                 _wait(pending)
             except BaseException:
                 tasks.stop()
+                crew.stop()
                 raise
         return [results[index] for index in range(len(sources))]
 
@@ -222,7 +289,7 @@ class Pool:
     def _give_back(self, worker: Worker) -> None:
         if worker.is_dead:
             return
-        if worker.is_spent:
+        if worker.is_spent or worker.is_abandoned:
             worker.close()
             return
         with self._lock:
@@ -235,21 +302,26 @@ class Pool:
                 self._timer.cancel()
             self._timer = Timer(SECONDS_IDLE, self.close)
             self._timer.daemon = True
-            self._timer.start()
+            try:
+                self._timer.start()
+                return
+            except RuntimeError:  # the system gives no more threads
+                self._timer = None
+        self.close()
 
 
-_pools: dict[tuple[str, str], Pool] = {}
+_pools: dict[tuple[str, str, str], Pool] = {}
 
 
 def pool_of(device: Device) -> Pool:
-    """The pool for a device; one per process."""
-    key = (device.info.platform, device.info.full_name)
+    """The pool for a device and what it compiles for; one per process."""
+    key = (device.found.platform, device.found.full_name, device.info.cpu_target)
     if key not in _pools:
         if not _pools:
             atexit.register(_close_all)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_forget_all)
-        place = {"platform": key[0], "device": key[1]}
+        place = {"platform": key[0], "device": key[1], "cpu_target": key[2]}
         _pools.setdefault(key, Pool(place, device.quirks.dialect == "pocl"))
     return _pools[key]
 
@@ -262,6 +334,18 @@ def _close_all() -> None:
 def _forget_all() -> None:
     for pool in _pools.values():
         pool.forget()
+
+
+def started(threads: ThreadPoolExecutor, work: Callable[[], None], jobs: int) -> list[Future[None]]:
+    """The work in as many threads as the system gives. Raises `OSError` where that is none."""
+    pending: list[Future[None]] = []
+    try:
+        for _ in range(jobs):
+            pending.append(threads.submit(work))  # noqa: PERF401  (those before a failure count)
+    except RuntimeError as error:
+        if not pending:
+            raise OSError(str(error)) from error
+    return pending
 
 
 def _wait(pending: Sequence[Future[None]]) -> None:
@@ -282,6 +366,13 @@ def _flags() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's variables, but PoCL's files go to a folder of the worker's own."""
+    """This process's variables, but PoCL's files go to a folder of the worker's own.
+
+    PoCL calls the linker 'ld' by its name: the system's folders are looked into, too.
+    """
     ours = {name: value for name, value in os.environ.items() if name != "POCL_CACHE_DIR"}
-    return {**ours, "POCL_MAX_PTHREAD_COUNT": "1"}
+    path = os.pathsep.join(filter(None, [ours.get("PATH"), os.defpath]))
+    libraries = link_libraries.search_path()
+    if libraries is not None:
+        ours[link_libraries.VARIABLE] = libraries
+    return {**ours, "PATH": path, "POCL_MAX_PTHREAD_COUNT": "1"}

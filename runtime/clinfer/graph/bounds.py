@@ -69,6 +69,10 @@ def _atom(atom: Atom) -> Interval:
     if isinstance(atom, Sym):
         return 0, None
     left, right = interval(atom.left), interval(atom.right)
+    if atom.op in ("join", "step"):
+        low = 0 if atom.op == "step" else None
+        ends = [left[0], right[0]] if low is None else [0, right[0]]
+        return _least(ends), _greatest([left[1] if low is None else 0, right[1]])
     if atom.op == "min":
         return _least([left[0], right[0]]), _best(min, (left[1], right[1]))
     if atom.op == "max":

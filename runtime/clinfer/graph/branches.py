@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from clinfer.graph.bodies import define_constants
 from clinfer.graph.build import NodeBuilder
-from clinfer.graph.ir import Graph, Node, Value
-from clinfer.graph.protos import ExternalData, captured_names, sparse_array, tensor_array
-from clinfer.graph.schemas import encoded
+from clinfer.graph.ir import Graph, Node
+from clinfer.graph.node_protos import encoded
+from clinfer.graph.protos import captured_names
 from clinfer.graph.upgrade import typed
 
 
@@ -24,13 +25,7 @@ def inline_branch(graph: Graph, node: Node) -> list[Node] | None:
     captured = captured_names(proto)
     scope = {n: v for n, v in zip(captured, node.inputs[own:], strict=True) if v is not None}
     scope.update((n, v) for n, v in zip(proto.input, node.inputs, strict=False) if v is not None)
-    external = ExternalData(None)
-    for tensor in branch.initializer:
-        array = tensor_array(tensor, external)
-        scope[tensor.name] = _constant(graph, tensor.name, array)
-    for sparse in branch.sparse_initializer:
-        array = sparse_array(sparse, external)
-        scope[sparse.values.name] = _constant(graph, sparse.values.name, array)
+    define_constants(graph, branch, scope)
     builder = NodeBuilder(graph, scope, before=node)
     opsets = {**graph.opsets, "": node.version or graph.opsets.get("", 1)}
     made = [builder.add(p, opsets) for p in branch.node]
@@ -40,7 +35,3 @@ def inline_branch(graph: Graph, node: Node) -> list[Node] | None:
             graph.replace(old, scope[result.name])
     graph.remove(node)
     return nodes
-
-
-def _constant(graph: Graph, name: str, array: object) -> Value:
-    return graph.constant(array, name)  # type: ignore[arg-type]

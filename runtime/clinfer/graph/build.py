@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinfer.boundary import during
 from clinfer.errors import ModelError
-from clinfer.graph.functions import Opsets, domain_of
 from clinfer.graph.ir import Array, Graph, Node, Value
+from clinfer.graph.node_checks import check_node, check_signature, custom_signature
+from clinfer.graph.opsets import Opsets, domain_of
 from clinfer.graph.protos import ExternalData, captured_names, plain_attributes
-from clinfer.graph.schemas import check_node
+from clinfer.graph.schemas import known_domains, newest_version
+from clinfer.operators import table
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -25,6 +28,12 @@ _CONSTANTS: Mapping[str, Any] = {
     "value_string": object,
     "value_strings": object,
 }
+
+
+# Attributes with a number for each axis: an empty list leaves them to their default.
+_PER_AXIS = frozenset(
+    {"dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides"}
+)
 
 
 class NodeBuilder:
@@ -51,16 +60,31 @@ class NodeBuilder:
 
     def add(self, proto: NodeProto, opsets: Opsets) -> Node | None:
         """Appends one node; a Constant becomes a constant value and no node."""
-        domain = domain_of(proto.domain)
         label = describe(proto)
-        if domain not in opsets:
+        with during("the reading of it", lambda: label):
+            return self._added(proto, opsets, label)
+
+    def _added(self, proto: NodeProto, opsets: Opsets, label: str) -> Node | None:
+        domain = domain_of(proto.domain)
+        kind = f"{domain}.{proto.op_type}" if domain else proto.op_type
+        custom = self._graph.custom.get(kind)
+        if custom is None and domain not in opsets and domain not in known_domains():
             raise ModelError(
                 f"{label}: the model imports no version of the operator set '{domain}' "
                 f"(it imports {dict(opsets)}); export the model again"
             )
-        version = opsets[domain]
-        check_node(proto, domain, version, label)
+        # As ONNX Runtime does: of a set of ONNX's that is not imported, the newest version.
+        if custom is not None:
+            version = opsets.get(domain, 1)
+            check_signature(proto, custom_signature(custom), label)
+        else:
+            version = opsets[domain] if domain in opsets else newest_version(domain)
+            check_node(proto, domain, version, label)
         attrs, opaque = plain_attributes(proto, self._external)
+        attrs = {k: v for k, v in attrs.items() if not (k in _PER_AXIS and v == [])}
+        record = table().get(kind)
+        if record is not None:
+            record.check_attributes(attrs, label)
         if proto.op_type == "Constant" and not domain:
             self._bind_constant(proto.output[0], constant_content(attrs, label))
             return None

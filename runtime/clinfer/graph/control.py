@@ -6,25 +6,26 @@ operator forms in it are brought up to date like those of the main graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from clinfer.dtypes import to_numpy
-from clinfer.errors import UnsupportedError
+from clinfer.errors import ShapeError, UnsupportedError
+from clinfer.graph.bodies import define_constants
 from clinfer.graph.build import NodeBuilder
-from clinfer.graph.ir import Array, Graph, Value
+from clinfer.graph.ir import Array, Graph, Node, Value
+from clinfer.graph.node_protos import encoded
+from clinfer.graph.opsets import Opsets
 from clinfer.graph.protos import (
     ExternalData,
     free_names,
     plain_attributes,
-    sparse_array,
-    tensor_array,
     value_type,
 )
-from clinfer.graph.schemas import encoded
 from clinfer.graph.upgrade import typed
+from clinfer.graph.value_types import type_of
 from clinfer_kernels.dims import sym
 
 if TYPE_CHECKING:
@@ -32,18 +33,43 @@ if TYPE_CHECKING:
 
     from clinfer.graph.reference import HostOp
 
-Opsets = Mapping[str, int]
 KINDS = frozenset({"If", "Loop", "Scan"})
+
+
+class Runs(Protocol):
+    """What runs one node of a graph on the host."""
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]: ...
+
+
+StepMaker = Callable[[Node, Opsets], Runs]
+"""Of a node and the operator sets of its graph (`clinfer.graph.reference.host_step`)."""
+
+
+class HostBranch:
+    """An If whose bodies a pass has made, evaluated on the host."""
+
+    def __init__(self, node: Node, make: StepMaker) -> None:
+        assert node.bodies is not None
+        self._bodies = node.bodies.all
+        graphs = (body.graph for body in self._bodies)
+        self._graphs = [None if graph is None else HostGraph(graph, make) for graph in graphs]
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """The results of the branch taken. Raises `ShapeError` where no input fits that."""
+        number = 0 if np.asarray(inputs[0]).item() else 1
+        body, graph = self._bodies[number], self._graphs[number]
+        if graph is None:
+            raise ShapeError(f"{body.name}: {body.error}")
+        return graph.run([inputs[index] for index in body.captured])
 
 
 class HostGraph:
     """A graph evaluated on the host, every node a host step."""
 
-    def __init__(self, graph: Graph) -> None:
-        from clinfer.graph.reference import HostOp
-
+    def __init__(self, graph: Graph, make: StepMaker) -> None:
         self._graph = graph
-        self._steps = [(HostOp.from_node(n, graph.opsets), n) for n in graph.nodes]
+        self._steps = [(make(n, graph.opsets), n) for n in graph.nodes]
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """The graph's results for inputs in its order."""
@@ -67,8 +93,9 @@ class HostGraph:
 class Body:
     """A subgraph that can be called; outer values come by name."""
 
-    def __init__(self, proto: GraphProto, opsets: Opsets) -> None:
+    def __init__(self, proto: GraphProto, opsets: Opsets, make: StepMaker) -> None:
         self.proto = proto
+        self._make = make
         self._opsets = opsets
         self._outer = list(dict.fromkeys(free_names(proto)))
         self._programs: dict[Any, HostGraph] = {}
@@ -78,8 +105,14 @@ class Body:
         values = [*arguments, *(outer[name] for name in self._outer)]
         signature = tuple(_signature(v) for v in values)
         if signature not in self._programs:
-            self._programs[signature] = HostGraph(self._built(values))
+            self._programs[signature] = HostGraph(self._built(values), self._make)
         return self._programs[signature].run(values)
+
+    def shaped(self, index: int, scalar: Array) -> Array:
+        """A scalar in the rank that the body declares for that input: exporters write [1] too."""
+        declared = self.proto.input[index].type.tensor_type
+        rank = len(declared.shape.dim) if declared.HasField("shape") else 0
+        return scalar.reshape((1,) * rank)
 
     def _built(self, values: Sequence[Any]) -> Graph:
         graph = Graph(self.proto.name or "body", opsets=dict(self._opsets))
@@ -88,11 +121,7 @@ class Body:
         for name, content in zip([*declared, *self._outer], values, strict=True):
             scope[name] = _typed_value(name, content, declared.get(name))
             graph.inputs.append(scope[name])
-        external = ExternalData(None)
-        for tensor in self.proto.initializer:
-            scope[tensor.name] = graph.constant(tensor_array(tensor, external))
-        for sparse in self.proto.sparse_initializer:
-            scope[sparse.values.name] = graph.constant(sparse_array(sparse, external))
+        define_constants(graph, self.proto, scope)
         builder = NodeBuilder(graph, scope)
         for node in self.proto.node:
             builder.add(node, self._opsets)
@@ -103,8 +132,6 @@ class Body:
 
 def _typed_value(name: str, content: Any, declared: TypeProto | None) -> Value:
     """An input of a body: a tensor of the content's type, or a host object of the declared one."""
-    from clinfer.graph.reference import type_of
-
     if isinstance(content, np.ndarray):
         shape = tuple(sym(f"{name}.{axis}") for axis in range(content.ndim))
         dtype = "string" if content.dtype.kind in "OUT" else content.dtype.name
@@ -124,7 +151,7 @@ def _signature(content: Any) -> Any:
 class Control:
     """One control-flow operator, ready to run."""
 
-    def __init__(self, op: HostOp) -> None:
+    def __init__(self, op: HostOp, make: StepMaker) -> None:
         proto = encoded(op.node)
         self._label = op.label
         self._names = op.inputs
@@ -133,7 +160,7 @@ class Control:
         self._attrs, _ = plain_attributes(proto, ExternalData(None))
         self._version = dict(op.opsets)[proto.domain]
         opsets = dict(op.opsets)
-        self._bodies = {a.name: Body(a.g, opsets) for a in proto.attribute if a.HasField("g")}
+        self._bodies = {a.name: Body(a.g, opsets, make) for a in proto.attribute if a.HasField("g")}
         self._run = {"If": self._if, "Loop": self._loop, "Scan": self._scan}[op.kind]
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -153,7 +180,8 @@ class Control:
         rows: list[list[Any]] = []
         step = 0
         while going and (limit is None or step < limit):
-            results = body([np.array(step, np.int64), np.array(going), *state], outer)
+            turn = [body.shaped(0, np.array(step, np.int64)), body.shaped(1, np.array(going))]
+            results = body([*turn, *state], outer)
             going = bool(np.asarray(results[0]).item())
             state = results[1 : 1 + len(state)]
             rows.append(results[1 + len(state) :])

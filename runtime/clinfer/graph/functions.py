@@ -6,19 +6,30 @@ calls of the model's own functions, `expand` replaces nodes of a graph by their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from clinfer.boundary import during
 from clinfer.errors import ModelError, UnsupportedError
+from clinfer.graph.build import NodeBuilder
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.node_protos import default_attributes, function_body, to_proto
+from clinfer.graph.opsets import Opsets, domain_of, imports
 from clinfer.graph.protos import subgraphs
-from clinfer.graph.schemas import default_attributes, function_body, newest_opset, to_proto
+from clinfer.graph.schemas import newest_opset
+from clinfer.graph.upgrade import typed
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
-Opsets = Mapping[str, int]
 Key = tuple[str, str, str]  # domain, name, overload
+MOST_NODES = 1 << 18
+"""Nodes that calls of a model's functions may stand for in all."""
+MOST_BYTES = 1 << 30
+MOST_NESTED = 30
+"""Subgraphs in one another; protocol buffers are read to a depth of a hundred messages."""
+_MOST_LABEL = 128
 _ON_HOST = ("Loop", "Scan", "Sequence", "Optional")
 
 
@@ -26,16 +37,6 @@ def function_key(proto: NodeProto | FunctionProto) -> Key:
     """What a call and a function are matched by."""
     name = proto.op_type if hasattr(proto, "op_type") else proto.name
     return domain_of(proto.domain), name, getattr(proto, "overload", "")
-
-
-def domain_of(name: str) -> str:
-    """The domain with ONNX's two names for its own operators made one."""
-    return "" if name == "ai.onnx" else name
-
-
-def imports(opset_import: Sequence[object]) -> dict[str, int]:
-    """Operator-set versions by domain."""
-    return {domain_of(o.domain): o.version for o in opset_import}  # type: ignore[attr-defined]
 
 
 def instantiate(function: FunctionProto, call: NodeProto, prefix: str) -> list[NodeProto]:
@@ -85,39 +86,63 @@ def _rename_graph(
 
 
 class Inliner:
-    """Replaces calls of the model's own functions, nested ones too."""
+    """Replaces calls of the model's own functions, nested ones too.
 
-    def __init__(self, functions: Sequence[FunctionProto]) -> None:
+    Functions that call others several times can stand for more nodes than any memory holds: what
+    would be written out is counted before it is, and again while it is, for bodies given as
+    attributes. Raises `ModelError` above `MOST_NODES` or `MOST_BYTES`, and for recursion.
+    """
+
+    def __init__(self, functions: Iterable[FunctionProto]) -> None:
+        """Of two functions with one key the later one counts."""
         self._functions = {function_key(f): f for f in functions}
         self._count = 0
+        self._nodes = 0
+        self._bytes = 0
 
     def calls(
-        self, nodes: Sequence[NodeProto], opsets: Opsets, stack: tuple[Key, ...] = ()
+        self, nodes: Sequence[NodeProto], opsets: Opsets
     ) -> Iterator[tuple[NodeProto, Opsets]]:
         """The nodes with calls replaced, each with the operator sets it was written for."""
-        for node in nodes:
+        if not self._functions:
+            yield from ((node, opsets) for node in nodes)
+            return
+        self._check(nodes)
+        yield from self._calls(nodes, opsets, 0)
+
+    def _calls(
+        self, nodes: Sequence[NodeProto], opsets: Opsets, level: int
+    ) -> Iterator[tuple[NodeProto, Opsets]]:
+        """`level` counts the subgraphs that the nodes lie in."""
+        bodies = [(iter(nodes), opsets)]
+        while bodies:
+            inside, versions = bodies[-1]
+            node = next(inside, None)
+            if node is None:
+                bodies.pop()
+                continue
             function = self._functions.get(function_key(node))
             if function is not None:
-                yield from self._body(function, node, stack)
+                bodies.append((iter(self._body(function, node)), imports(function.opset_import)))
                 continue
-            if self._functions:
-                for graph in subgraphs(node):
-                    self._subgraph(graph, opsets, stack)
-            yield node, opsets
+            for graph in subgraphs(node):
+                self._subgraph(graph, versions, level + 1)
+            yield node, versions
 
-    def _body(
-        self, function: FunctionProto, call: NodeProto, stack: tuple[Key, ...]
-    ) -> Iterator[tuple[NodeProto, Opsets]]:
-        key = function_key(function)
-        if key in stack:
-            raise ModelError(f"function '{key[1]}' of domain '{key[0]}' calls itself")
+    def _body(self, function: FunctionProto, call: NodeProto) -> list[NodeProto]:
         self._count += 1
-        prefix = f"{call.name or call.op_type}#{self._count}/"
-        body = instantiate(function, call, prefix)
-        yield from self.calls(body, imports(function.opset_import), (*stack, key))
+        label = (call.name or call.op_type)[-_MOST_LABEL:]
+        body = instantiate(function, call, f"{label}#{self._count}/")
+        self._nodes += len(body)
+        self._bytes += sum(node.ByteSize() for node in body)
+        if self._nodes > MOST_NODES or self._bytes > MOST_BYTES:
+            raise _explosion(function_key(function), f"{self._nodes} nodes or more")
+        return body
 
-    def _subgraph(self, graph: GraphProto, opsets: Opsets, stack: tuple[Key, ...]) -> None:
-        inlined = list(self.calls(graph.node, opsets, stack))
+    def _subgraph(self, graph: GraphProto, opsets: Opsets, level: int) -> None:
+        if level > MOST_NESTED:
+            raise ModelError(f"subgraphs lie more than {MOST_NESTED} deep in one another")
+        inlined = list(self._calls(graph.node, opsets, level))
         for node, versions in inlined:
             domain = domain_of(node.domain)
             if versions.get(domain) != opsets.get(domain):
@@ -133,13 +158,68 @@ class Inliner:
         del graph.node[:]
         graph.node.extend(copies)
 
+    def _check(self, nodes: Sequence[NodeProto]) -> None:
+        """Counts what calls in `nodes` stand for, each function once: after those it calls."""
+        own: dict[Key, int] = {}
+        called: dict[Key, Counter[Key]] = {}
+        sizes: dict[Key, int] = {}
+        _, first = self._contents(nodes)
+        waiting = [*first]
+        while waiting:
+            key = waiting[-1]
+            if key in sizes:
+                waiting.pop()
+            elif key in called:
+                waiting.pop()
+                sizes[key] = own[key] + sum(sizes[k] * n for k, n in called[key].items())
+            else:
+                own[key], called[key] = self._contents(self._functions[key].node)
+                for inner in called[key]:
+                    if inner in called and inner not in sizes:  # it waits for this one
+                        raise ModelError(
+                            f"function '{inner[1]}' of domain '{inner[0]}' calls itself"
+                        )
+                waiting += called[key]
+        total = sum(sizes[key] * count for key, count in first.items())
+        if total > MOST_NODES:
+            raise _explosion(max(first, key=lambda k: sizes[k]), f"{total} nodes")
 
-def expand(graph: Graph, keep: Callable[[Node], bool]) -> list[str]:
+    def _contents(self, nodes: Iterable[NodeProto]) -> tuple[int, Counter[Key]]:
+        """How many operators are among the nodes, subgraphs included, and which functions."""
+        count = 0
+        called: Counter[Key] = Counter()
+        for node in nodes:
+            key = function_key(node)
+            if key in self._functions:
+                called[key] += 1
+            else:
+                count += 1
+            for graph in subgraphs(node):
+                more, inner = self._contents(graph.node)
+                count += more
+                called.update(inner)
+        return count, called
+
+
+def _explosion(key: Key, found: str) -> ModelError:
+    return ModelError(
+        f"the calls of function '{key[1]}' of domain '{key[0]}' and others stand for {found}; at "
+        f"most {MOST_NODES} nodes or {MOST_BYTES >> 20} MiB are written out; export the model with "
+        "fewer nested functions"
+    )
+
+
+def expand(
+    graph: Graph,
+    keep: Callable[[Node], bool],
+    finish: Callable[[Node, list[Node]], None] = lambda node, made: None,
+) -> list[str]:
     """Replaces nodes by ONNX's definition of their operator where there is one.
 
     `keep` says which nodes stay (they have a lowering of their own). Definitions with loops or
-    sequences stay too: they would only be more host steps. Types must have been inferred. Returns
-    the nodes replaced, as `Node.describe` names them.
+    sequences stay too: they would only be more host steps. Types must have been inferred. `finish`
+    is called with each node replaced and what it was replaced by. Returns the nodes replaced, as
+    `Node.describe` names them.
     """
     done: list[str] = []
     pending = list(graph.nodes)
@@ -150,14 +230,17 @@ def expand(graph: Graph, keep: Callable[[Node], bool]) -> list[str]:
         made = _expand_node(graph, node)
         if made:
             done.append(node.describe())
+            finish(node, made)
             pending.extend(made)
     return done
 
 
 def _expand_node(graph: Graph, node: Node) -> list[Node]:
-    from clinfer.graph.build import NodeBuilder
-    from clinfer.graph.upgrade import typed
+    with during("the writing out of its definition", node.describe):
+        return _expanded(graph, node)
 
+
+def _expanded(graph: Graph, node: Node) -> list[Node]:
     body = function_body(node, graph.opsets.get("", newest_opset()))
     if body is None or not _is_plain(body) or not _types_known(node):
         return []
@@ -168,12 +251,10 @@ def _expand_node(graph: Graph, node: Node) -> list[Node]:
     prefix = graph.fresh(node.name or node.op) + "/"
     scope = {n: v for n, v in zip(names, node.inputs, strict=True) if v is not None}
     results = {n: v for n, v in zip(outputs, node.outputs, strict=True) if v is not None}
-    at = graph.nodes.index(node)
-    after = graph.nodes[at + 1] if at + 1 < len(graph.nodes) else None
-    graph.remove(node)
-    builder = NodeBuilder(graph, scope, results=results, before=after)
+    builder = NodeBuilder(graph, scope, results=results, before=node)
     opsets = {"": newest_opset(), **graph.opsets, **imports(body.opset_import)}
     made = [builder.add(proto, opsets) for proto in instantiate(body, call, prefix)]
+    graph.remove(node)
     return typed(graph, [n for n in made if n is not None])
 
 

@@ -6,16 +6,27 @@ constant). Passes change graphs in place through the methods here, which keep `u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from clinfer_kernels.dims import Dim
+from clinfer.graph.sequences import Nodes, Outputs, Users
+from clinfer_kernels.dims import Dim, joined
+
+if TYPE_CHECKING:
+    from clinfer.graph.bodies import Bodies
+    from clinfer.operators.custom import CustomOperator
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[Dim, ...]
+
+OWN_DOMAIN = "clinfer"
+"""The domain of the operators that passes make."""
+
+MOST_ELEMENTS = 1 << 48
+"""A tensor of more elements is a fault of the model: no memory holds it."""
 
 
 class Declared(NamedTuple):
@@ -26,11 +37,15 @@ class Declared(NamedTuple):
 
 
 class Constraint(NamedTuple):
-    """Two sizes that shape propagation took to be equal; checked when inputs bind their symbols."""
+    """What must hold between two sizes; checked when inputs bind their symbols.
+
+    `relation` is a key of `clinfer_kernels.dims.RELATIONS`.
+    """
 
     left: Dim
     right: Dim
     message: str
+    relation: str = "equal"
 
 
 @dataclass(eq=False)
@@ -50,7 +65,7 @@ class Value:
     const: Array | None = None
     symbolic: Array | None = None
     producer: Node | None = None
-    users: list[Node] = field(default_factory=list)
+    users: Users = field(default_factory=Users)
     rational: Array | None = None
     type_proto: bytes | None = None
 
@@ -76,7 +91,8 @@ class Node:
     `domain` '' is ONNX's; 'clinfer' holds the operators that passes make (docs/ir.md lists them).
     `attrs` are plain Python values (int, float, str, list, ndarray, Expr); subgraphs stay encoded
     in `proto`. `version` is the operator-set version the node was written for. `captures` counts
-    the trailing inputs that only the node's subgraphs read.
+    the trailing inputs that only the node's subgraphs read. `bodies` are an If's as they were last
+    asked for (`graph.bodies`).
     """
 
     op: str
@@ -88,6 +104,7 @@ class Node:
     version: int = 0
     proto: bytes | None = None
     captures: int = 0
+    bodies: Bodies | None = None
 
     @property
     def kind(self) -> str:
@@ -111,10 +128,14 @@ class Node:
         assert value is not None, f"{self}: input {index} is missing"
         return value
 
+    @property
+    def label(self) -> str:
+        """The name, that of the first output where there is none."""
+        return self.name or (self.outputs[0].name if self.outputs and self.outputs[0] else "")
+
     def describe(self) -> str:
         """'Conv "layer1/conv"', for messages."""
-        label = self.name or (self.outputs[0].name if self.outputs and self.outputs[0] else "")
-        return f'{self.kind} "{label}"'
+        return f'{self.kind} "{self.label}"'
 
     def __repr__(self) -> str:
         outs = ", ".join(map(repr, self.outputs))
@@ -122,34 +143,79 @@ class Node:
         return f"{outs} = {self.kind}({ins})"
 
 
-@dataclass(eq=False)
 class Graph:
     """Nodes in topological order, with the graph's inputs and outputs.
 
     `declared` holds types that the file states, by value name; inference falls back on them.
+    `joins` maps sizes of broadcasts (`dims.join`) to the one of the joined that they must be.
+    `custom` are the operators that the program has added, by kind.
+    `depth` counts the graphs that it is a body inside of, `given` are the symbols bound there.
+    `unrolled` counts the nodes that loops have become.
+    `typed` gives nodes just added their types (`upgrade.typed`, which notes itself here): bodies of
+    nodes from a file are made with it.
     """
 
-    name: str = "model"
-    nodes: list[Node] = field(default_factory=list)
-    inputs: list[Value] = field(default_factory=list)
-    outputs: list[Value] = field(default_factory=list)
-    opsets: dict[str, int] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
-    output_names: list[str] = field(default_factory=list)
-    constraints: list[Constraint] = field(default_factory=list)
-    declared: dict[str, Declared] = field(default_factory=dict)
-    _counter: int = 0
+    def __init__(
+        self,
+        name: str = "model",
+        *,
+        inputs: Iterable[Value] = (),
+        opsets: Mapping[str, int] | None = None,
+        custom: Mapping[str, CustomOperator] | None = None,
+    ) -> None:
+        self.name = name
+        self.custom: Mapping[str, CustomOperator] = custom or {}
+        self.inputs = list(inputs)
+        self.opsets = dict(opsets or {})
+        self.metadata: dict[str, str] = {}
+        self.output_names: list[str] = []
+        self.constraints: list[Constraint] = []
+        self.declared: dict[str, Declared] = {}
+        self.joins: dict[Dim, Dim] = {}
+        self._nodes = Nodes()
+        self._outputs = Outputs()
+        self._counter = 0
+        self._required: set[tuple[Dim, Dim, str]] = set()
+        self.depth = 0
+        self.unrolled = 0
+        self.given: frozenset[str] = frozenset()
+        self.typed: Callable[[Graph, Sequence[Node]], list[Node]] | None = None
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes; a new list after each insertion or removal."""
+        return self._nodes.all()
+
+    @nodes.setter
+    def nodes(self, nodes: Iterable[Node]) -> None:
+        self._nodes = Nodes(nodes)
+
+    @property
+    def outputs(self) -> Outputs:
+        """The values that the graph returns."""
+        return self._outputs
+
+    @outputs.setter
+    def outputs(self, values: Iterable[Value]) -> None:
+        self._outputs = Outputs(values)
 
     def fresh(self, hint: str) -> str:
         """A value name not used before."""
         self._counter += 1
         return f"{hint}~{self._counter}"
 
-    def require_equal(self, left: Dim, right: Dim, message: str) -> None:
-        """Records that two sizes must be equal in every run; `message` says where and why."""
-        constraint = Constraint(left, right, message)
-        if left != right and all(c[:2] != constraint[:2] for c in self.constraints):
-            self.constraints.append(constraint)
+    def require(self, left: Dim, right: Dim, message: str, relation: str = "equal") -> None:
+        """Records what must hold between two sizes in every run; `message` says where and why."""
+        if relation == "equal":
+            for join, part in ((left, right), (right, left)):
+                if part != join and part in joined(join):
+                    self.joins[join] = part
+        if len(self._required) != len(self.constraints):  # someone has emptied the list
+            self._required = {(c.left, c.right, c.relation) for c in self.constraints}
+        key = (left, right, relation)
+        if left != right and key not in self._required:
+            self._required.add(key)
+            self.constraints.append(Constraint(left, right, message, relation))
 
     def constant(self, array: Array, hint: str = "const") -> Value:
         """A new constant value."""
@@ -186,8 +252,7 @@ class Graph:
 
     def insert(self, node: Node, before: Node | None = None) -> None:
         """Puts a finished node before `before`, at the end without one."""
-        at = len(self.nodes) if before is None else self.nodes.index(before)
-        self.nodes.insert(at, node)
+        self._nodes.insert(node, before)
         for value in node.inputs:
             if value is not None:
                 value.users.append(node)
@@ -197,7 +262,7 @@ class Graph:
 
     def remove(self, node: Node) -> None:
         """Takes out a node whose outputs nothing uses."""
-        self.nodes.remove(node)
+        self._nodes.remove(node)
         for value in node.inputs:
             if value is not None:
                 value.users.remove(node)
@@ -224,15 +289,15 @@ class Graph:
 
         The names of the model's outputs stay in `output_names`, by position.
         """
-        for node in list(old.users):
+        for node in list(old.users.nodes()):
             for index, value in enumerate(node.inputs):
                 if value is old:
                     self.set_input(node, index, new)
-        self.outputs = [new if v is old else v for v in self.outputs]
+        self._outputs.substitute(old, new)
 
     def is_output(self, value: Value) -> bool:
         """Whether the graph returns `value`."""
-        return any(v is value for v in self.outputs)
+        return value in self._outputs
 
     def sole_user(self, value: Value) -> Node | None:
         """The one node that reads `value` once, where nothing else does and it is no output."""
@@ -262,30 +327,39 @@ class Graph:
         """
         for value in self.values():
             value.const = None
+        for node in self.nodes:
+            bodies, node.bodies = node.bodies, None
+            for body in () if bodies is None else bodies.all:
+                if body.graph is not None:
+                    body.graph.forget_contents()
 
     def clone(self) -> Graph:
         """A copy with nodes and values of its own; the arrays of constants are shared."""
-        values = {id(v): replace(v, producer=None, users=[]) for v in self.values()}
+        values = {id(v): replace(v, producer=None, users=Users()) for v in self.values()}
 
         def mapped(value: Value | None) -> Value | None:
             return None if value is None else values[id(value)]
 
-        copy = replace(
-            self,
-            nodes=[],
-            inputs=[values[id(v)] for v in self.inputs],
-            outputs=[values[id(v)] for v in self.outputs],
-            opsets=dict(self.opsets),
-            metadata=dict(self.metadata),
-            output_names=list(self.output_names),
-            constraints=list(self.constraints),
-            declared=dict(self.declared),
-        )
+        inputs = [values[id(v)] for v in self.inputs]
+        copy = Graph(self.name, inputs=inputs, opsets=self.opsets, custom=self.custom)
+        copy.outputs = [values[id(v)] for v in self.outputs]
+        copy.metadata = dict(self.metadata)
+        copy.output_names = list(self.output_names)
+        copy.constraints = list(self.constraints)
+        copy.declared = dict(self.declared)
+        copy.joins = dict(self.joins)
+        copy.depth, copy.given, copy.unrolled = self.depth, self.given, self.unrolled
+        copy.typed = self.typed
+        copy._counter = self._counter
         for node in self.nodes:
-            inputs = [mapped(v) for v in node.inputs]
-            outputs = [mapped(v) for v in node.outputs]
-            attrs = dict(node.attrs)
-            copy.insert(replace(node, inputs=inputs, outputs=outputs, attrs=attrs))
+            made = replace(
+                node,
+                inputs=[mapped(v) for v in node.inputs],
+                outputs=[mapped(v) for v in node.outputs],
+                attrs=dict(node.attrs),
+                bodies=None,
+            )
+            copy.insert(made)
         return copy
 
     def __str__(self) -> str:

@@ -12,8 +12,19 @@ from typing import Any
 import numpy as np
 
 from clinfer.dtypes import BY_ONNX, to_numpy
+from clinfer.graph import numpy_indexing
 from clinfer.graph.ir import Array
+from clinfer.graph.numpy_layout import max_roi_pool, pad, top_k
 from clinfer.graph.numpy_nms import non_max_suppression
+from clinfer.graph.numpy_pool import average_pool, lp_pool, max_pool
+from clinfer.graph.numpy_quantise import conv_integer, quantize_linear, quantized_dtype
+from clinfer.graph.numpy_recurrent import gru, lstm, rnn
+from clinfer.graph.numpy_reduce import REDUCTIONS
+from clinfer.graph.numpy_regions import roi_align
+from clinfer.graph.numpy_resize import resize
+from clinfer.graph.numpy_signal import dft, mel_weight_matrix, stft
+from clinfer.graph.numpy_text import tf_idf
+from clinfer.graph.numpy_windows import conv, conv_transpose
 
 Attrs = Mapping[str, Any]
 Inputs = Sequence[Any]
@@ -51,8 +62,9 @@ def _flatten(attrs: Attrs, inputs: Inputs) -> list[Any]:
 
 
 def _squeeze(attrs: Attrs, inputs: Inputs) -> list[Any]:
-    axes = inputs[1] if len(inputs) > 1 else None
-    return [np.squeeze(inputs[0], None if axes is None else tuple(int(a) for a in axes))]
+    data, axes = inputs[0], inputs[1] if len(inputs) > 1 else None
+    named = None if axes is None else tuple({int(a) % max(data.ndim, 1) for a in axes})
+    return [np.squeeze(data, named)]
 
 
 def _unsqueeze(attrs: Attrs, inputs: Inputs) -> list[Any]:
@@ -67,11 +79,6 @@ def _concat(attrs: Attrs, inputs: Inputs) -> list[Any]:
     return [np.concatenate(inputs, axis=attrs.get("axis", 1))]
 
 
-def _gather(attrs: Attrs, inputs: Inputs) -> list[Any]:
-    data, indices = inputs
-    return [np.take(data, indices, axis=attrs.get("axis", 0))]
-
-
 def _expand(attrs: Attrs, inputs: Inputs) -> list[Any]:
     data, wanted = inputs
     shape = np.broadcast_shapes(data.shape, tuple(int(s) for s in wanted))
@@ -83,7 +90,10 @@ def _where(attrs: Attrs, inputs: Inputs) -> list[Any]:
 
 
 def _non_zero(attrs: Attrs, inputs: Inputs) -> list[Any]:
-    return [np.array(np.nonzero(inputs[0]), np.int64).reshape(inputs[0].ndim, -1)]
+    """[rank, count]; of a scalar, as the specification says, [0, 1] or [0, 0]."""
+    (x,) = inputs
+    count = np.count_nonzero(x)
+    return [np.array(np.nonzero(x) if x.ndim else (), np.int64).reshape(x.ndim, count)]
 
 
 def _range(attrs: Attrs, inputs: Inputs) -> list[Any]:
@@ -98,13 +108,6 @@ def _constant_of_shape(attrs: Attrs, inputs: Inputs) -> list[Any]:
     content = np.zeros(1, np.float32) if fill is None else fill
     shape = tuple(int(s) for s in inputs[0])
     return [np.full(shape, content.ravel()[0], content.dtype)]
-
-
-def _scatter_nd(attrs: Attrs, inputs: Inputs) -> list[Any]:
-    data, indices, updates = inputs
-    result = np.array(data)
-    result[tuple(np.moveaxis(indices, -1, 0))] = updates
-    return [result]
 
 
 _PLAIN = [
@@ -122,14 +125,48 @@ _PLAIN = [
 ]
 
 
+_INTEGERS = frozenset(name for name in _PLAIN if "int" in name)
+_SMALL_INTEGERS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
+_NARROW_FLOATS = frozenset(["float16", "bfloat16"])
+
+
 def _cast(attrs: Attrs, inputs: Inputs) -> list[Any]:
-    return [inputs[0].astype(to_numpy(BY_ONNX[attrs["to"]].name))]
+    (x,), target = inputs, BY_ONNX[attrs["to"]].name
+    if target in _SMALL_INTEGERS:
+        return [_to_small(x, target)]
+    with np.errstate(all="ignore"):
+        if target in _INTEGERS and x.dtype.kind not in "iub":
+            return [_to_integer(x.astype(np.float64), np.dtype(target))]
+        return [x.astype(to_numpy(target))]
+
+
+def _to_integer(x: Array, dtype: np.dtype[Any]) -> Array:
+    """As `clinfer_kernels.casts` has it: what does not fit is the least number, or its low bits."""
+    half = 2.0 ** (63 if dtype.itemsize == 8 else 31)
+    is_upper = (x >= half) & (dtype.kind == "u" and dtype.itemsize >= 4)
+    rest = np.where(is_upper, x - half, x)
+    whole = np.where((rest >= -half) & (rest < half), rest, -half).astype(np.int64)
+    return (whole ^ np.where(is_upper, np.int64(-half), 0)).astype(dtype)
+
+
+def _to_small(x: Array, target: str) -> Array:
+    """Floats rounded, halves away from zero, as ONNX Runtime has it; then the low bits."""
+    if x.dtype.kind not in "iub":
+        x = x.astype(np.float64)
+        x = np.where(np.isfinite(x), np.trunc(x + np.copysign(0.5, x)), 0)
+    bits = _SMALL_INTEGERS[target]
+    low = x.astype(np.int64) & ((1 << bits) - 1)
+    if not target.startswith("u"):
+        low = np.where(low >> (bits - 1), low - (1 << bits), low)
+    return low.astype(np.int8).astype(to_numpy(target))
 
 
 def _can_cast(attrs: Attrs, inputs: Inputs) -> bool:
-    """Widening and integer casts; rounding and saturating ones are the reference's."""
+    """Not strings, and not to float8 and float4, where saturation is the reference's."""
     source, target = inputs[0].dtype.name, BY_ONNX[attrs["to"]].name
-    return source in _PLAIN and target in _PLAIN
+    if target in _SMALL_INTEGERS:
+        return source in _PLAIN or source in _NARROW_FLOATS or source in _SMALL_INTEGERS
+    return target in (*_PLAIN, *_NARROW_FLOATS) and source not in ("object", "complex64")
 
 
 def _optional(attrs: Attrs, inputs: Inputs) -> list[Any]:
@@ -142,6 +179,7 @@ def _has_element(attrs: Attrs, inputs: Inputs) -> list[Any]:
 
 
 TABLE: dict[str, Function] = {
+    **numpy_indexing.TABLE,
     "Shape": _shape,
     "Size": _size,
     "Identity": _identity,
@@ -151,12 +189,30 @@ TABLE: dict[str, Function] = {
     "Unsqueeze": _unsqueeze,
     "Transpose": _transpose,
     "Concat": _concat,
-    "Gather": _gather,
-    "ScatterND": _scatter_nd,
     "Expand": _expand,
     "Where": _where,
     "NonZero": _non_zero,
     "NonMaxSuppression": non_max_suppression,
+    "QuantizeLinear": quantize_linear,
+    "MaxRoiPool": max_roi_pool,
+    "Pad": pad,
+    "Resize": resize,
+    "TopK": top_k,
+    "DFT": dft,
+    "STFT": stft,
+    "LSTM": lstm,
+    "GRU": gru,
+    "RNN": rnn,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "LpPool": lp_pool,
+    "Conv": conv,
+    "ConvInteger": conv_integer,
+    "ConvTranspose": conv_transpose,
+    "RoiAlign": roi_align,
+    "MelWeightMatrix": mel_weight_matrix,
+    "TfIdfVectorizer": tf_idf,
+    **REDUCTIONS,
     "Range": _range,
     "ConstantOfShape": _constant_of_shape,
     "Cast": _cast,
@@ -176,7 +232,9 @@ def find(kind: str, attrs: Attrs, inputs: Inputs) -> Function | None:
         return None
     if kind == "Cast" and not _can_cast(attrs, inputs):
         return None
-    if kind == "ScatterND" and attrs.get("reduction", "none") != "none":
+    if kind == "QuantizeLinear" and quantized_dtype(attrs, inputs) is None:
+        return None
+    if kind == "Split" and (len(inputs) < 2 or inputs[1] is None):
         return None
     return function
 

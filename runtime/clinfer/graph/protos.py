@@ -6,22 +6,25 @@ they import inside functions. Tensors stored outside the model file are memory-m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from math import prod
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinfer.dtypes import BY_ONNX, to_numpy
 from clinfer.errors import ModelError
-from clinfer.graph.ir import Array
-from clinfer.mapping import MappedFile, is_file
+from clinfer.graph.ir import MOST_ELEMENTS, Array
+from clinfer.mapping import MappedFile, is_absolute, open_beside
+from clinfer.sizes import dimension_name
 
 if TYPE_CHECKING:
     from onnx import (
         AttributeProto,
         GraphProto,
+        ModelProto,
         NodeProto,
         SparseTensorProto,
         TensorProto,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     )
 
 _EXTERNAL = 1  # TensorProto.EXTERNAL
+_MOST_DIGITS = 20  # of an offset or a length
 _PACKED = frozenset({"uint4", "int4", "float4_e2m1fn", "uint2", "int2"})
 
 
@@ -56,6 +60,12 @@ class ExternalData:
         return sorted(self._files)
 
     @property
+    def contents(self) -> dict[Path | None, Array]:
+        """The bytes of the files read so far, as they lie in memory; of the model's own by None."""
+        own: dict[Path | None, Array] = {} if self._own is None else {None: self._own.content}
+        return own | {path: file.content for path, file in self._files.items()}
+
+    @property
     def changed(self) -> list[Path]:
         """The mapped files, the model's own among them, that have changed since."""
         own = [] if self._own is None else [self._own]
@@ -67,16 +77,17 @@ class ExternalData:
             return None
         return self._cut.get(tensor.raw_data)
 
-    def read(self, tensor: TensorProto) -> Array:
-        """The bytes of a tensor in another file; `ModelError` names the tensor and the file."""
+    def read(self, tensor: TensorProto, nbytes: int) -> Array:
+        """The bytes of a tensor of `nbytes` in another file.
+
+        Raises `ModelError` naming the tensor and the file.
+        """
         entries = {entry.key: entry.value for entry in tensor.external_data}
         path = self._locate(tensor.name, entries.get("location", ""))
-        if path not in self._files:
-            self._files[path] = MappedFile(path)
-        content = self._files[path].content
-        offset = int(entries.get("offset", 0))
-        length = int(entries.get("length", len(content) - offset))
-        if offset < 0 or length < 0 or offset + length > len(content):
+        content = self._file(tensor.name, path).content
+        offset = _count(tensor.name, "offset", entries.get("offset", "0"))
+        length = _count(tensor.name, "length", entries.get("length", str(nbytes)))
+        if offset + length > len(content):
             raise ModelError(
                 f"tensor '{tensor.name}': bytes {offset} to {offset + length} of the external data "
                 f"file '{path}' expected, found {len(content)} bytes; the file is truncated or "
@@ -90,20 +101,38 @@ class ExternalData:
                 f"tensor '{name}': its data is in the external file '{location}', which a model "
                 "given as bytes or as a ModelProto does not come with; give the path of the model"
             )
-        pure = PurePosixPath(location.replace("\\", "/"))
-        leaves = pure.is_absolute() or PureWindowsPath(location).drive or ".." in pure.parts
-        if not location or leaves:
+        if not location or is_absolute(location):
             raise ModelError(
                 f"tensor '{name}': its external data is at '{location}'; expected a relative path "
                 "inside the model's folder"
             )
-        path = self._folder / pure
-        if not is_file(path):
-            raise ModelError(
-                f"tensor '{name}': its external data file '{path}' does not exist; copy it next to "
-                "the model"
-            )
-        return path
+        return self._folder / PurePosixPath(location.replace("\\", "/"))
+
+    def _file(self, name: str, path: Path) -> MappedFile:
+        """The file at `path` below the model's folder, as `clinfer.mapping` says."""
+        if path not in self._files:
+            assert self._folder is not None
+            label = f"tensor '{name}': its external data file '{path}'"
+            try:
+                descriptor = open_beside(self._folder, str(path.relative_to(self._folder)))
+                self._files[path] = MappedFile(path, descriptor)
+            except FileNotFoundError:
+                raise ModelError(f"{label} does not exist; copy it next to the model") from None
+            except (OSError, ValueError) as error:  # ValueError: a null character in the name
+                reason = getattr(error, "strerror", None) or str(error)
+                raise ModelError(
+                    f"{label} cannot be read: {reason}; expected a file inside the model's folder"
+                ) from None
+        return self._files[path]
+
+
+def _count(name: str, key: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS):
+        raise ModelError(
+            f"tensor '{name}': a number of bytes expected as the {key} of its external data, found "
+            f"{text[:40]!r}"
+        )
+    return int(text)
 
 
 def tensor_array(tensor: TensorProto, external: ExternalData) -> Array:
@@ -116,10 +145,13 @@ def tensor_array(tensor: TensorProto, external: ExternalData) -> Array:
             f"tensor '{tensor.name}': element type {tensor.data_type} is not one of ONNX's "
             f"{sorted(BY_ONNX)}"
         )
-    shape = tuple(tensor.dims)
+    shape = _sizes(tensor.name, tensor.dims)
+    if tensor.data_location == _EXTERNAL and entry.name == "string":
+        raise ModelError(f"tensor '{tensor.name}': texts cannot be external data")
     try:
         if tensor.data_location == _EXTERNAL:
-            return _from_bytes(external.read(tensor), entry.name, shape)
+            data = external.read(tensor, _nbytes(entry.name, shape))
+            return _from_bytes(data, entry.name, shape)
         inside = external.inside(tensor)
         if inside is not None:
             return _from_bytes(inside, entry.name, shape)
@@ -132,6 +164,24 @@ def tensor_array(tensor: TensorProto, external: ExternalData) -> Array:
     if entry.name == "string":
         return np.array([_text(x) for x in array.ravel()], object).reshape(shape)
     return array
+
+
+def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """What a tensor takes in a file."""
+    count = prod(shape)
+    if dtype in _PACKED:
+        return -(-count // (4 if dtype.endswith("int2") else 2))
+    return count * to_numpy(dtype).itemsize
+
+
+def _sizes(name: str, dims: Sequence[int]) -> tuple[int, ...]:
+    """The shape that a file gives a tensor; `ModelError` where none can be like that."""
+    if any(size < 0 for size in dims) or prod(size or 1 for size in dims) > MOST_ELEMENTS:
+        raise ModelError(
+            f"tensor '{name}': sizes of 0 or more, {MOST_ELEMENTS} elements at most, expected, "
+            f"found {list(dims)[:8]}"
+        )
+    return tuple(dims)
 
 
 def _from_bytes(data: Array, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -154,12 +204,17 @@ def sparse_array(tensor: SparseTensorProto, external: ExternalData) -> Array:
     """A sparse tensor as a dense one. Indices are flat, or one row of coordinates per value."""
     values = tensor_array(tensor.values, external)
     indices = tensor_array(tensor.indices, external)
-    shape = tuple(tensor.dims)
-    dense = np.zeros(shape, values.dtype)
-    if indices.ndim == 1:
+    name = tensor.values.name
+    shape = _sizes(name, tensor.dims)
+    try:
+        dense = np.zeros(shape, values.dtype)
+        if indices.ndim == 2:
+            indices = np.ravel_multi_index(tuple(indices.T), shape)
+        elif np.any(indices < 0):
+            raise IndexError("an index is negative")
         dense.reshape(-1)[indices] = values
-    else:
-        dense[tuple(indices.T)] = values
+    except (IndexError, MemoryError, ValueError) as error:
+        raise ModelError(f"sparse tensor '{name}' of shape {list(shape)[:8]}: {error}") from error
     return dense
 
 
@@ -237,7 +292,7 @@ def value_type(proto: TypeProto) -> tuple[str | None, tuple[int | str | None, ..
 def _dimension(dim: Any) -> int | str | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    return dimension_name(dim.dim_param)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -267,3 +322,38 @@ def free_names(graph: GraphProto) -> Iterator[str]:
         yield from (name for name in [*node.input, *inner] if name not in known)
         known.update(node.output)
     yield from (v.name for v in graph.output if v.name not in known)
+
+
+def check_texts(model: ModelProto) -> None:
+    """`ModelError` where a name is no UTF-8: the protocol buffer then gives it as bytes."""
+    try:
+        "".join(entry.domain for entry in model.opset_import)
+        "".join(text for entry in model.metadata_props for text in (entry.key, entry.value))
+        _join_texts(model.graph)
+        for function in model.functions:
+            "".join((function.name, function.domain, *function.input, *function.output))
+            "".join(entry.domain for entry in function.opset_import)
+            _join_nodes(function.node)
+    except (TypeError, UnicodeDecodeError) as error:
+        raise ModelError("a name in it is not UTF-8 text; the model is damaged, get it anew") from (
+            error
+        )
+
+
+def _join_texts(graph: GraphProto) -> None:
+    for infos in (graph.input, graph.output, graph.value_info):
+        "".join(info.name for info in infos)
+        for info in infos:
+            "".join(dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    for tensor in graph.initializer:
+        "".join((tensor.name, *(t for e in tensor.external_data for t in (e.key, e.value))))
+    "".join((graph.name, *(sparse.values.name for sparse in graph.sparse_initializer)))
+    _join_nodes(graph.node)
+
+
+def _join_nodes(nodes: Iterable[NodeProto]) -> None:
+    for node in nodes:
+        "".join((node.op_type, node.domain, node.name, *node.input, *node.output))
+        "".join([attribute.name for attribute in node.attribute])
+        for graph in subgraphs(node):
+            _join_texts(graph)

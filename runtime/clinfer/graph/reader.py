@@ -7,98 +7,75 @@ constants even where they are also listed as inputs, old forms of operators beco
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
+from heapq import heappop, heappush
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from clinfer.errors import ModelError
 from clinfer.graph.build import NodeBuilder, describe
 from clinfer.graph.cutting import cut
-from clinfer.graph.functions import Inliner, Opsets, domain_of, imports
-from clinfer.graph.ir import Array, Declared, Graph, Shape, Value
+from clinfer.graph.functions import Inliner
+from clinfer.graph.ir import MOST_ELEMENTS, Declared, Graph, Shape, Value
 from clinfer.graph.model import Model
+from clinfer.graph.opening import Opened, Source, open_model
+from clinfer.graph.opsets import Opsets, domain_of, imports
 from clinfer.graph.protos import (
     ExternalData,
     captured_names,
+    check_texts,
     sparse_array,
     tensor_array,
     value_type,
 )
-from clinfer.graph.schemas import OLDEST_OPSET, newest_opset, schema
+from clinfer.graph.schemas import OLDEST_OPSET, is_known, newest_opset, newest_version, schema
 from clinfer.graph.upgrade import typed
-from clinfer.mapping import MappedFile
-from clinfer.ports import PortShape
+from clinfer.log import Log
+from clinfer.sizes import PortShape
 from clinfer_kernels.dims import Dim, sym
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import FunctionProto, ModelProto, NodeProto, ValueInfoProto
 
-Source = Union[str, "os.PathLike[str]", bytes, "ModelProto"]
+    from clinfer.operators.extensions import Extensions
+
+_LOG = Log(__name__)
 
 
-def read(source: Source) -> Model:
+def read(source: Source, extensions: Extensions | None = None) -> Model:
     """Reads and checks a model; `source` is a path, a model's bytes or an `onnx.ModelProto`.
 
+    `extensions` are operators and functions that the program adds to ONNX's.
     Raises `ModelError` for what is not a readable ONNX model (the message names the file, and the
     node where there is one) and `ShapeError` where its shapes contradict each other.
     """
-    origin, label, content, file = _load(source)
+    opened = open_model(source)
+    proto, external = parsed(opened)
+    try:
+        return _Reader(proto, external, extensions).model(opened.origin)
+    except ModelError as error:
+        raise ModelError(f"{opened.label}: {error}") from error
+    except MemoryError:
+        raise ModelError(f"{opened.label}: reading it takes more memory than there is") from None
+
+
+def parsed(opened: Opened) -> tuple[ModelProto, ExternalData]:
+    """A model's structure, and the contents of its tensors, which `graph.cutting` has taken out.
+
+    Raises `ModelError` for what is no ONNX model.
+    """
+    origin, label, content, file = opened
+    _refuse_ir(content, label)
     structure = cut(content)
     proto = _parse(structure.encoded, label, len(content))
     folder = origin.parent if isinstance(origin, Path) else None
-    try:
-        return _Reader(proto, ExternalData(folder, file, structure.contents)).model(origin)
-    except ModelError as error:
-        raise ModelError(f"{label}: {error}") from error
-    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        # Damaged bytes can still be a protocol buffer, of names that are no text and odd numbers.
-        raise ModelError(f"{label}: the model is damaged ({error}); get it anew") from error
-
-
-def _load(source: Source) -> tuple[Path | bytes, str, Array, MappedFile | None]:
-    """Where the model comes from, its name for messages, its bytes, and its file if it has one."""
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        file = _file(path)
-        return path, f"'{path}'", file.content, file
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
-        return data, f"the model's {len(data)} bytes", _array(data), None
-    from onnx import ModelProto
-
-    if not isinstance(source, ModelProto):
-        raise ModelError(
-            f"a path, bytes or an onnx.ModelProto expected, found {type(source).__name__}"
-        )
-    data = source.SerializeToString(deterministic=True)
-    return data, "the ModelProto", _array(data), None
-
-
-def _file(path: Path) -> MappedFile:
-    try:
-        if path.is_dir():
-            raise ModelError(f"'{path}' is a folder; expected an ONNX file")
-        if path.exists() and not path.is_file():
-            raise ModelError(f"'{path}' is a pipe or a device; expected an ONNX file, or its bytes")
-        return MappedFile(path)
-    except FileNotFoundError:
-        raise ModelError(f"'{path}' does not exist (looked in {Path.cwd()})") from None
-    except OSError as error:
-        raise ModelError(f"'{path}' cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{str(path)!r} cannot be the name of a file: {error}") from None
-
-
-def _array(data: bytes) -> Array:
-    return np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
+    return proto, ExternalData(folder, file, structure.contents)
 
 
 def _parse(data: bytes, label: str, size: int) -> ModelProto:
     """The model's structure; `size` is that of the whole model in bytes, for messages."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
     from onnx import ModelProto
 
     if not data:
@@ -107,6 +84,10 @@ def _parse(data: bytes, label: str, size: int) -> ModelProto:
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
+        if data[:100].lstrip().startswith((b"<?xml", b"<net")):
+            raise ModelError(
+                f"{label}: this is OpenVINO's own format; give the ONNX model it was made from"
+            ) from error
         raise ModelError(
             f"{label}: not an ONNX model, or a truncated one: its {size} bytes are no "
             "complete protocol buffer; export or download it again"
@@ -116,19 +97,33 @@ def _parse(data: bytes, label: str, size: int) -> ModelProto:
     return proto
 
 
+def _refuse_ir(content: Any, label: str) -> None:
+    """Raises `ModelError` for OpenVINO's own format, which is no protocol buffer."""
+    if bytes(content[:64]).lstrip().startswith((b"<?xml", b"<net")):
+        raise ModelError(
+            f"{label}: this is a model in OpenVINO's IR (.xml and .bin), and clinfer reads ONNX: "
+            "convert the model that it was made of, with torch.onnx.export, tf2onnx or optimum"
+        )
+
+
 class _Reader:
     """The state of one reading: the graph being built and what names stand for."""
 
-    def __init__(self, proto: ModelProto, external: ExternalData) -> None:
+    def __init__(
+        self, proto: ModelProto, external: ExternalData, extensions: Extensions | None
+    ) -> None:
         self._proto = proto
+        self._extensions = extensions
         self._external = external
         self._opsets = imports(proto.opset_import) or {"": 1}
-        self._graph = Graph(proto.graph.name or "model", opsets=dict(self._opsets))
+        custom = None if extensions is None else extensions.operators
+        self._graph = Graph(proto.graph.name or "model", opsets=dict(self._opsets), custom=custom)
         self._builder = NodeBuilder(self._graph, {}, external=external)
         self._unnamed: set[str] = set()
 
     def model(self, origin: Path | bytes) -> Model:
         """The finished model."""
+        check_texts(self._proto)
         self._graph.metadata = _metadata(self._proto)
         if not self._proto.graph.output:
             raise ModelError("the graph has no outputs, so there is nothing to compute")
@@ -136,29 +131,60 @@ class _Reader:
         self._constants()
         for info in self._proto.graph.input:
             self._input(info)
-        calls = Inliner(self._proto.functions).calls(self._proto.graph.node, self._opsets)
-        for call, opsets in _in_order(list(calls), self._builder.scope):
+        functions = [*self._added_functions(), *self._proto.functions]
+        calls = Inliner(functions).calls(self._proto.graph.node, self._opsets)
+        for call, opsets in _in_order(list(calls)):
             self._builder.add(call, opsets)
         infos = (*self._proto.graph.value_info, *self._proto.graph.output)
         self._graph.declared = {v.name: Declared(*value_type(v.type)) for v in infos}
         declared = {info.name: self._output(info) for info in self._proto.graph.output}
         typed(self._graph, list(self._graph.nodes))
+        _warn_of_declared(self._graph)
         files = tuple(self._external.files)
         unnamed = frozenset(self._unnamed)
-        return Model(self._graph, origin, files, declared, unnamed, _external=self._external)
+        return Model(
+            self._graph,
+            origin,
+            files,
+            declared,
+            unnamed,
+            _external=self._external,
+            extensions=self._extensions,
+        )
+
+    def _added_functions(self) -> list[FunctionProto]:
+        """The functions that the program has added; a model's own of the same name count more."""
+        if self._extensions is None:
+            return []
+        from onnx import FunctionProto
+
+        return [FunctionProto.FromString(data) for data in self._extensions.functions]
 
     def _check_opsets(self) -> None:
-        version = self._opsets.get("")
-        newest = newest_opset()
-        if version is None:
-            return
-        if version < OLDEST_OPSET:
-            for node in self._proto.graph.node:
-                self._check_unchanged(node, version, newest)
-        if version > newest:
+        from onnx import IR_VERSION
+
+        if self._proto.ir_version > IR_VERSION:
             raise ModelError(
-                f"operator set {version} is newer than the installed onnx knows: expected 7 to "
-                f"{newest}; install a newer onnx, or export for operator set {newest}"
+                f"version {self._proto.ir_version} of the file format is newer than the installed "
+                f"onnx knows: expected 1 to {IR_VERSION}; install a newer onnx, or save the model "
+                f"with ir_version {IR_VERSION}"
+            )
+        version = self._opsets.get("")
+        if version is not None and version < OLDEST_OPSET:
+            for node in self._proto.graph.node:
+                self._check_unchanged(node, version, newest_opset())
+        for imported in (self._opsets, *(imports(f.opset_import) for f in self._proto.functions)):
+            for domain in sorted(filter(is_known, imported)):
+                self._check_known(domain, imported[domain])
+
+    def _check_known(self, domain: str, version: int) -> None:
+        newest = newest_version(domain)
+        if version > newest:
+            oldest = 1 if domain else 7
+            raise ModelError(
+                f"version {version} of the operator set '{domain or 'ai.onnx'}' is newer than "
+                f"what is known here: expected {oldest} to {newest}; install a newer onnx or "
+                f"clinfer, or export for version {newest}"
             )
 
     def _check_unchanged(self, node: NodeProto, version: int, newest: int) -> None:
@@ -207,6 +233,10 @@ class _Reader:
 
     def _input_shape(self, name: str, dims: PortShape) -> Shape:
         made: list[Dim] = []
+        if math.prod(d or 1 for d in dims if isinstance(d, int)) > MOST_ELEMENTS:
+            raise ModelError(
+                f"input '{name}': at most {MOST_ELEMENTS} elements expected, of {dims}"
+            )
         for axis, dim in enumerate(dims):
             if isinstance(dim, int):
                 made.append(dim)
@@ -226,30 +256,68 @@ class _Reader:
         return value_type(info.type)[1]
 
 
+def _warn_of_declared(graph: Graph) -> None:
+    """Says where the file states another type of a value than its node gives; the latter counts."""
+    wrong = [
+        f"'{value.name}' is declared as {_declared_text(graph.declared[value.name])}, but is "
+        f"{value.dtype}[{', '.join(map(str, value.shape or ()))}]"
+        for node in graph.nodes
+        for value in node.outputs
+        if value is not None and _contradicts(value, graph.declared.get(value.name))
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        _LOG.warning("%s: %s%s; the declaration is ignored", graph.name, wrong[0], more)
+
+
+def _contradicts(value: Value, declared: Declared | None) -> bool:
+    """Whether both say something, and not the same."""
+    if declared is None or value.shape is None or declared.shape is None:
+        return False
+    pairs = zip(value.shape, declared.shape, strict=False)
+    known = [(a, b) for a, b in pairs if isinstance(a, int) and isinstance(b, int)]
+    return (
+        declared.dtype not in (None, value.dtype)
+        or len(declared.shape) != len(value.shape)
+        or any(a != b for a, b in known)
+    )
+
+
+def _declared_text(declared: Declared) -> str:
+    sizes = ("?" if d is None else str(d) for d in declared.shape or ())
+    return f"{declared.dtype}[{', '.join(sizes)}]"
+
+
 Call = tuple["NodeProto", Opsets]
 
 
-def _in_order(calls: Sequence[Call], scope: Iterable[str]) -> list[Call]:
-    """The nodes so that each comes after those it reads; almost every file has them so already."""
-    known = {"", *scope}
+def _in_order(calls: Sequence[Call]) -> list[Call]:
+    """The nodes so that each comes after those it reads, else in the order of the file.
+
+    Almost every file has them in such an order already.
+    """
+    makers = {name: number for number, (node, _) in enumerate(calls) for name in node.output}
+    makers.pop("", None)
+    readers: dict[int, list[int]] = {}
+    waits = [0] * len(calls)
+    for number, (node, _) in enumerate(calls):
+        needed = {makers[name] for name in (*node.input, *captured_names(node)) if name in makers}
+        waits[number] = len(needed)
+        for maker in needed:
+            readers.setdefault(maker, []).append(number)
+    ready = [number for number, count in enumerate(waits) if not count]  # sorted: a heap
     ordered: list[Call] = []
-    defined = {name for node, _ in calls for name in node.output}
-    waiting = list(calls)
-    while waiting:
-        left: list[Call] = []
-        for node, opsets in waiting:
-            needed = [n for n in (*node.input, *captured_names(node)) if n in defined]
-            if all(n in known for n in needed):
-                ordered.append((node, opsets))
-                known.update(node.output)
-            else:
-                left.append((node, opsets))
-        if len(left) == len(waiting):
-            names = ", ".join(describe(node) for node, _ in left[:5])
-            raise ModelError(
-                f"the graph has a cycle: each of {names} waits for another one's result"
-            )
-        waiting = left
+    while ready:
+        number = heappop(ready)
+        ordered.append(calls[number])
+        for reader in readers.get(number, ()):
+            waits[reader] -= 1
+            if not waits[reader]:
+                heappush(ready, reader)
+    if len(ordered) < len(calls):
+        waiting = [node for (node, _), count in zip(calls, waits, strict=True) if count]
+        names = ", ".join(describe(node) for node in waiting[:5])
+        raise ModelError(f"the graph has a cycle: each of {names} waits for another one's result")
     return ordered
 
 

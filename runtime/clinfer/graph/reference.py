@@ -12,18 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinfer.boundary import as_ours, first_line
 from clinfer.dtypes import BY_NAME, to_numpy
-from clinfer.errors import UnsupportedError
-from clinfer.graph import control, numpy_ops
+from clinfer.errors import ClinferError, InputError, ShapeError, UnsupportedError, listed
+from clinfer.graph import control, ml, numpy_ops
 from clinfer.graph.ir import Node
+from clinfer.graph.value_types import type_of
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TypeProto
+    from onnx import GraphProto, ModelProto
 
     from clinfer.graph.control import Control
 
 Json = Any
 _TEXT = "string"
+_LONG = 256  # from so many numbers on, a list is stored as bytes and comes back as an array
+# What NumPy and onnx's implementation raise where inputs do not fit, and what that is of ours.
+_REFUSALS: tuple[tuple[type[Exception], type[ClinferError]], ...] = (
+    (IndexError, InputError),
+    (UnicodeError, InputError),
+    (ArithmeticError, InputError),
+    (ValueError, ShapeError),
+    (TypeError, UnsupportedError),
+    (NotImplementedError, UnsupportedError),
+)
+INPUTS_DO_NOT_FIT = (IndexError, ArithmeticError, ValueError, MemoryError)
+"""What they raise only where inputs do not fit, or results are too large."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +62,26 @@ class HostOp:
     @classmethod
     def from_node(cls, node: Node, opsets: Mapping[str, int]) -> HostOp:
         """The step that runs a graph's node; `opsets` are the graph's."""
-        from clinfer.graph.schemas import input_names, newest_opset, to_proto
+        from clinfer.graph.node_protos import input_names, to_proto
+        from clinfer.graph.schemas import newest_opset
 
         own, captured = input_names(node)
         outputs = ["" if v is None else f"o{n}" for n, v in enumerate(node.outputs)]
-        proto = to_proto(node, own, outputs)
+        is_ml = ml.has(node.kind)
+        in_numpy = is_ml or node.kind in numpy_ops.TABLE
+        # Forests are large, and ai.onnx.ml needs the attributes alone.
+        proto = None if is_ml else to_proto(node, own, outputs)
         version = node.version or newest_opset()
         imports = {**opsets, node.domain: version}
         dtypes = (None if v is None or v.dtype not in BY_NAME else v.dtype for v in node.outputs)
         return cls(
             node.describe(),
             node.kind,
-            proto.SerializeToString(deterministic=True),
+            b"" if proto is None else proto.SerializeToString(deterministic=True),
             tuple(sorted(imports.items())),
             (*own, *captured),
             tuple(dtypes),
-            _to_json(node.attrs) if node.kind in numpy_ops.TABLE else None,
+            attributes_to_json(node.attrs) if in_numpy else None,
         )
 
     def to_json(self) -> Json:
@@ -94,31 +112,58 @@ class HostOp:
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """The results for these inputs: arrays, lists for sequences, None for what is absent.
 
-        Raises `UnsupportedError` naming the node where onnx's reference implementation lacks the
-        operator or cannot run it.
+        Raises `ShapeError`, `InputError` or `UnsupportedError` naming the node and its inputs where
+        they do not fit it, or onnx's reference implementation lacks the operator.
         """
         given = list(inputs) + [None] * (len(self.inputs) - len(inputs))
+        try:
+            return [self._typed(r, n) for n, r in enumerate(self._results(given))]
+        except ClinferError:
+            raise
+        except Exception as error:
+            raise self._refused(error, given) from error
+
+    def _results(self, inputs: list[Any]) -> list[Any]:
         if self.kind in control.KINDS:
-            results: list[Any] | None = self._control().run(given)
-        else:
-            results = self._by_numpy(given)
-        if results is None:
-            results = self._by_reference(given)
-        return [self._typed(r, n) for n, r in enumerate(results)]
+            return self._control().run(inputs)
+        results = self._by_numpy(inputs)
+        return self._by_reference(inputs) if results is None else results
+
+    def _refused(self, error: Exception, inputs: Sequence[Any]) -> ClinferError:
+        """What NumPy or onnx's implementation has raised for these inputs, as an error of ours."""
+        where = f"{self.label} on the host, with {described(self.inputs, inputs)}"
+        kind = next((ours for theirs, ours in _REFUSALS if isinstance(error, theirs)), None)
+        if kind is None:
+            return as_ours(error, where)
+        return kind(f"{where}: {first_line(error)}; give it inputs that fit the operator")
 
     def _control(self) -> Control:
         if not self._controls:
-            self._controls.append(control.Control(self))
+            self._controls.append(control.Control(self, host_step))
         return self._controls[0]
 
     def _by_numpy(self, inputs: Sequence[Any]) -> list[Any] | None:
         if self.attrs is None:
             return None
-        attrs = _from_json(self.attrs)
+        if ml.has(self.kind):
+            return self._by_ml(inputs)
+        attrs = attributes_from_json(self.attrs)
         function = numpy_ops.find(self.kind, attrs, inputs)
-        if function is None:
-            return None
-        return [numpy_ops.contiguous(r) for r in function(attrs, inputs)]
+        try:
+            if function is None:
+                return None
+            return [numpy_ops.contiguous(r) for r in function(attrs, inputs)]
+        except InputError as error:
+            raise InputError(f"{self.label}: {error}") from None
+
+    def _by_ml(self, inputs: Sequence[Any]) -> list[Any]:
+        try:
+            if "ml" not in self._evaluators:
+                self._evaluators["ml"] = ml.make(self.kind, attributes_from_json(self.attrs))
+            results: list[Any] = self._evaluators["ml"](inputs)
+        except ValueError as error:
+            raise InputError(f"{self.label}: {error}") from error
+        return results
 
     def _by_reference(self, inputs: Sequence[Any]) -> list[Any]:
         signature = tuple(_signature(value) for value in inputs)
@@ -127,8 +172,10 @@ class HostOp:
         feeds = {n: _readable(v) for n, v in zip(self.inputs, inputs, strict=True) if n}
         try:
             return list(self._evaluators[signature].run(None, feeds))
-        except Exception as error:
-            raise self._unsupported(f"fails on these inputs: {error}") from error
+        except (RecursionError, *INPUTS_DO_NOT_FIT):
+            raise
+        except Exception as error:  # also names its author did not define for these inputs
+            raise self._unsupported(f"fails on these inputs: {first_line(error)}") from error
 
     def _evaluator(self, inputs: Sequence[Any]) -> Any:
         from onnx.reference import ReferenceEvaluator
@@ -136,7 +183,7 @@ class HostOp:
         try:
             return ReferenceEvaluator(self._model(inputs))
         except Exception as error:
-            raise self._unsupported(f"does not have it: {error}") from error
+            raise self._unsupported(f"does not have it: {first_line(error)}") from error
 
     def _unsupported(self, what: str) -> UnsupportedError:
         return UnsupportedError(
@@ -147,7 +194,7 @@ class HostOp:
     def _model(self, inputs: Sequence[Any]) -> ModelProto:
         from onnx import ModelProto
 
-        from clinfer.graph.schemas import encoded
+        from clinfer.graph.node_protos import encoded
 
         model = ModelProto(ir_version=10)
         for domain, version in self.opsets:
@@ -171,27 +218,52 @@ class HostOp:
         return np.asarray(result).astype(to_numpy(dtype), copy=False)
 
 
-def _to_json(attrs: Mapping[str, Any]) -> Json:
+def attributes_to_json(attrs: Mapping[str, Any]) -> Json:
     """Attributes as plain data; an array is written as its dtype, shape and elements."""
     return {name: _item_to_json(value) for name, value in attrs.items()}
 
 
 def _item_to_json(value: Any) -> Json:
+    if isinstance(value, list) and len(value) >= _LONG and isinstance(value[0], (int, float)):
+        numbers = np.array(value)
+        data = b64encode(numbers.tobytes()).decode("ascii")
+        return {"dtype": numbers.dtype.str, "base64": data}
     if not isinstance(value, np.ndarray):
         return list(value) if isinstance(value, (list, tuple)) else value
     plain = value.astype(np.float64) if value.dtype.kind not in "iufbO" else value
     return {"dtype": value.dtype.name, "shape": list(value.shape), "items": plain.ravel().tolist()}
 
 
-def _from_json(attrs: Json) -> dict[str, Any]:
+def attributes_from_json(attrs: Json) -> dict[str, Any]:
     return {name: _item_from_json(value) for name, value in attrs.items()}
 
 
 def _item_from_json(value: Json) -> Any:
     if not isinstance(value, dict):
         return value
+    if "base64" in value:
+        return np.frombuffer(b64decode(value["base64"]), value["dtype"])
     dtype = object if value["dtype"] == "object" else to_numpy(value["dtype"])
     return np.array(value["items"]).astype(dtype).reshape(value["shape"])
+
+
+def host_step(node: Node, opsets: Mapping[str, int]) -> control.Runs:
+    """What runs one node of a graph on the host."""
+    if node.kind == "If" and node.proto is None:
+        return control.HostBranch(node, host_step)
+    return HostOp.from_node(node, opsets)
+
+
+def described(names: Sequence[str], values: Sequence[Any]) -> str:
+    """'x: float32[2, 3], axes: int64[1]'."""
+    pairs = zip(names, values, strict=False)
+    return listed(f"{name}: {_kind_of(value)}" for name, value in pairs if name) or "no inputs"
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.name}{list(value.shape)}"
+    return "nothing" if value is None else type(value).__name__
 
 
 def _signature(value: Any) -> Any:
@@ -209,27 +281,3 @@ def _readable(value: Any) -> Any:
 
 def _declare(graph: GraphProto, name: str, value: Any) -> None:
     graph.input.add(name=name).type.CopyFrom(type_of(value))
-
-
-def type_of(value: Any) -> TypeProto:
-    """The ONNX type of an array, a list (sequence) or None (an optional without content)."""
-    from onnx import TypeProto
-
-    proto = TypeProto()
-    if isinstance(value, np.ndarray):
-        _set_tensor(proto, value)
-    elif isinstance(value, list):
-        proto.sequence_type.SetInParent()
-        for item in value[:1]:
-            proto.sequence_type.elem_type.CopyFrom(type_of(item))
-    else:
-        proto.optional_type.SetInParent()
-    return proto
-
-
-def _set_tensor(proto: TypeProto, value: Any) -> None:
-    name = _TEXT if value.dtype.kind in "OUST" else value.dtype.name
-    proto.tensor_type.elem_type = BY_NAME[name].onnx
-    proto.tensor_type.shape.SetInParent()
-    for _ in range(value.ndim):
-        proto.tensor_type.shape.dim.add()

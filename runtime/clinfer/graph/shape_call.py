@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clinfer.boundary import Signal
 from clinfer.dtypes import BY_NAME
 from clinfer.errors import ShapeError
 from clinfer.graph.ir import Array, Graph, Node, Shape, Value
-from clinfer_kernels.dims import Dim, Sym, sym
+from clinfer_kernels.dims import RELATIONS, Dim, join, joined, sym
 
+MOST_AXES = 64  # as NumPy has it
 CONTENT_LIMIT = 1024  # elements of an integer tensor that rules and `symbolic` look into
 
 
@@ -26,7 +28,7 @@ class Type(NamedTuple):
     shape: Shape | None
 
 
-class UnknownShape(Exception):  # noqa: N818 - a signal between rule and driver, never an error
+class UnknownShape(Signal):
     """A rule needs a shape or content that is not known."""
 
 
@@ -80,7 +82,7 @@ class Call:
 
     def normal(self, axis: int, rank: int) -> int:
         """`axis` counted from the front; `ShapeError` where there is no such dimension."""
-        if not -rank <= axis < max(rank, 1):
+        if not -rank <= axis < rank:
             raise self.error(f"axis {axis} expected in [-{rank}, {rank})")
         return axis + rank if axis < 0 else axis
 
@@ -109,10 +111,24 @@ class Call:
             raise UnknownShape
         return [int(d) for d in dims]  # type: ignore[arg-type]
 
+    def elements(self, index: int) -> int:
+        """How many elements an input of one dimension (or a scalar) has, which must be known."""
+        shape = self.shape(index)
+        size = shape[0] if shape else 1
+        if not isinstance(size, int):
+            raise UnknownShape
+        return size
+
     def fresh(self, output: int, axis: int) -> Dim:
         """The symbol of a dimension that only a run can tell."""
         named = [v for v in (self.node.outputs[output], *self.node.outputs) if v is not None]
         return sym(f"{named[0].name}.{axis}")
+
+    def unknown(self, rank: int, output: int = 0) -> Shape:
+        """A shape of which the rank alone is known: what a model's own number of sizes says."""
+        if rank > MOST_AXES:
+            raise self.error(f"a result of {rank} dimensions; {MOST_AXES} at most expected")
+        return tuple(self.fresh(output, axis) for axis in range(rank))
 
     def keep(self) -> list[Type]:
         """The types the outputs have already: the pass that made the node knew them."""
@@ -122,15 +138,26 @@ class Call:
 
     def equal(self, left: Dim, right: Dim, what: str) -> None:
         """Requires two sizes to be equal; checked at run time where that is not known now."""
-        if left == right:
-            return
-        message = f"{self.node.describe()}: {what} must be equal, found {left} and {right}"
+        self._hold(left, right, "equal", f"{what} must be equal")
+
+    def fits(self, left: Dim, right: Dim, what: str) -> None:
+        """Requires `left` to be 1 or equal to `right`, as what broadcasts to a given size is."""
+        self._hold(left, right, "fits", f"{what}: the first must be 1 or equal to the second")
+
+    def at_most(self, left: Dim, right: Dim, what: str) -> None:
+        """Requires `left` <= `right`."""
+        self._hold(left, right, "at most", f"{what}: the first must be at most the second")
+
+    def _hold(self, left: Dim, right: Dim, relation: str, what: str) -> None:
+        message = f"{self.node.describe()}: {what}"
         if isinstance(left, int) and isinstance(right, int):
-            raise ShapeError(message)
-        self.graph.require_equal(left, right, message)
+            if not RELATIONS[relation](left, right):
+                raise ShapeError(f"{message}, found {left} and {right}")
+        else:
+            self.graph.require(left, right, message, relation)
 
     def broadcast(self, *shapes: Shape) -> Shape:
-        """NumPy's broadcast shape. A dynamic size against another size is taken to be equal."""
+        """NumPy's broadcast shape; what only a run can tell becomes a constraint."""
         rank = max((len(s) for s in shapes), default=0)
         result: list[Dim] = [1] * rank
         for shape in shapes:
@@ -140,26 +167,22 @@ class Call:
         return tuple(result)
 
     def _joined(self, left: Dim, right: Dim, axis: int) -> Dim:
-        if left == right or right == 1:
-            return left
-        if left == 1:
-            return right
-        self.equal(left, right, f"the sizes of dimension {axis} that are broadcast")
-        return min(left, right, key=_complexity)
+        result = join(left, right)
+        what = f"the sizes of dimension {axis} that are broadcast"
+        if result is None:
+            raise self.error(f"{what} must be equal or 1, found {left} and {right}")
+        known = self.graph.joins.get(result, result)
+        if known == result and known not in (left, right):
+            self._hold(left, right, "join", f"{what} must be equal or 1")
+        for size in (left, right):
+            if size != 1 and size not in joined(known):
+                self.fits(size, known, what)
+        return known
 
     def error(self, message: str) -> ShapeError:
         """An error that names the node and its inputs."""
         inputs = ", ".join("-" if v is None else repr(v) for v in self.node.inputs)
         return ShapeError(f"{self.node.describe()}: {message}; its inputs are {inputs or 'none'}")
-
-
-def _complexity(dim: Dim) -> tuple[int, int]:
-    """An order in which the plainest of equal sizes comes first: a number, a symbol, a sum ..."""
-    if isinstance(dim, int):
-        return 0, 0
-    atoms = [atom for monomial, _ in dim.terms for atom, _ in monomial]
-    opaque = sum(not isinstance(atom, Sym) for atom in atoms)
-    return opaque, len(atoms) + len(dim.terms)
 
 
 Rule = Callable[[Call], "list[Type]"]

@@ -9,15 +9,22 @@ makes the value has run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from clinfer.boundary import during
 from clinfer.dtypes import BY_NAME
 from clinfer.errors import ModelError, UnsupportedError
-from clinfer.graph.ir import Declared, Graph, Node, Value
-from clinfer.graph.schemas import infer_types
+from clinfer.graph.bounds import lower_bound
+from clinfer.graph.ir import MOST_ELEMENTS, OWN_DOMAIN, Declared, Graph, Node, Shape, Value
+from clinfer.graph.node_checks import check_types
+from clinfer.graph.node_protos import infer_types
 from clinfer.graph.shape_call import Call, Type, UnknownShape
 from clinfer.graph.shape_rules import rules
 from clinfer.graph.symbolic import propagate
-from clinfer_kernels.dims import Dim, sym
+from clinfer.operators import Relation, table
+from clinfer_kernels.dims import Dim, Expr, product, sym
+
+_LONG = 32
 
 
 def infer(graph: Graph) -> None:
@@ -30,17 +37,29 @@ def infer(graph: Graph) -> None:
 
 
 def infer_node(graph: Graph, node: Node) -> None:
-    """The same for one node, whose inputs have their types."""
-    call = Call(graph, node)
+    """The same for one node, whose inputs have their types.
+
+    They are checked against the operator's schema and record; what passes made is theirs to know.
+    """
+    with during("the inference of its type", node.describe):
+        _infer(Call(graph, node))
+
+
+def _infer(call: Call) -> None:
+    graph, node = call.graph, call.node
+    record = table().get(node.kind)
+    custom = graph.custom.get(node.kind)
+    if node.domain != OWN_DOMAIN and custom is None:
+        check_types(node)
+    for relation in () if record is None else record.relations:
+        _relate(call, relation)
     rule = rules().get(node.kind)
-    types: Sequence[Type] | None = None
-    if rule is not None:
-        try:
+    types: Sequence[tuple[str | None, Shape | None]] | None = None
+    if custom is not None:
+        types = custom.types(call)
+    elif rule is not None:
+        with suppress(UnknownShape):
             types = rule(call)
-        except UnknownShape:
-            types = None
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise call.error(f"its inputs and attributes do not fit it ({error})") from error
     if types is None:
         types = _by_onnx(call)
     for index, value in enumerate(node.outputs):
@@ -49,9 +68,52 @@ def infer_node(graph: Graph, node: Node) -> None:
         if index < len(types):
             value.dtype, value.shape = types[index]
         if value.name in graph.declared:
-            _complete(value, graph.declared[value.name])
+            _complete(graph, value, graph.declared[value.name])
         value.const = value.symbolic = value.rational = None
+        _check_length(value)
+        if value.shape is not None:
+            _check_sizes(call, index, value.shape, 0 if record is None else record.least)
     propagate(call)
+
+
+def _check_length(value: Value) -> None:
+    """Strides and counts are products of the sizes: they must be expressions of some length too."""
+    if any(isinstance(d, Expr) and d.weight > _LONG for d in value.shape or ()):
+        product(value.known_shape)
+
+
+def _relate(call: Call, relation: Relation) -> None:
+    try:
+        relation(call)
+    except UnknownShape:
+        return
+
+
+def _check_sizes(call: Call, index: int, shape: Shape, least: int) -> None:
+    """No size of a result is negative, in any run; none is beyond what memories hold.
+
+    `least`: that of the spatial axes, from number 2 on.
+    """
+    total = 1
+    for axis, size in enumerate(shape):
+        wanted = least if axis > 1 else 0
+        if isinstance(size, int):
+            total *= size or 1  # a size is no less absurd beside one of 0
+        elif _is_never_below(size, wanted) or _is_an_inputs(call, size):
+            continue
+        call.at_most(wanted, size, f"{wanted}, the least size, and axis {axis} of result {index}")
+    if total > MOST_ELEMENTS:
+        raise call.error(f"at most {MOST_ELEMENTS} elements expected in result {index}, of {shape}")
+
+
+def _is_never_below(size: Dim, least: int) -> bool:
+    known = lower_bound(size)
+    return known is not None and known >= least
+
+
+def _is_an_inputs(call: Call, size: Dim) -> bool:
+    """Whether an input has that size, which has been looked at where it was made."""
+    return any(v is not None and size in (v.shape or ()) for v in call.node.inputs)
 
 
 def _by_onnx(call: Call) -> list[Type]:
@@ -85,11 +147,14 @@ def _key(dim: Dim) -> str:
     return f"<{dim}>"
 
 
-def _complete(value: Value, declared: Declared) -> None:
+def _complete(graph: Graph, value: Value, declared: Declared) -> None:
     """Fills in element type and rank from the declared type.
 
-    Not sizes: exporters declare those they have seen where only a run can tell.
+    Not sizes: exporters declare those they have seen where only a run can tell. Not the rank of
+    what is only returned: nothing needs it before the run, and it may be wrong.
     """
     value.dtype = value.dtype or declared.dtype
-    if value.shape is None and declared.shape is not None and value.dtype in BY_NAME:
+    if value.shape is not None or declared.shape is None or value.dtype not in BY_NAME:
+        return
+    if value.users or not graph.is_output(value):
         value.shape = tuple(sym(f"{value.name}.{axis}") for axis in range(len(declared.shape)))

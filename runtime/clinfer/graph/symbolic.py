@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from clinfer.dtypes import BY_NAME, to_numpy
-from clinfer.errors import ClinferError
+from clinfer.errors import InternalError
 from clinfer.graph import numbers
 from clinfer.graph.ir import Array, Value
 from clinfer.graph.shape_call import CONTENT_LIMIT, Call, UnknownShape
-from clinfer_kernels.dims import Expr, is_static, product
+from clinfer_kernels.dims import Expr, TooComplex, is_static, product
+
+LONGEST = 256
+"""The weight of an expression (`dims.Expr`) up to which a tensor's elements are followed."""
+_LARGEST = 2**63
 
 Handler = Callable[[Call], Sequence["Array | None"]]
 
@@ -29,7 +33,7 @@ def propagate(call: Call) -> None:
         return
     try:
         results = handler(call)
-    except UnknownShape:
+    except (UnknownShape, TooComplex):
         return
     for value, content in zip(call.node.outputs, results, strict=False):
         if value is not None and content is not None:
@@ -49,10 +53,12 @@ def _is_small(call: Call) -> bool:
 
 def _store(value: Value, content: Array) -> None:
     if value.shape is None or content.shape != value.shape:
-        raise ClinferError(
-            f"internal: the content of '{value.name}' has shape {content.shape}, its type says "
-            f"{value.shape}"
+        raise InternalError(
+            f"the content of '{value.name}' has shape {content.shape}, its type says "
+            f"{value.shape}; please report it with the model"
         )
+    if not all(map(_is_followed, content.ravel())):
+        return
     if value.dtype in ("float32", "float64", "float16", "bfloat16"):
         value.rational = content
     elif any(isinstance(x, Expr) for x in content.ravel()):
@@ -62,6 +68,14 @@ def _store(value: Value, content: Array) -> None:
             value.const = content.astype(to_numpy(str(value.dtype)))
         except OverflowError:
             return
+
+
+def _is_followed(element: Any) -> bool:
+    """Whether a content is of use: not beyond 64 bits, which wrap in a run, and not too long."""
+    number = element.numerator if isinstance(element, numbers.Rational) else element
+    if isinstance(number, Expr):
+        return number.weight <= LONGEST and all(abs(f) <= _LARGEST for _, f in number.terms)
+    return bool(abs(number) <= _LARGEST)
 
 
 def elements(call: Call, index: int) -> Array:
@@ -188,9 +202,10 @@ def _slice(call: Call) -> list[Array]:
 
 
 def _split(call: Call) -> list[Array]:
+    data = elements(call, 0)
     axis = int(call.attr("axis", 0))
     sizes = [_static(call, i)[axis] for i in range(len(call.node.outputs))]
-    return list(np.split(elements(call, 0), np.cumsum(sizes)[:-1], axis=axis))
+    return list(np.split(data, np.cumsum(sizes)[:-1], axis=axis))
 
 
 def _expand(call: Call) -> list[Array]:

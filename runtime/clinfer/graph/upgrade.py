@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from clinfer.dtypes import to_numpy
+from clinfer.boundary import during
+from clinfer.dtypes import BY_NAME, to_numpy
 from clinfer.errors import UnsupportedError
+from clinfer.graph import contrib, experimental
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.shapes import infer_node
 
@@ -39,9 +41,14 @@ class Change:
         """A constant input."""
         return self.graph.constant(np.array(content, to_numpy(dtype)), self.node.name or "const")
 
-    def before(self, op: str, inputs: Sequence[Value | None], **attrs: Any) -> Value:
-        """A new node before this one; its output."""
-        made = self.graph.node(op, inputs, attrs=attrs, before=self.node, name=self.node.name)
+    def before(
+        self, op: str, inputs: Sequence[Value | None], into: Value | None = None, **attrs: Any
+    ) -> Value:
+        """A new node before this one; its output, `into` where that is given."""
+        outputs = None if into is None else [into]
+        made = self.graph.node(
+            op, inputs, outputs=outputs, attrs=attrs, before=self.node, name=self.node.name
+        )
         self.made.insert(self.made.index(self.node), made)
         return made.output
 
@@ -61,6 +68,11 @@ class Change:
 
 def upgrade_node(graph: Graph, node: Node) -> list[Node]:
     """The nodes that stand for `node` in the newest form; often itself alone."""
+    if node.kind in graph.custom:
+        return [node]
+    if node.domain == contrib.DOMAIN:
+        ranks = contrib.RANKS.get(node.op, {})
+        return contrib.rewritten(Change(graph, node), contrib.RULES[node.op], ranks)
     entry = UPGRADES.get(node.kind)
     node.attrs.pop("consumed_inputs", None)
     if entry is None or node.version >= entry.below:
@@ -73,9 +85,12 @@ def upgrade_node(graph: Graph, node: Node) -> list[Node]:
 
 def typed(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
     """Nodes just added, in order: brought into their newest form, with their types inferred."""
+    graph.typed = typed
     made: list[Node] = []
     for built in nodes:
-        for node in upgrade_node(graph, built):
+        with during("the update of its form", built.describe):
+            upgraded = upgrade_node(graph, built)
+        for node in upgraded:
             infer_node(graph, node)
             made.append(node)
     return made
@@ -140,9 +155,23 @@ def _flattened(change: Change) -> None:
 
 
 def _dropout(change: Change) -> None:
-    """Inference: the first input comes out; ratio and mode do not matter."""
-    change.node.attrs.clear()
-    change.set_inputs(change.node.inputs[:1])
+    """Inference: the first input comes out; ratio and mode do not matter.
+
+    Before version 10 the mask has the data's type.
+    """
+    node = change.node
+    node.attrs.clear()
+    change.set_inputs(node.inputs[:1])
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    if node.version >= 10 or mask is None:
+        return
+    x, kept = node.required(0), Value(change.graph.fresh(mask.name))
+    copy = Node("Dropout", [x], [node.outputs[0], kept], {}, node.name, version=13)
+    change.graph.insert(copy, node)
+    change.made.insert(0, copy)
+    node.op, node.outputs[:] = "Cast", [mask]
+    node.attrs["to"] = BY_NAME[x.dtype or "float32"].onnx
+    change.set_inputs([kept])
 
 
 def _batch_norm(change: Change) -> None:
@@ -174,6 +203,7 @@ def _resize(change: Change) -> None:
     node = change.node
     if node.version < 11:
         _asymmetric(change, node.input(1))
+        node.attrs["nearest_mode"] = "simple"  # where it shrinks, the next element; else the last
     inputs = [v if v is None or v.shape != (0,) else None for v in node.inputs]
     change.set_inputs(inputs)
 
@@ -264,6 +294,7 @@ def _prelu(change: Change) -> None:
 
 
 _EVER = 1 << 30  # empty tensors for absent inputs are still legal
+_EXPERIMENTAL_AS = 23
 _ALIGNED = "Add Sub Mul Div Pow And Or Xor Equal Greater Less"
 _REDUCED = "Mean Max Min Prod SumSquare L1 L2 LogSum LogSumExp"
 
@@ -291,4 +322,8 @@ UPGRADES: dict[str, Upgrade] = {
     "Gemm": Upgrade(7, _gemm),
     "DequantizeLinear": Upgrade(19, lambda change: None),
     "PRelu": Upgrade(7, _prelu),
+    **{
+        name: Upgrade(_EVER if op.below is None else op.below, op.rule, to=_EXPERIMENTAL_AS)
+        for name, op in experimental.OPERATORS.items()
+    },
 }

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clinfer.errors import InputError, ShapeError
 from clinfer.lowering.memory import Arena, Lifetime, least_bytes, plan_arena
-from clinfer.lowering.plan import LaunchStep, Plan, PlanPort, touched
+from clinfer.lowering.plan import (
+    Block,
+    BranchStep,
+    Buffer,
+    Constraint,
+    LaunchStep,
+    Plan,
+    PlanPort,
+    Reach,
+    SizesStep,
+    touched,
+)
 from clinfer_kernels import dims as dim_algebra
-from clinfer_kernels.dims import Dim, Expr
+from clinfer_kernels.dims import RELATIONS, Dim, Expr
+
+MOST_ELEMENTS = 2**31 - 2**22
+"""Kernels count elements in `int`; the rest is for tiles that go beyond a matrix's edge."""
 
 
 class BoundLaunch(NamedTuple):
@@ -28,7 +42,7 @@ class BoundLaunch(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to launch: some size is zero."""
+        """Whether there is nothing to launch: some size is zero, or others are for these sizes."""
         return 0 in self.global_size
 
 
@@ -70,23 +84,74 @@ def bind_inputs(plan: Plan, shapes: Sequence[tuple[int, ...] | None]) -> Sizes:
         for dim, found in zip(port.shape, shape, strict=True):
             if sizes(dim) != found:
                 raise _shape_error(port, shape, f"{dim} is {sizes(dim)} here")
-    check_constraints(plan, sizes)
+    check_sizes(plan.requirements, sizes)
     return sizes
 
 
-def check_constraints(plan: Plan, sizes: Sizes) -> None:
-    """Raises `ShapeError` where two sizes differ that the model needs equal."""
-    for constraint in plan.constraints:
-        try:
-            left = sizes(constraint.left)
-            right = sizes(constraint.right)
-        except KeyError:  # a size that a host step will give
-            continue
-        if left != right:
-            raise ShapeError(
-                f"{constraint.message}: {constraint.left} = {left} and "
-                f"{constraint.right} = {right} must be equal for these input shapes"
-            )
+def check_sizes(
+    requirements: Iterable[Constraint | Reach], sizes: Sizes
+) -> list[Constraint | Reach]:
+    """Raises `ShapeError` where sizes are not as the model needs them, or a view leaves its buffer.
+
+    Gives back what depends on sizes that a host step will give, to be checked then.
+    """
+    return [requirement for requirement in requirements if not _is_met(requirement, sizes)]
+
+
+def _is_met(requirement: Constraint | Reach, sizes: Sizes) -> bool:
+    """Whether it holds; False where that cannot be told yet. Raises `ShapeError` otherwise."""
+    try:
+        check_requirement(requirement, sizes)
+    except KeyError:  # a size that a host step will give
+        return False
+    return True
+
+
+def check_requirement(requirement: Constraint | Reach, sizes: Callable[[Dim], int]) -> None:
+    """Raises `ShapeError` where it does not hold, KeyError where a size is not known yet."""
+    if isinstance(requirement, Reach):
+        check_reach(requirement, sizes)
+    else:
+        check_constraint(requirement, sizes)
+
+
+def check_constraint(constraint: Constraint, sizes: Callable[[Dim], int]) -> None:
+    """Raises `ShapeError` where the constraint does not hold for these sizes."""
+    left, right = sizes(constraint.left), sizes(constraint.right)
+    if not RELATIONS[constraint.relation](left, right):
+        raise ShapeError(
+            f"{constraint.message}; for these input shapes they are {left} "
+            f"({constraint.left}) and {right} ({constraint.right})"
+        )
+
+
+def check_reach(reach: Reach, sizes: Callable[[Dim], int]) -> None:
+    """Raises `ShapeError` where the view leaves its buffer for these sizes."""
+    counts = [sizes(n) for n in reach.shape]
+    if 0 in counts:
+        return
+    first = last = sizes(reach.offset)
+    total = 1
+    for count, stride in zip(counts, reach.strides, strict=True):
+        if count < 0:
+            raise ShapeError(f"{reach.label}: a size of {count}; sizes are at least 0")
+        total *= count
+        step = (count - 1) * sizes(stride)
+        if step > 0:
+            last += step
+        else:
+            first += step
+    size = sizes(reach.size)
+    if reach.is_counted and max(total, size) > MOST_ELEMENTS:
+        raise ShapeError(
+            f"{reach.label}: {max(total, size)} elements, where kernels count up to "
+            f"{MOST_ELEMENTS}; use smaller inputs"
+        )
+    if first < 0 or last >= size:
+        raise ShapeError(
+            f"{reach.label}: for these sizes it would read or write elements {first} to {last} of "
+            f"an operand that has {size}; give operands whose shapes fit each other"
+        )
 
 
 def _bind_port(
@@ -121,7 +186,9 @@ def _shape_error(port: PlanPort, shape: Sequence[int], why: str) -> InputError:
 
 
 def bind_launch(step: LaunchStep, sizes: Callable[[Dim], int]) -> BoundLaunch:
-    """The launch with numbers for sizes."""
+    """The launch with numbers for sizes; an empty one where they ask for another."""
+    if not sizes(step.when):
+        return BoundLaunch(step.program, (), (0,), step.local_size, step.label)
     args: list[tuple[str, int]] = []
     for arg in step.args:
         if arg.kind == "buffer":
@@ -141,18 +208,121 @@ def bind_launch(step: LaunchStep, sizes: Callable[[Dim], int]) -> BoundLaunch:
     )
 
 
+def bind_read(step: SizesStep, read: Sequence[int], sizes: Sizes) -> None:
+    """Binds the sizes that a step gives, from what it has read.
+
+    Raises `InputError` where an element is not as it must be, `ShapeError` where sizes are not.
+    """
+    own = Sizes({**sizes.values, **dict(zip(step.names, read, strict=True))})
+    for name, check in step.checks:
+        if not own(check.low) <= own.values[name] < own(check.high):
+            raise InputError(check.message(own, own.values[name]))
+    for name, value in step.definitions:
+        own.values[name] = own(value)
+    for constraint in step.constraints:
+        check_constraint(constraint, own)
+    for name in step.gives:
+        found = own.values[name]
+        if found < 0:
+            raise ShapeError(f"{step.label}: a size of {found}; sizes are at least 0")
+        sizes.bind(name, found)
+
+
+class Closed:
+    """The blocks of a plan that do not run for some sizes; nothing of them is bound."""
+
+    def __init__(self, plan: Plan, sizes: Sizes) -> None:
+        self._errors: dict[tuple[int, int, str], ShapeError] = {}
+        self._ranges: list[tuple[int, int]] = []
+        for step in plan.steps:
+            if isinstance(step, BranchStep):
+                holds = decided(plan, step, sizes)
+                for number, block in enumerate(step.blocks):
+                    if holds is None or holds == (number == 0):
+                        self._try(block, sizes)
+                    else:
+                        self._ranges.append((block.first, block.end))
+
+    def _try(self, block: Block, sizes: Sizes) -> None:
+        try:
+            enter(block, sizes)
+        except ShapeError as error:
+            self._errors[block[:3]] = error
+            self._ranges.append((block.first, block.end))
+
+    def why(self, block: Block) -> ShapeError | None:
+        """What is wrong with the sizes, where a block cannot run."""
+        return self._errors.get(block[:3])
+
+    def has_step(self, number: int) -> bool:
+        """Whether a step cannot run."""
+        return any(first <= number < end for first, end in self._ranges)
+
+    def has(self, buffer: Buffer) -> bool:
+        """Whether only steps that cannot run touch a buffer."""
+        return any(first <= buffer.first and buffer.last < end for first, end in self._ranges)
+
+
+def decided(plan: Plan, step: BranchStep, sizes: Sizes) -> bool | None:
+    """Whether the condition of a branch holds, where sizes that are bound decide it."""
+    buffer = plan.buffers[step.condition.buffer]
+    if buffer.kind != "sizes" or len(buffer.content) != 1:
+        return None
+    try:
+        return bool(sizes(buffer.content[0]))
+    except KeyError:  # a size that a host step will give
+        return None
+
+
+def enter(block: Block, sizes: Sizes) -> list[Constraint | Reach]:
+    """`check_sizes` for a block that is to run. Raises `ShapeError` where it never can."""
+    if block.error:
+        raise ShapeError(f"{block.label}: {block.error}")
+    return check_sizes(block.requirements, sizes)
+
+
 class ArenaPlan(NamedTuple):
-    """Where each temporary buffer lives: `offsets` maps its index to bytes in the arena."""
+    """Where each temporary buffer lives: `offsets` maps its index to bytes in the arena.
+
+    A split arena is made of allocations of `block` bytes, the last one shorter (`allocations`).
+    """
 
     offsets: Mapping[int, int]
     nbytes: int
+    block: int = 0
+
+    @property
+    def allocations(self) -> list[int]:
+        """The bytes of each allocation that the arena is made of."""
+        step = self.block or max(self.nbytes, 1)
+        return [min(step, self.nbytes - start) for start in range(0, self.nbytes, step)]
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The allocation that a buffer lies in, and where in it."""
+        return divmod(self.offsets[number], self.block or max(self.nbytes, 1))
 
 
-def bind_arena(plan: Plan, sizes: Callable[[Dim], int], alignment: int) -> ArenaPlan:
-    """The memory plan for bound sizes; offsets are multiples of `alignment` bytes."""
-    numbers = _temporaries(plan)
-    arena: Arena = plan_arena([_lifetime(plan, i, sizes) for i in numbers], alignment)
-    return ArenaPlan(dict(zip(numbers, arena.offsets, strict=True)), arena.nbytes)
+def bind_arena(
+    plan: Plan,
+    sizes: Callable[[Dim], int],
+    alignment: int,
+    closed: Closed | None = None,
+    block: int = 0,
+) -> ArenaPlan:
+    """The memory plan for bound sizes; offsets are multiples of `alignment` bytes.
+
+    With `block` bytes the arena is split; no buffer may be larger than that.
+    """
+    numbers = [
+        number
+        for number in _temporaries(plan)
+        if closed is None or not closed.has(plan.buffers[number])
+    ]
+    lives = [_lifetime(plan, i, sizes) for i in numbers]
+    block -= block % alignment
+    assert not block or all(life.nbytes <= block for life in lives)
+    arena: Arena = plan_arena(lives, alignment, block or None)
+    return ArenaPlan(dict(zip(numbers, arena.offsets, strict=True)), arena.nbytes, block)
 
 
 class Memory(NamedTuple):

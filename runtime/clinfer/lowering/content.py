@@ -15,6 +15,7 @@ import numpy as np
 from clinfer.graph.ir import Array
 from clinfer.lowering.plan import Buffer, Plan
 from clinfer.mapping import drop_pages, is_mapped
+from clinfer.threads import in_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +25,15 @@ class Content:
     source: Array
     apply: Callable[[Array], Array] | None = None
 
-    def make(self, alignment: int = 1) -> Array:
-        """The constant in memory of its own or of the source's; never in a file of the model.
+    def make(self, alignment: int = 1, in_place: bool = False) -> Array:
+        """The constant in memory of its own or of the source's, at a multiple of `alignment` bytes.
 
-        It begins at a multiple of `alignment` bytes.
+        It is never in a file of the model, but where `in_place`: then what is the source as it lies
+        stays there, at any address, for as long as it takes to be copied to a device.
         """
         made = self.source if self.apply is None else self.apply(self.source)
+        if in_place and made is self.source and made.flags.c_contiguous:
+            return made
         owned = _owned(made, alignment)
         drop_pages(self.source)
         return owned
@@ -62,20 +66,25 @@ class Draft:
         self.plan = plan
         self._contents: list[Content | None] = list(contents)
 
-    def finish(self, alignment: int = 1) -> Plan:
+    def finish(self, alignment: int = 1, in_place: bool = False) -> Plan:
         """The plan. Can be called once: what constants are made of is let go of.
 
         Each constant begins at a multiple of `alignment` bytes. The largest come first, when the
-        least has been made already.
+        least has been made already; threads make as many at a time as there are cores, 8 at most.
+        With `in_place` weights that need no packing stay in the model's files, for the caller to
+        take to a device at once (`Content.make`).
         """
         contents = self._contents
+        weights = {b.constant for b in self.plan.buffers if b.kind == "const"} if in_place else ()
         sizes = [0 if content is None else content.source.nbytes for content in contents]
-        made: dict[int, Array] = {}
-        for index in sorted(range(len(contents)), key=lambda i: -sizes[i]):
-            content, contents[index] = contents[index], None
+        order = sorted(range(len(contents)), key=lambda i: -sizes[i])
+
+        def make(turn: int) -> Array:
+            content, contents[order[turn]] = contents[order[turn]], None
             assert content is not None, "a draft is finished once"
-            made[index] = content.make(alignment)
-            del content
+            return content.make(alignment, order[turn] in weights)
+
+        made = dict(zip(order, in_threads(make, len(order), sum(sizes)), strict=True))
         constants = tuple(made[index] for index in range(len(contents)))
         buffers = [_filled(buffer, constants) for buffer in self.plan.buffers]
         return replace(self.plan, constants=constants, buffers=tuple(buffers))

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinfer.graph.ir import Node, Value
-from clinfer.lowering.context import Lowering, View
+from clinfer.lowering.context import Lowering
+from clinfer.lowering.storage import View
+from clinfer.passes.query import broadcast
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import Expr, identity
 
@@ -40,17 +42,6 @@ def prologue(ctx: Lowering, node: Node, shape: Sequence[Dim] | None = None) -> F
     expr = node.attrs.get("prologue")
     if expr is None:
         return Fused(identity(views[0].dtype), (views[0],))
-    full = broadcast_shape([v.shape for v in views]) if shape is None else tuple(shape)
+    full = broadcast([v.shape for v in views]) if shape is None else tuple(shape)
+    assert full is not None, f"{node.describe()}: the prologue's operands do not broadcast"
     return Fused(expr, tuple(v.broadcast(full) for v in views))
-
-
-def broadcast_shape(shapes: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
-    """NumPy's broadcast of shapes; of two symbols the first is taken (the reader checked them)."""
-    rank = max(len(s) for s in shapes)
-    result: list[Dim] = [1] * rank
-    for shape in shapes:
-        for axis, dim in enumerate(shape, start=rank - len(shape)):
-            known = result[axis]
-            if known == 1 or (not isinstance(known, int) and isinstance(dim, int) and dim != 1):
-                result[axis] = dim
-    return tuple(result)

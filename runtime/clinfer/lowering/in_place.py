@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from clinfer.lowering.context import PendingHost, PendingLaunch, Storage, View
-
-Pending = PendingLaunch | PendingHost
+from clinfer.lowering.pending import Pending, PendingBranch, PendingLaunch, PendingSizes
+from clinfer.lowering.storage import Storage, View
 
 
 def taken_over(steps: Sequence[Pending]) -> Mapping[Storage, Storage]:
@@ -23,16 +22,18 @@ def taken_over(steps: Sequence[Pending]) -> Mapping[Storage, Storage]:
             first.setdefault(storage, number)
             last[storage] = number
     found: dict[Storage, Storage] = {}
+    given: set[Storage] = set()
     for number, step in enumerate(steps):
-        if isinstance(step, PendingHost):
+        if not isinstance(step, PendingLaunch):
             continue
         for to, of in step.kernel.in_place:
             out, operand = step.outs[to], step.ins[of]
             fresh = first[out] == number and last[operand] == number
             alone = [*step.ins, *step.outs].count(operand) == 1 and step.outs.count(out) == 1
-            free = out not in found and operand not in found.values()
+            free = out not in found and operand not in given
             if fresh and alone and free and _is_alike(out, operand):
                 found[out] = operand
+                given.add(operand)
     return found
 
 
@@ -41,6 +42,12 @@ def touched(step: Pending) -> Iterator[Storage]:
     if isinstance(step, PendingLaunch):
         yield from step.ins
         yield from step.outs
+        return
+    if isinstance(step, PendingBranch):
+        yield step.condition.storage
+        return
+    if isinstance(step, PendingSizes):
+        yield from (view.storage for view in step.values)
         return
     for value in (*step.inputs, *step.outputs):
         if value is not None:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from clinfer.boundary import during
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import UnsupportedError
+from clinfer.graph.custom_step import FunctionOp
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.node_protos import kinds_inside
 from clinfer.graph.reference import HostOp
 from clinfer.lowering.content import Content, Draft
-from clinfer.lowering.context import (
-    Chooser,
-    Lowering,
-    PendingHost,
-    PendingLaunch,
-    Storage,
-    Unlowerable,
-    View,
-)
+from clinfer.lowering.context import Chooser, Lowering
+from clinfer.lowering.control import lower_if
 from clinfer.lowering.in_place import taken_over
+from clinfer.lowering.pending import PendingBranch, PendingHost, PendingLaunch, PendingSizes
 from clinfer.lowering.plan import (
+    Block,
+    BranchStep,
     Buffer,
+    Check,
     Constraint,
     HostStep,
     HostValue,
@@ -30,13 +32,22 @@ from clinfer.lowering.plan import (
     PlanArg,
     PlanPort,
     Program,
+    SizesStep,
     Step,
     touched,
 )
+from clinfer.lowering.sizes import lower_sizes
+from clinfer.lowering.storage import Storage, Unlowerable, View
 from clinfer.lowering.table import rules
 from clinfer_kernels.dims import symbols
 from clinfer_kernels.spec import Arg, Target
 
+_MOST_NESTED = 64  # concatenations written into one another; windows are found by recursion
+_IN_STEPS = (
+    "its body runs on the host: the number of its steps is known only in a run, or they are too "
+    "many to be written out"
+)
+_REASONS = {"Loop": _IN_STEPS, "Scan": _IN_STEPS}  # of operators that have no rule
 _VIEW_OPERATORS = frozenset({"Reshape", "Transpose", "Slice", "Expand", "Identity"})
 
 
@@ -47,33 +58,53 @@ def lower(graph: Graph, target: Target, choose: Chooser) -> Draft:
     a rule or a fitting kernel become host steps that state the reason.
     """
     ctx = Lowering(graph, target, choose)
-    ctx.joins.update(_joins(graph))
     inputs = [_input(ctx, value) for value in graph.inputs]
-    table = rules()
-    known = _symbols(graph.inputs)
-    for node in graph.nodes:
-        _lower_node(ctx, node, table.get(node.kind), known)
-        known |= _symbols(node.outputs)
+    _lower_nodes(ctx, _symbols(graph.inputs))
     outputs = [_output(ctx, value) for value in graph.outputs]
-    return _Assembler(ctx).draft(inputs, outputs)
+    with during("the making of its plan", lambda: f"the graph '{graph.name}'"):
+        return _Assembler(ctx).draft(inputs, outputs)
+
+
+def _lower_nodes(ctx: Lowering, known: set[str]) -> None:
+    """Lowers a graph's nodes in order; `known` holds the symbols bound before they run."""
+    known = set(known)
+    ctx.joins.update(_joins(ctx.graph, known))
+    table = {
+        **rules(),
+        "If": lambda ctx, node: lower_if(ctx, node, lambda inner: _lower_nodes(inner, known)),
+    }
+    for node in ctx.graph.nodes:
+        with during("its lowering", node.describe):
+            _lower_node(ctx, node, table.get(node.kind), known)
+        known |= _symbols(node.outputs)
 
 
 def _lower_node(
     ctx: Lowering, node: Node, rule: Callable[[Lowering, Node], None] | None, known: set[str]
 ) -> None:
     """`known` holds the symbols bound before the node runs."""
+    custom = ctx.graph.custom.get(node.kind)
+    if custom is not None:
+        from clinfer.lowering.operators.custom import lower_custom
+
+        lower_custom(ctx, node, custom)
+        return
+    if node.kind == "clinfer.Sizes":
+        lower_sizes(ctx, node)
+        return
     if rule is None:
-        ctx.host(node, f"{node.kind} has no kernel")
+        ctx.host(node, _REASONS.get(node.kind, f"{node.kind} has no kernel"))
         return
     sized = all(v is None or v.shape is not None for v in node.outputs)
-    if not sized or not _symbols(node.outputs) <= known:
+    if node.kind != "If" and (not sized or not _symbols(node.outputs) <= known):
         ctx.host(node, "the size of its result is known only when it has run")
         return
     before = len(ctx.steps)
     try:
         rule(ctx, node)
     except Unlowerable as reason:
-        if node.domain == "clinfer":
+        is_own = node.domain == "clinfer" or (node.kind == "If" and node.proto is None)
+        if is_own:
             raise UnsupportedError(
                 f"{node.describe()} cannot run on this device: {reason}; use another device"
             ) from reason
@@ -87,22 +118,28 @@ def _symbols(values: Iterable[Value | None]) -> set[str]:
     return {name for shape in shapes for dim in shape for name in symbols(dim)}
 
 
-def _joins(graph: Graph) -> dict[Value, Node]:
+def _joins(graph: Graph, known: set[str]) -> dict[Value, Node]:
     """Values that may be written straight into a concatenation: computed, and read only there.
 
-    The concatenation's size must be known before anything runs.
+    The concatenation's size must be among those `known` before anything runs.
     """
     found: dict[Value, Node] = {}
-    known = _symbols(graph.inputs)
-    for node in graph.nodes:
+    deep: dict[Node, int] = {}  # how many concatenations the one that takes a result is inside of
+    for node in reversed(graph.nodes):
         if node.kind != "Concat" or node.output.dtype not in DEVICE_DTYPES:
             continue
         if not _symbols(node.outputs) <= known:
             continue
+        outer = found.get(node.output)
+        deep[node] = 0 if outer is None else deep[outer] + 1
+        if deep[node] == _MOST_NESTED:
+            del found[node.output]
+            deep[node] = 0
+        times = Counter(node.inputs)
         for value in node.inputs:
             if value is None or value.producer is None or value.producer.kind in _VIEW_OPERATORS:
                 continue
-            if graph.sole_user(value) is node and node.inputs.count(value) == 1:
+            if graph.sole_user(value) is node and times[value] == 1:
                 found[value] = node
     return found
 
@@ -124,13 +161,24 @@ def _output(ctx: Lowering, value: Value) -> Storage:
         return ctx.host_values[value]
     if value.const is not None and value.dtype not in DEVICE_DTYPES:
         return Storage("host", value.dtype or "object", 0, data=Content(value.const))
+    with during("the copy of it", lambda: f"output '{value.name}'"):
+        return _copied_output(ctx, value)
+
+
+def _copied_output(ctx: Lowering, value: Value) -> Storage:
     view = ctx.view(value)
     whole = view.tensor.is_contiguous and view.tensor.offset == 0
     if view.storage.kind == "output" and whole and view.storage.size == view.tensor.size:
         return view.storage
     made = ctx.temp(view.dtype, view.shape)
     made.storage.kind = "output"
-    ctx.copy(view, made, f"output {value.name}")
+    try:
+        ctx.copy(view, made, f"output {value.name}")
+    except Unlowerable as reason:
+        raise UnsupportedError(
+            f"output '{value.name}' ({view.dtype}) cannot be copied on this device: {reason}; use "
+            "another device"
+        ) from reason
     return made.storage
 
 
@@ -144,6 +192,8 @@ class _Assembler:
     programs: dict[tuple[str, str], int] = field(default_factory=dict)
     program_list: list[Program] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    _status: Storage = field(default_factory=lambda: Storage("status", "int64", 0))
     _numbers: dict[Storage, int] = field(default_factory=dict)
     _taken_over: Mapping[Storage, Storage] = field(default_factory=dict)
 
@@ -151,15 +201,25 @@ class _Assembler:
         graph = self.ctx.graph
         self._taken_over = taken_over(self.ctx.steps)
         in_numbers = [self._number(s) for s in inputs]
+        starts: list[int] = []
         for pending in self.ctx.steps:
+            starts.append(len(self.steps))
             if isinstance(pending, PendingLaunch):
                 self._launches(pending)
-            else:
+            elif isinstance(pending, PendingHost):
                 self.steps.append(self._host(pending))
+            elif isinstance(pending, PendingSizes):
+                self.steps.append(self._sizes(pending))
+            else:
+                self.steps.append(self._branch(pending))
+        self._place_blocks([*starts, len(self.steps)])
         out_numbers = [self._number(s) for s in outputs]
+        if self._status in self._numbers:
+            number = self._numbers[self._status]
+            self.buffers[number] = self.buffers[number]._replace(size=1 + len(self.checks))
         self._lifetimes()
         names = graph.output_names or [v.name for v in graph.outputs]
-        constraints = getattr(graph, "constraints", ())
+        proofs = self.ctx.proofs
         plan = Plan(
             tuple(_port(v.name, v, n) for v, n in zip(graph.inputs, in_numbers, strict=True)),
             tuple(
@@ -170,8 +230,10 @@ class _Assembler:
             tuple(self.program_list),
             tuple(self.steps),
             (),
-            tuple(Constraint(*c) for c in constraints),
+            (*(Constraint(*c) for c in graph.constraints), *proofs.constraints),
             dict(graph.metadata),
+            proofs.reaches,
+            tuple(self.checks),
         )
         return Draft(plan, self.contents)
 
@@ -193,11 +255,16 @@ class _Assembler:
         kernel = pending.kernel
         scratch = [Storage("temp", "uint8", size) for size in kernel.scratch]
         groups = {"in": pending.ins, "out": pending.outs, "scratch": tuple(scratch)}
+        groups["status"] = (self._status,)
+        slot = 1 + len(self.checks)
+        self.checks += pending.checks
+        has_flops = any(launch.flops != 0 for launch in kernel.launches)
         for launch in kernel.launches:
-            args = tuple(self._arg(arg, groups) for arg in launch.args)
+            args = tuple(self._arg(arg, groups, slot) for arg in launch.args)
             program = self._program(
                 Program(launch.entry, launch.source, launch.options, launch.local_size)
             )
+            is_last = launch is kernel.launches[-1]
             self.steps.append(
                 LaunchStep(
                     program,
@@ -205,14 +272,17 @@ class _Assembler:
                     launch.global_size,
                     launch.local_size,
                     pending.label,
-                    kernel.flops if launch is kernel.launches[-1] else 0,
+                    launch.flops if has_flops or not is_last else kernel.flops,
                     problem=kernel.problem,
+                    when=launch.when,
                 )
             )
 
-    def _arg(self, arg: Arg, groups: dict[str, tuple[Storage, ...]]) -> PlanArg:
+    def _arg(self, arg: Arg, groups: dict[str, tuple[Storage, ...]], slot: int) -> PlanArg:
         if arg.kind in groups:
             return PlanArg("buffer", self._number(groups[arg.kind][arg.index]))
+        if arg.kind == "slot":
+            return PlanArg("scalar", value=slot)
         return PlanArg(arg.kind, value=arg.value, ctype=arg.ctype)
 
     def _program(self, program: Program) -> int:
@@ -223,21 +293,67 @@ class _Assembler:
         return self.programs[key]
 
     def _host(self, pending: PendingHost) -> HostStep:
-        op = HostOp.from_node(pending.node, self.ctx.graph.opsets)
         return HostStep(
-            op.to_json(),
-            tuple(self._host_value(v) for v in pending.inputs),
-            tuple(self._host_value(v) for v in pending.outputs),
+            self._host_op(pending.node),
+            self._host_values(pending.inputs, pending.node.inputs),
+            self._host_values(pending.outputs, pending.node.outputs),
             pending.node.describe(),
             pending.reason,
         )
 
-    def _host_value(self, value: View | Storage | None) -> HostValue | None:
-        if value is None:
+    def _host_op(self, node: Node) -> Any:
+        custom = self.ctx.graph.custom
+        if node.kind in custom:
+            return FunctionOp.from_node(node, custom[node.kind]).to_json()
+        if custom and node.proto is not None:
+            used = sorted(custom[kind].name for kind in kinds_inside(node) & custom.keys())
+            if used:
+                raise UnsupportedError(
+                    f"{node.describe()}: its subgraph has {used[0]}, an operator of add_extension, "
+                    "and runs on the host, where only ONNX's operators run; take it out of the "
+                    "subgraph, or make it an OnnxFunction"
+                )
+        return HostOp.from_node(node, self.ctx.graph.opsets).to_json()
+
+    def _branch(self, pending: PendingBranch) -> BranchStep:
+        condition = self._host_value(pending.condition, None)
+        assert condition is not None
+        blocks = tuple(
+            Block(b.first, b.end, b.label, b.constraints, b.reaches, b.error)
+            for b in pending.blocks
+        )
+        return BranchStep(condition, blocks, pending.label)
+
+    def _sizes(self, pending: PendingSizes) -> SizesStep:
+        values = tuple(HostValue(self._number(v.storage), v.tensor) for v in pending.values)
+        return SizesStep(
+            values,
+            pending.names,
+            pending.definitions,
+            pending.gives,
+            pending.checks,
+            pending.constraints,
+            pending.label,
+        )
+
+    def _place_blocks(self, starts: Sequence[int]) -> None:
+        """Blocks count steps from here on; `starts` maps pending steps to theirs."""
+        for number, step in enumerate(self.steps):
+            if isinstance(step, BranchStep):
+                placed = (b._replace(first=starts[b.first], end=starts[b.end]) for b in step.blocks)
+                self.steps[number] = step._replace(blocks=tuple(placed))
+
+    def _host_values(
+        self, places: Sequence[View | Storage | None], values: Sequence[Value | None]
+    ) -> tuple[HostValue | None, ...]:
+        return tuple(self._host_value(p, v) for p, v in zip(places, values, strict=True))
+
+    def _host_value(self, place: View | Storage | None, value: Value | None) -> HostValue | None:
+        if place is None:
             return None
-        if isinstance(value, View):
-            return HostValue(self._number(value.storage), value.tensor)
-        return HostValue(self._number(value), None)
+        if isinstance(place, View):
+            return HostValue(self._number(place.storage), place.tensor)
+        return HostValue(self._number(place), None, None if value is None else value.shape)
 
     def _lifetimes(self) -> None:
         """A buffer lives from the first step that touches it to the last."""

@@ -4,16 +4,19 @@
       inputs, outputs    ports: name, dtype, shape, buffer
       buffers            every tensor's storage: kind, dtype, size, lifetime
       programs           distinct OpenCL sources
-      steps              launches and host steps, in order
+      steps              launches, host steps, branches and sizes read from data, in order
       constants          packed weights, one array per 'const' buffer
+      constraints        what must hold between sizes, checked when they are bound
+      reaches            views that must lie inside their buffers, checked then too
+      checks             what must hold of positions in data, checked by the launches that read them
 
 Sizes may be expressions over symbols; binding input shapes gives their values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -45,8 +48,9 @@ class Buffer(NamedTuple):
 
     kind: 'input' | 'output' | 'temp' (in the arena) | 'const' (`constant` indexes the plan's
     constants) | 'sizes' (`content` holds sizes, written when shapes are bound) | 'host' (a Python
-    object, never on the device). `size` counts elements; `first` and `last` are the steps that
-    write and last read it.
+    object, never on the device) | 'status' (what launches report by the plan's `checks`; one for
+    each request, `clinfer_kernels.positions`). `size` counts elements; `first` and `last` are the
+    steps that write and last read it.
     """
 
     kind: str
@@ -92,7 +96,9 @@ class PlanArg(NamedTuple):
 class LaunchStep(NamedTuple):
     """One kernel launch. `label` names the graph nodes it computes, for people.
 
-    `problem` is the digest by which tuning data know it; a stored plan does not keep it.
+    `when` is 1 where it runs, 0 where the sizes of a run ask for other launches of the same nodes;
+    all of them are among the plan's programs, so that a new size builds nothing. `problem` is the
+    digest by which tuning data know it; a stored plan does not keep it.
     """
 
     program: int
@@ -103,6 +109,7 @@ class LaunchStep(NamedTuple):
     flops: Dim = 0
     writes: tuple[int, ...] = ()
     problem: str = ""
+    when: Dim = 1
 
     @property
     def is_playable(self) -> bool:
@@ -111,14 +118,23 @@ class LaunchStep(NamedTuple):
 
 
 class HostValue(NamedTuple):
-    """A host step's operand or result: a buffer read through a view, or a host object."""
+    """A host step's operand or result: a buffer read through a view, or a host object.
+
+    `object_shape` is that of a host object that is an array of known rank: a tensor of strings.
+    """
 
     buffer: int
     tensor: Tensor | None
+    object_shape: tuple[Dim, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[Dim, ...] | None:
+        """The sizes it has or gives; None where not even the rank is known."""
+        return self.object_shape if self.tensor is None else self.tensor.shape
 
 
 class HostStep(NamedTuple):
-    """One operator run by the reference implementation; `op` is `HostOp`'s plain data."""
+    """One operator run on the host; `op` is plain data of `HostOp`, or of a `FunctionOp`."""
 
     op: Mapping[str, Any]
     inputs: tuple[HostValue | None, ...]
@@ -127,23 +143,108 @@ class HostStep(NamedTuple):
     reason: str
 
 
-Step = LaunchStep | HostStep
+class Constraint(NamedTuple):
+    """What must hold between two sizes when shapes are bound; `message` names who says so.
+
+    `relation` is a key of `clinfer_kernels.dims.RELATIONS`.
+    """
+
+    left: Dim
+    right: Dim
+    message: str
+    relation: str = "equal"
+
+
+class Reach(NamedTuple):
+    """A view, in elements, that must lie inside its buffer of `size` elements in every run.
+
+    `is_counted`: kernels count its elements, in `int`.
+    """
+
+    size: Dim
+    shape: tuple[Dim, ...]
+    strides: tuple[Dim, ...]
+    offset: Dim
+    label: str
+    is_counted: bool = True
+
+
+class Block(NamedTuple):
+    """Steps `first` to `end` - 1 of a plan, which run together or not at all.
+
+    What must hold for the sizes of a run counts where they run. `error`: they never can, and why.
+    """
+
+    first: int
+    end: int
+    label: str
+    constraints: tuple[Constraint, ...] = ()
+    reaches: tuple[Reach, ...] = ()
+    error: str = ""
+
+    @property
+    def requirements(self) -> Iterator[Constraint | Reach]:
+        """What must hold for the sizes of a run that comes here."""
+        yield from self.constraints
+        yield from self.reaches
+
+
+class BranchStep(NamedTuple):
+    """An If: one of the two blocks behind it runs, the first where `condition` holds."""
+
+    condition: HostValue
+    blocks: tuple[Block, ...]
+    label: str
+
+
+class Check(NamedTuple):
+    """What holds of a position that a launch reads: `low` <= it < `high`.
+
+    `what` names the node and the position. Number n of a plan's checks has slot n + 1 of `status`.
+    """
+
+    what: str
+    low: Dim
+    high: Dim
+
+    def message(self, sizes: Callable[[Dim], int], found: int) -> str:
+        """What is wrong with a position outside."""
+        low, high = sizes(self.low), sizes(self.high)
+        expected = f"{low} to {high - 1} is expected" if low < high else "there are none to choose"
+        return f"{self.what} is {found} where {expected}; give positions that the data has"
+
+
+class SizesStep(NamedTuple):
+    """Sizes that are in data: elements of small integer tensors, read between launches.
+
+    `values` are read in order, their elements named `names`. `definitions` compute numbers from
+    them and from sizes known by then, one after the other; those in `gives` are sizes from here
+    on, and at least 0. Names that are not given mean nothing outside. Of elements `checks` must
+    hold, by name, and of the numbers `constraints`.
+    """
+
+    values: tuple[HostValue, ...]
+    names: tuple[str, ...]
+    definitions: tuple[tuple[str, Dim], ...]
+    gives: tuple[str, ...]
+    checks: tuple[tuple[str, Check], ...]
+    constraints: tuple[Constraint, ...]
+    label: str
+
+
+Step = LaunchStep | HostStep | BranchStep | SizesStep
 
 
 def touched(step: Step) -> list[int]:
     """The buffers that a step reads or writes."""
     if isinstance(step, LaunchStep):
         return [arg.buffer for arg in step.args if arg.kind == "buffer"]
+    if isinstance(step, BranchStep):
+        return [step.condition.buffer]
+    if isinstance(step, SizesStep):
+        return [value.buffer for value in step.values]
     values = (*step.inputs, *step.outputs)
     return [value.buffer for value in values if value is not None]
-
-
-class Constraint(NamedTuple):
-    """Two sizes that must be equal when shapes are bound; `message` names who says so."""
-
-    left: Dim
-    right: Dim
-    message: str
 
 
 @dataclass(frozen=True)
@@ -158,6 +259,22 @@ class Plan:
     constants: tuple[Array, ...] = field(repr=False)
     constraints: tuple[Constraint, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    reaches: tuple[Reach, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def requirements(self) -> Iterator[Constraint | Reach]:
+        """What must hold for the sizes of a run."""
+        yield from self.constraints
+        yield from self.reaches
+
+    def outermost(self, first: int, end: int) -> Iterator[tuple[int, Step]]:
+        """Steps `first` to `end` - 1 with their numbers, without those in branches' blocks."""
+        number = first
+        while number < end:
+            step = self.steps[number]
+            yield number, step
+            number = step.blocks[-1].end if isinstance(step, BranchStep) else number + 1
 
     @property
     def launches(self) -> Iterator[LaunchStep]:
@@ -167,6 +284,11 @@ class Plan:
     def player(self) -> int | None:
         """The program that can run all launches of the plan, where it has one."""
         return next((i for i, p in enumerate(self.programs) if p.entry == ENTRY), None)
+
+    @cached_property
+    def status(self) -> int | None:
+        """The buffer of kind 'status', where launches have something to check."""
+        return next((i for i, b in enumerate(self.buffers) if b.kind == "status"), None)
 
     @property
     def host_steps(self) -> Iterator[HostStep]:
@@ -183,12 +305,31 @@ class Plan:
 
     @cached_property
     def has_late_symbols(self) -> bool:
-        """Whether some sizes are known only after a host step has run."""
+        """Whether some sizes are known only when a step before them has run."""
+        if any(isinstance(step, SizesStep) for step in self.steps):
+            return True
         for step in self.host_steps:
             for value in step.outputs:
-                if value is None or value.tensor is None:
-                    continue
-                for dim in value.tensor.shape:
+                for dim in (None if value is None else value.shape) or ():
                     if not dim_algebra.symbols(dim) <= self.input_symbols:
                         return True
         return False
+
+
+class Absent(np.ndarray[Any, Any]):
+    """Stands for a constant that is not in this process's memory: its type and shape alone."""
+
+
+def absent(dtype: Any, shape: Sequence[int]) -> Array:
+    """What stands for a constant of that type and shape."""
+    return np.broadcast_to(np.zeros((), dtype), tuple(shape)).view(Absent)
+
+
+def without_weights(plan: Plan) -> Plan:
+    """The plan with nothing in memory of constants that launches read."""
+    weights = {buffer.constant for buffer in plan.buffers if buffer.kind == "const"}
+    kept = [
+        absent(c.dtype, c.shape) if number in weights else c
+        for number, c in enumerate(plan.constants)
+    ]
+    return replace(plan, constants=tuple(kept))

@@ -7,19 +7,25 @@ the document's `sizes`, where each is written once however often the plan has it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from clinfer.lowering.plan import (
     Array,
+    Block,
+    BranchStep,
     Buffer,
+    Check,
+    Constraint,
     HostValue,
     LaunchStep,
     Plan,
     PlanArg,
     PlanPort,
+    Reach,
+    SizesStep,
     Step,
 )
 from clinfer.lowering.plan_io import PLAN_FORMAT, Json
@@ -29,10 +35,17 @@ ALIGNMENT = 512
 """Bytes: every constant begins at a multiple of it, as Intel's CPU runtime wants it in place."""
 
 
-def dump(plan: Plan) -> tuple[bytes, list[Array]]:
+Place = tuple[int, int]
+"""A file of the model, by its number, and an offset in it, in bytes."""
+
+
+def dump(
+    plan: Plan, place: Callable[[Array], Place | None] = lambda _: None
+) -> tuple[bytes, list[Array]]:
     """The plan's JSON and its constants as byte arrays to be written one after another.
 
-    Each constant is padded to a multiple of `ALIGNMENT` bytes; string constants go into the JSON.
+    Each constant is padded to a multiple of `ALIGNMENT` bytes; string constants go into the JSON,
+    and where `place` says that one lies in a file of the model, only its place does.
     """
     chunks: list[Array] = []
     constants: list[Json] = []
@@ -40,6 +53,10 @@ def dump(plan: Plan) -> tuple[bytes, list[Array]]:
     for array in plan.constants:
         if array.dtype.kind in "OUS":
             constants.append(["text", [_text(x) for x in array.reshape(-1)], list(array.shape)])
+            continue
+        found = place(array)
+        if found is not None:
+            constants.append(["file", array.dtype.name, list(array.shape), *found, array.nbytes])
             continue
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         padded = -(-raw.size // ALIGNMENT) * ALIGNMENT
@@ -57,9 +74,9 @@ def dump(plan: Plan) -> tuple[bytes, list[Array]]:
         "programs": [[p.entry, p.source, p.options, list(p.local_size)] for p in plan.programs],
         "steps": [writer.step(s) for s in plan.steps],
         "constants": constants,
-        "constraints": [
-            [writer.size(c.left), writer.size(c.right), c.message] for c in plan.constraints
-        ],
+        "constraints": [writer.constraint(c) for c in plan.constraints],
+        "reaches": [writer.reach(r) for r in plan.reaches],
+        "checks": [writer.check(c) for c in plan.checks],
         "metadata": dict(plan.metadata),
         "sizes": [to_json(size) for size in writer.sizes],
     }
@@ -105,6 +122,21 @@ class _Writer:
                 list(step.local_size),
                 step.label,
                 self.size(step.flops),
+                self.size(step.when),
+            ]
+        if isinstance(step, BranchStep):
+            blocks = [self.block(b) for b in step.blocks]
+            return ["branch", self.host_value(step.condition), blocks, step.label]
+        if isinstance(step, SizesStep):
+            return [
+                "sizes",
+                [self.host_value(v) for v in step.values],
+                list(step.names),
+                [[name, self.size(dim)] for name, dim in step.definitions],
+                list(step.gives),
+                [[name, *self.check(check)] for name, check in step.checks],
+                [self.constraint(c) for c in step.constraints],
+                step.label,
             ]
         return [
             "host",
@@ -115,6 +147,23 @@ class _Writer:
             step.reason,
         ]
 
+    def block(self, block: Block) -> Json:
+        constraints = [self.constraint(c) for c in block.constraints]
+        reaches = [self.reach(r) for r in block.reaches]
+        return [block.first, block.end, block.label, constraints, reaches, block.error]
+
+    def constraint(self, constraint: Constraint) -> Json:
+        left, right = self.size(constraint.left), self.size(constraint.right)
+        return [left, right, constraint.message, constraint.relation]
+
+    def check(self, check: Check) -> Json:
+        return [check.what, self.size(check.low), self.size(check.high)]
+
+    def reach(self, reach: Reach) -> Json:
+        shape, strides = self.shape(reach.shape), self.shape(reach.strides)
+        offset = self.size(reach.offset)
+        return [self.size(reach.size), shape, strides, offset, reach.label, int(reach.is_counted)]
+
     def arg(self, arg: PlanArg) -> Json:
         if arg.kind == "buffer":
             return arg.buffer
@@ -124,10 +173,11 @@ class _Writer:
         if value is None:
             return None
         if value.tensor is None:
-            return [value.buffer, None]
+            sizes = None if value.object_shape is None else self.shape(value.object_shape)
+            return [value.buffer, None, sizes]
         tensor = value.tensor
         shape, strides = self.shape(tensor.shape), self.shape(tensor.strides)
-        return [value.buffer, [tensor.dtype, shape, strides, self.size(tensor.offset)]]
+        return [value.buffer, [tensor.dtype, shape, strides, self.size(tensor.offset)], None]
 
 
 def _text(value: Any) -> str:

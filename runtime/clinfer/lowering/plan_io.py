@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,10 @@ from clinfer import dtypes
 from clinfer.errors import BlobError
 from clinfer.lowering.plan import (
     Array,
+    Block,
+    BranchStep,
     Buffer,
+    Check,
     Constraint,
     HostStep,
     HostValue,
@@ -25,12 +29,17 @@ from clinfer.lowering.plan import (
     PlanArg,
     PlanPort,
     Program,
+    Reach,
+    SizesStep,
     Step,
+    absent,
+    touched,
 )
-from clinfer_kernels.dims import Dim, from_json
+from clinfer_kernels.dims import RELATIONS, Dim, from_json
 from clinfer_kernels.spec import Tensor
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 7
+_MOST_NESTED = 64  # blocks in one another; a model's are far fewer
 # What JSON of another form than `dump` makes can raise; OverflowError is an infinity for a number.
 _UNREADABLE = (
     KeyError,
@@ -46,10 +55,19 @@ Json = Any
 T = TypeVar("T")
 
 
-def load(text: bytes | memoryview, weights: memoryview) -> Plan:
-    """The plan back from `dump`; constants are windows on `weights`, not copies.
+Files = Callable[[int], "Array | None"]
+"""Gives the bytes of a file of the model by its number; None where they are not wanted now."""
 
-    Raises `BlobError` naming the part that is not as it should be.
+
+def no_files(number: int) -> Array | None:
+    """The `Files` of what has to hold all of its constants itself."""
+    raise BlobError(f"a constant lies in file {number} of a model, which is not at hand")
+
+
+def load(text: bytes | memoryview, weights: memoryview, files: Files = no_files) -> Plan:
+    """The plan back from `dump`; constants are windows on `weights` or `files`, not copies.
+
+    Raises `BlobError` naming the part that is not as it should be, and what `files` raises.
     """
     try:
         document = json.loads(bytes(text))
@@ -57,7 +75,7 @@ def load(text: bytes | memoryview, weights: memoryview) -> Plan:
             raise BlobError(
                 f"the plan has format {document['format']}, this version reads {PLAN_FORMAT}"
             )
-        plan = _Reader(document["sizes"]).plan(document, weights)
+        plan = _Reader(document["sizes"]).plan(document, weights, files)
     except BlobError:
         raise
     except _UNREADABLE as error:
@@ -76,7 +94,7 @@ class _Reader:
         self._sizes = [from_json(size) for size in sizes]
         self._args: dict[tuple[Any, ...], PlanArg] = {}
 
-    def plan(self, document: Json, weights: memoryview) -> Plan:
+    def plan(self, document: Json, weights: memoryview, files: Files) -> Plan:
         return Plan(
             tuple(self.port(p) for p in document["inputs"]),
             tuple(self.port(p) for p in document["outputs"]),
@@ -86,12 +104,11 @@ class _Reader:
                 for e, s, o, size in document["programs"]
             ),
             tuple(self.step(s) for s in document["steps"]),
-            tuple(_constant(c, weights) for c in document["constants"]),
-            tuple(
-                Constraint(self.size(a), self.size(b), str(m))
-                for a, b, m in document["constraints"]
-            ),
+            tuple(_constant(c, weights, files) for c in document["constants"]),
+            tuple(self.constraint(c) for c in document["constraints"]),
             {str(k): str(v) for k, v in document["metadata"].items()},
+            tuple([self.reach(r) for r in document["reaches"]]),
+            tuple(self.check(c) for c in document["checks"]),
         )
 
     def size(self, value: Json) -> Dim:
@@ -105,13 +122,36 @@ class _Reader:
     def shape(self, value: Json) -> tuple[Dim, ...]:
         return tuple([d if type(d) is int else self.size(d) for d in value])
 
+    def constraint(self, value: Json) -> Constraint:
+        left, right, message, relation = value
+        if relation not in RELATIONS:
+            raise BlobError(f"unknown relation of sizes: {relation!r}")
+        return Constraint(self.size(left), self.size(right), str(message), relation)
+
+    def check(self, value: Json) -> Check:
+        what, low, high = value
+        return Check(str(what), self.size(low), self.size(high))
+
+    def reach(self, value: Json) -> Reach:
+        size, shape, strides, offset, label, is_counted = value
+        if len(shape) != len(strides):
+            raise BlobError(f"a view of {len(shape)} sizes and {len(strides)} strides")
+        return Reach(
+            self.size(size),
+            self.shape(shape),
+            self.shape(strides),
+            self.size(offset),
+            str(label),
+            bool(is_counted),
+        )
+
     def port(self, value: Json) -> PlanPort:
         name, dtype, shape, buffer = value
         return PlanPort(str(name), str(dtype), _optional(shape, self.shape), int(buffer))
 
     def buffer(self, value: Json) -> Buffer:
         kind, dtype, size, constant, content, first, last = value
-        if kind not in ("input", "output", "temp", "const", "sizes", "host"):
+        if kind not in ("input", "output", "temp", "const", "sizes", "host", "status"):
             raise BlobError(f"unknown kind of buffer: {kind!r}")
         if kind != "host" and dtype not in dtypes.DEVICE_DTYPES:
             raise BlobError(f"unknown element type: {dtype!r}")
@@ -127,7 +167,7 @@ class _Reader:
 
     def step(self, value: Json) -> Step:
         if value[0] == "launch":
-            _, program, args, shape, group, label, flops = value
+            _, program, args, shape, group, label, flops, when = value
             return LaunchStep(
                 int(program),
                 tuple([self.arg(a) for a in args]),
@@ -135,6 +175,7 @@ class _Reader:
                 tuple([int(n) for n in group]),
                 str(label),
                 self.size(flops),
+                when=self.size(when),
             )
         if value[0] == "host":
             _, op, inputs, outputs, label, reason = value
@@ -145,7 +186,34 @@ class _Reader:
                 str(label),
                 str(reason),
             )
+        if value[0] == "branch":
+            _, condition, blocks, label = value
+            return BranchStep(
+                self.host_value(condition), tuple(self.block(b) for b in blocks), str(label)
+            )
+        if value[0] == "sizes":
+            _, values, names, definitions, gives, checks, constraints, label = value
+            return SizesStep(
+                tuple(self.host_value(v) for v in values),
+                tuple(map(str, names)),
+                tuple((str(name), self.size(dim)) for name, dim in definitions),
+                tuple(map(str, gives)),
+                tuple((str(name), self.check(check)) for name, *check in checks),
+                tuple(self.constraint(c) for c in constraints),
+                str(label),
+            )
         raise BlobError(f"unknown kind of step: {value[0]!r}")
+
+    def block(self, value: Json) -> Block:
+        first, end, label, constraints, reaches, error = value
+        return Block(
+            int(first),
+            int(end),
+            str(label),
+            tuple(self.constraint(c) for c in constraints),
+            tuple(self.reach(r) for r in reaches),
+            str(error),
+        )
 
     def arg(self, value: Json) -> PlanArg:
         if type(value) is int:
@@ -167,9 +235,9 @@ class _Reader:
         return PlanArg(kind, value=self.size(size), ctype=ctype)
 
     def host_value(self, value: Json) -> HostValue:
-        buffer, view = value
+        buffer, view, sizes = value
         if view is None:
-            return HostValue(int(buffer), None)
+            return HostValue(int(buffer), None, _optional(sizes, self.shape))
         dtype, shape, strides, offset = view
         tensor = Tensor(str(dtype), self.shape(shape), self.shape(strides), self.size(offset))
         return HostValue(int(buffer), tensor)
@@ -182,27 +250,66 @@ def _check(plan: Plan) -> None:
             raise BlobError(f"buffer {number} names constant {buffer.constant}, which is not there")
         if buffer.kind == "const" and buffer.constant < 0:
             raise BlobError(f"buffer {number} is a constant without content")
+        if buffer.kind == "const" and plan.constants[buffer.constant].size != buffer.size:
+            raise BlobError(f"buffer {number} has another size than its constant")
+    if plan.status is not None and plan.buffers[plan.status].size != len(plan.checks) + 1:
+        raise BlobError("the buffer of reports does not have a word for each check")
     count = len(plan.buffers)
     named: list[int] = [p.buffer for p in (*plan.inputs, *plan.outputs)]
     for step in plan.steps:
-        if isinstance(step, LaunchStep):
-            if not 0 <= step.program < len(plan.programs):
-                raise BlobError(f"step '{step.label}' names program {step.program}")
-            named += [a.buffer for a in step.args if a.kind == "buffer"]
-        else:
-            named += [v.buffer for v in (*step.inputs, *step.outputs) if v is not None]
+        named += touched(step)
+        if isinstance(step, LaunchStep) and not 0 <= step.program < len(plan.programs):
+            raise BlobError(f"step '{step.label}' names program {step.program}")
     if any(not 0 <= n < count for n in named):
         raise BlobError("a step names a buffer that is not there")
+    _check_blocks(plan, 0, len(plan.steps))
 
 
-def _constant(value: Json, weights: memoryview) -> Array:
+def _check_blocks(plan: Plan, first: int, end: int, depth: int = 0) -> None:
+    """The two blocks of a branch lie behind it, one after the other, among the steps given."""
+    number = first
+    while number < end:
+        step = plan.steps[number]
+        number += 1
+        if isinstance(step, BranchStep):
+            if depth > _MOST_NESTED or len(step.blocks) != 2 or step.condition.tensor is None:
+                raise BlobError(f"step '{step.label}' is no choice of two blocks")
+            for block in step.blocks:
+                if block.first != number or not number <= block.end <= end:
+                    raise BlobError(f"the steps of {block.label} are not those behind it")
+                _check_blocks(plan, block.first, block.end, depth + 1)
+                number = block.end
+
+
+def _constant(value: Json, weights: memoryview, files: Files) -> Array:
     if value[0] == "text":
         return np.array(value[1], dtype=object).reshape([int(n) for n in value[2]])
+    if value[0] == "file":
+        return _constant_in_file(value, files)
     name, shape, offset, size = value
     if not 0 <= offset <= offset + size <= len(weights):
         raise BlobError(f"a constant lies outside the weights: {offset} + {size}")
     flat = np.frombuffer(weights, np.uint8, count=size, offset=offset)
     return flat.view(dtypes.to_numpy(name)).reshape([int(n) for n in shape])
+
+
+def _constant_in_file(value: Json, files: Files) -> Array:
+    _, name, shape, number, offset, size = value
+    sizes = [int(n) for n in shape]
+    dtype = np.dtype(dtypes.to_numpy(name))
+    if (
+        any(type(n) is not int or n < 0 for n in (number, offset, size))
+        or min(sizes, default=0) < 0
+    ):
+        raise BlobError(f"no place in a file: {[number, offset, size]!r} of shape {sizes}")
+    if prod(sizes) * dtype.itemsize != size:
+        raise BlobError(f"{size} bytes of a file for {sizes} elements of {name}")
+    content = files(number)
+    if content is None:
+        return absent(dtype, sizes)
+    if offset + size > len(content):
+        raise BlobError(f"a constant lies outside file {number}: {offset} + {size}")
+    return content[offset : offset + size].view(dtype).reshape(sizes)
 
 
 def _optional(value: Json, read: Callable[[Json], T]) -> T | None:

@@ -25,6 +25,7 @@ MODULES = (
     "movement",
     "indexing",
     "recurrent",
+    "boxes",
 )
 
 _RULES: dict[str, Rule] = {}

@@ -14,10 +14,11 @@ import numpy as np
 
 from clinfer.graph.ir import Array, Shape
 from clinfer.passes.query import is_at_least, positive_symbols
-from clinfer_kernels.dims import Dim, Opaque, maximum, minimum, sym
+from clinfer_kernels.dims import Dim, Opaque, join, maximum, minimum, repeated, sym
 
 # Constants up to this many elements are examined.
 _EXAMINED = 65536
+_LARGEST = 1 << 40  # of the elements of a constant: sums of their steps fit int64
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ def _settled_opaque(atom: Opaque, positive: frozenset[str]) -> Dim:
         if is_at_least(right - left, 0, positive):
             return left if smaller else right
         return minimum(left, right) if smaller else maximum(left, right)
+    if atom.op == "join":
+        return join(left, right) or 0
+    if atom.op == "step":
+        return repeated(right, left, 0)
     return left // right if atom.op == "floordiv" else left % right
 
 
@@ -85,6 +90,8 @@ def is_natural(form: Affine, shape: Shape) -> bool:
 def of_array(array: Array) -> Affine | None:
     """The form of a constant; None where it has none or is too large to examine."""
     if array.size == 0 or array.size > _EXAMINED:
+        return None
+    if array.size > 1 and (array.max() > _LARGEST or array.min() < -_LARGEST):
         return None
     first = array[(0,) * array.ndim]
     offset = int(first)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.late import late_sizes, mentioned
 from clinfer.passes.rewrite import Log
 
 # Constants up to this many elements are compared by content.
@@ -26,13 +27,21 @@ _RANDOM = frozenset(
 
 
 def remove_dead(graph: Graph) -> int:
-    """Removes nodes whose outputs nothing reads; returns how many."""
+    """Removes nodes whose outputs nothing reads; returns how many.
+
+    A node that only its run gives a size stays where that size is needed.
+    """
     wanted = {id(v) for v in graph.outputs}
+    givers = late_sizes(graph)
+    needed = set(mentioned(graph.outputs)) if givers else set()
     kept: list[Node] = []
     removed = 0
     for node in reversed(graph.nodes):
-        if any(v is not None and (v.users or id(v) in wanted) for v in node.outputs):
+        is_read = any(v is not None and (v.users or id(v) in wanted) for v in node.outputs)
+        if is_read or not needed.isdisjoint(givers.get(id(node), ())):
             kept.append(node)
+            if givers:
+                needed |= mentioned([*node.inputs, *node.outputs], node.attrs)
             continue
         removed += 1
         _unhook(node)
@@ -63,20 +72,20 @@ def _is_known(value: Value) -> bool:
 
 def share_common(graph: Graph, log: Log) -> int:
     """Common subexpressions: of equal nodes on equal inputs, the first serves all readers."""
-    known: dict[Any, Node] = {}
+    known: dict[Any, _Alike] = {}
     constants: dict[Any, int] = {}
     identity: dict[int, Any] = {}
     removed: set[int] = set()
     for node in graph.nodes:
-        if node.op in _RANDOM or node.proto is not None:
+        if node.op in _RANDOM or node.proto is not None or _is_function(graph, node):
             continue
         if any(v is not None and v.shape is None for v in node.outputs):
             continue
         inputs = tuple(_value_key(v, constants, identity) for v in node.inputs)
         # Sizes of canonical nodes are their outputs' shapes.
         types = tuple(None if v is None else (v.dtype, v.shape) for v in node.outputs)
-        key = (node.kind, node.version, inputs, types, _attrs_key(node.attrs))
-        first = known.setdefault(key, node)
+        key = (node.kind, node.version, inputs, types)
+        first = known.setdefault(key, _Alike(node)).equal_to(node)
         if first is node:
             continue
         for old, new in zip(node.outputs, first.outputs, strict=True):
@@ -87,6 +96,28 @@ def share_common(graph: Graph, log: Log) -> int:
         log.fired["dead", "share-common"] += 1
     graph.nodes = [n for n in graph.nodes if id(n) not in removed]
     return len(removed)
+
+
+def _is_function(graph: Graph, node: Node) -> bool:
+    """Whether a function of the program's computes it, which may count its calls."""
+    custom = graph.custom.get(node.kind)
+    return custom is not None and bool(custom.reason)
+
+
+class _Alike:
+    """Nodes that differ in attributes only, which are read where there is more than one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._first = node
+        self._by_attrs: dict[Any, Node] = {}
+
+    def equal_to(self, node: Node) -> Node:
+        """The first node with the same attributes, which may be `node` itself."""
+        if node is self._first:
+            return node
+        if not self._by_attrs:
+            self._by_attrs[_attrs_key(self._first.attrs)] = self._first
+        return self._by_attrs.setdefault(_attrs_key(node.attrs), node)
 
 
 def _unhook(node: Node) -> None:

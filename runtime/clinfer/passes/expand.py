@@ -31,10 +31,18 @@ WITH_STATISTICS = frozenset({"LayerNormalization"})
 
 def expand_definitions(graph: Graph) -> list[str]:
     """Writes out the operators listed; returns the nodes that were, as `Node.describe` has them."""
-    done = expand(graph, lambda node: not _is_written_out(graph, node))
+    done = expand(graph, lambda node: not _is_written_out(graph, node), _finish)
     if done:
-        fold(graph)
+        fold(graph, keeps_encoded=True)
     return done
+
+
+def _finish(node: Node, made: list[Node]) -> None:
+    """The definition as strict as ONNX Runtime's kernel: it takes positions as natural numbers."""
+    if node.kind == "RotaryEmbedding":
+        for gather in made:
+            if gather.kind == "Gather":
+                gather.attrs["positions"] = "natural"
 
 
 def _is_written_out(graph: Graph, node: Node) -> bool:

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 
 from clinfer.dtypes import BY_NAME
-from clinfer.errors import UnsupportedError
+from clinfer.errors import InputError, OutOfMemoryError, ShapeError, UnsupportedError
 from clinfer.graph import numpy_ops
+from clinfer.graph.bodies import Bodies, bodies_of
 from clinfer.graph.branches import inline_branch
+from clinfer.graph.conditions import condition
 from clinfer.graph.ir import Graph, Node
-from clinfer.graph.reference import HostOp
+from clinfer.graph.reference import INPUTS_DO_NOT_FIT, HostOp
 from clinfer.graph.shapes import infer_node
+from clinfer.graph.unroll import unroll
 from clinfer.mapping import drop_pages
+from clinfer.passes.split import split
 from clinfer_kernels.dims import is_static, product
 
 # Results of up to this many elements are always kept; larger ones if no larger than the inputs ...
@@ -27,6 +31,7 @@ SMALL = 65536
 # run, and masks are found again as positions (`passes.forms`).
 LARGE = 1 << 19
 _REPEATING = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
+_ENCODED = frozenset({"int8", "uint8", "int4", "uint4"})
 _RANDOM = frozenset(
     [
         "RandomNormal",
@@ -39,8 +44,10 @@ _RANDOM = frozenset(
 )
 
 
-def fold(graph: Graph) -> int:
+def fold(graph: Graph, *, keeps_encoded: bool = False) -> int:
     """Gives a constant content to every value that has one; returns how many nodes were computed.
+
+    `keeps_encoded`: weights of few bits stay encoded (`passes.quantise`).
 
     The nodes stay until `dead.detach_known` takes them out. Large results of expanding operators
     (Expand, ConstantOfShape, Tile) are left to run.
@@ -51,8 +58,18 @@ def fold(graph: Graph) -> int:
         node = pending.popleft()
         infer_node(graph, node)
         if node.kind == "If":
-            pending.extendleft(reversed(inline_branch(graph, node) or []))
-        if not _is_foldable(node):
+            inlined = inline_branch(graph, node)
+            pending.extendleft(reversed(inlined or []))
+            if inlined is None and _fold_bodies(graph, node):
+                left = set(graph.nodes)
+                pending = deque(n for n in pending if n in left)
+        steps = unroll(graph, node)
+        if steps is not None:
+            pending.extendleft(reversed(steps))
+            continue
+        if node.kind == "If" or node.kind in graph.custom or not _is_foldable(node):
+            continue
+        if keeps_encoded and _is_encoded(node):
             continue
         results = _computed(graph, node)
         for value in node.inputs:
@@ -65,6 +82,36 @@ def fold(graph: Graph) -> int:
             if value is not None:
                 value.const, value.shape = result, tuple(result.shape)
     return count
+
+
+def _fold_bodies(graph: Graph, node: Node) -> bool:
+    """Folds an If's bodies and takes from them the types of its results.
+
+    Whether it has been replaced, with all that comes after it, by an If that has that inside.
+    """
+    holds = condition(node.required(0))
+    if holds is not None:
+        node.attrs["holds"] = holds
+    _fold_each(bodies_of(graph, node))
+    whole = split(graph, node)
+    if whole is not None:
+        _fold_each(bodies_of(graph, whole))
+    infer_node(graph, whole or node)
+    return whole is not None
+
+
+def _fold_each(bodies: Bodies) -> None:
+    for body in bodies.all:
+        if body.graph is not None:
+            try:
+                fold(body.graph)
+            except ShapeError as error:  # for these shapes it is the branch that is not taken
+                body.graph, body.error = None, str(error)
+
+
+def _is_encoded(node: Node) -> bool:
+    """Whether it decodes integers of few bits."""
+    return node.kind == "DequantizeLinear" and node.required(0).dtype in _ENCODED
 
 
 def _is_foldable(node: Node) -> bool:
@@ -90,10 +137,13 @@ def _is_too_large(node: Node) -> bool:
 def _computed(graph: Graph, node: Node) -> list[Any] | None:
     inputs = [None if v is None else v.const for v in node.inputs]
     function = numpy_ops.find(node.kind, node.attrs, inputs)
-    if function is not None:
-        return function(node.attrs, inputs)
     try:
+        if function is not None:
+            results = function(node.attrs, inputs)
+            return [np.asarray(r) if isinstance(r, np.generic) else r for r in results]
         results = HostOp.from_node(node, graph.opsets).run(inputs)
-    except UnsupportedError:
-        return None  # stays a node; lowering says why it cannot run
+    except INPUTS_DO_NOT_FIT:
+        return None
+    except (InputError, OutOfMemoryError, ShapeError, UnsupportedError):
+        return None  # stays a node; lowering or the run says why it cannot be computed
     return results if all(isinstance(r, np.ndarray) for r in results) else None

@@ -22,7 +22,7 @@ from clinfer.passes.affine import (
 )
 from clinfer.passes.query import is_at_least, positive_symbols, scalar
 from clinfer.passes.reshapes import factor
-from clinfer_kernels.dims import Dim, product
+from clinfer_kernels.dims import Dim, product, repeated
 
 _KINDS = frozenset({"int64", "int32", "bool"})
 
@@ -67,8 +67,9 @@ class Forms:
         a, b = self.of(node.input(0)), self.of(node.input(1))
         if a is None or b is None:
             return None
-        rank = len(node.output.known_shape)
-        return a.spread(rank), b.spread(rank)
+        left = _broadcast(a, node.required(0), node.output)
+        right = _broadcast(b, node.required(1), node.output)
+        return None if left is None or right is None else (left, right)
 
     def difference(self, node: Node) -> Affine | None:
         """How far a comparison is from its border: it holds where this is >= 0."""
@@ -90,6 +91,15 @@ Rule = Callable[[Forms, Node], "Affine | None"]
 
 def _sizes(shape: Sequence[Dim], positive: frozenset[str]) -> list[Dim]:
     return [settled(d, positive) for d in shape]
+
+
+def _broadcast(form: Affine, value: Value, to: Value) -> Affine | None:
+    """The form of `value` as it is broadcast; None where one place may turn out to repeat."""
+    wide = form.spread(len(to.known_shape))
+    places = zip(wide.steps[::-1], value.known_shape[::-1], to.known_shape[::-1], strict=False)
+    if any(repeated(step, size, wanted) != step for step, size, wanted in places):
+        return None
+    return wide
 
 
 def _same(forms: Forms, node: Node) -> Affine | None:
@@ -192,7 +202,7 @@ def _expand(forms: Forms, node: Node) -> Affine | None:
     found = forms.of(node.required(0))
     if found is None or len(node.inputs) > 1:
         return None
-    return found.spread(len(node.output.known_shape))
+    return _broadcast(found, node.required(0), node.output)
 
 
 def _transpose(forms: Forms, node: Node) -> Affine | None:

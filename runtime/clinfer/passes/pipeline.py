@@ -1,6 +1,7 @@
 """All passes in order, with a report of what each did.
 
-    fold -> widen -> canonicalise -> patterns -> layout -> fuse -> dead
+    fold -> widen -> quantise -> decode -> canonicalise -> patterns -> layout -> join -> fuse
+    -> dead
 
 Each phase takes a graph to a graph and can be the last one (`stop_after`), so that
 `clinfer explain` prints the graph after any of them.
@@ -13,23 +14,31 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from clinfer.graph.ir import Graph
+import numpy as np
+
+from clinfer.boundary import during
+from clinfer.errors import ShapeError
+from clinfer.graph.bodies import bodies_of
+from clinfer.graph.ir import Graph, Node, Value
 from clinfer.passes.canonicalise import canonicalise
 from clinfer.passes.dead import detach_known, remove_dead, share_common
 from clinfer.passes.expand import expand_definitions
 from clinfer.passes.fold import fold
 from clinfer.passes.fuse import fuse
 from clinfer.passes.layout import choose_layout, remaining_transposes
+from clinfer.passes.layout.siblings import join_siblings
 from clinfer.passes.patterns import recognise
+from clinfer.passes.quantise import decode, quantise
 from clinfer.passes.rewrite import Log
 from clinfer.passes.verify import verify
 from clinfer.passes.widen import widen
+from clinfer_kernels.dims import Dim
 
 Phase = Callable[[Graph, Log], None]
 
 
 def _fold(graph: Graph, log: Log) -> None:
-    fold(graph)
+    fold(graph, keeps_encoded=True)
     expand_definitions(graph)
     detach_known(graph)
     share_common(graph, log)
@@ -43,16 +52,19 @@ def _dead(graph: Graph, log: Log) -> None:
 PHASES: dict[str, Phase] = {
     "fold": _fold,
     "widen": widen,
+    "quantise": quantise,
+    "decode": decode,
     "canonicalise": canonicalise,
     "patterns": recognise,
     "layout": choose_layout,
+    "join": join_siblings,
     "fuse": fuse,
     "dead": _dead,
 }
 # The phases after which docs/ir.md's canonical form holds.
-_CANONICAL = frozenset(PHASES) - {"fold", "widen"}
-# The phases only for devices of class "cpu".
-_FOR_CPUS = frozenset({"widen"})
+_CANONICAL = frozenset(PHASES) - {"fold", "widen", "quantise", "decode"}
+# The phases only for devices of one class.
+_FOR_CLASS = {"widen": "cpu", "quantise": "cpu", "join": "gpu"}
 
 
 @dataclass
@@ -82,14 +94,43 @@ def optimise(
     """
     report = Report()
     for name, phase in PHASES.items():
-        if cls == "cpu" or name not in _FOR_CPUS:
+        if _FOR_CLASS.get(name, cls) == cls:
             started = time.perf_counter()
-            phase(graph, report.log)
+            with during(f"phase '{name}' of the passes", lambda: f"the graph '{graph.name}'"):
+                phase(graph, report.log)
             report.milliseconds[name] = (time.perf_counter() - started) * 1e3
             if checked:
                 verify(graph, canonical=name in _CANONICAL)
         if name == stop_after:
             break
+    else:
+        _optimise_bodies(graph, cls, checked)
     report.histogram = Counter(node.kind for node in graph.nodes)
     report.transposes = [node.describe() for node in remaining_transposes(graph)]
     return report
+
+
+def _optimise_bodies(graph: Graph, cls: str, checked: bool) -> None:
+    """The same for the branches of every If that is left."""
+    branching = [node for node in graph.nodes if node.kind == "If"]
+    for node in branching:
+        holds = node.attrs.pop("holds", None)
+        if holds is not None:
+            _decide_by_sizes(graph, node, holds)
+        for body in bodies_of(graph, node).all:
+            if body.graph is None:
+                continue
+            try:
+                optimise(body.graph, cls=cls, checked=checked)
+            except ShapeError as error:  # for these shapes it is the branch that is not taken
+                body.graph, body.error = None, str(error)
+    if branching:
+        remove_dead(graph)
+
+
+def _decide_by_sizes(graph: Graph, node: Node, holds: Dim) -> None:
+    """Lets an If read its condition among the sizes, instead of what computes it from them."""
+    shape = node.required(0).known_shape
+    content = np.full([1] * len(shape), holds, object)
+    value = Value(graph.fresh("holds"), "bool", content.shape, symbolic=content)
+    graph.set_input(node, 0, value)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clinfer.graph.bounds import at_least, at_most, from_front
-from clinfer.graph.ir import Shape, Value
-from clinfer_kernels.dims import Dim, Expr, Opaque, Sym, substitute, symbols
+from clinfer.graph.ir import Node, Shape, Value
+from clinfer_kernels.dims import Dim, Opaque, Sym, join, substitute, symbols
+
+
+def prologue_inputs(node: Node) -> list[Value]:
+    """The operands of a node's prologue; those of a convolution go around the weights."""
+    own = node.inputs[: node.attrs["own"]] if "prologue" in node.attrs else node.inputs[:1]
+    places = (0, *range(2, len(own))) if node.kind == "clinfer.Conv" else range(len(own))
+    return [value for value in (own[place] for place in places) if value is not None]
 
 
 def sizes(value: Value | None) -> list[Dim] | None:
@@ -56,37 +63,27 @@ def compose(first: Sequence[int], second: Sequence[int]) -> list[int]:
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape | None:
-    """NumPy's broadcast of shapes; None where they do not fit each other.
-
-    Of two dynamic sizes that meet, the first is taken: shape inference has required them equal.
-    """
+    """NumPy's broadcast of shapes; None where they do not fit each other."""
     rank = max((len(s) for s in shapes), default=0)
     result: list[Dim] = [1] * rank
     for shape in shapes:
         for axis, dim in enumerate(shape, start=rank - len(shape)):
-            known = result[axis]
-            if known == 1 or (isinstance(known, Expr) and isinstance(dim, int) and dim != 1):
-                result[axis] = dim
-            elif not _may_meet(dim, known):
+            size = join(result[axis], dim)
+            if size is None:
                 return None
+            result[axis] = size
     return tuple(result)
 
 
 def fits(shape: Shape, target: Shape) -> bool:
     """Whether `shape` broadcasts to `target` without enlarging it.
 
-    Sizes that differ fit where one is dynamic: shape inference has required them equal.
+    A symbol fits a number: shape inference has required it to be that or 1.
     """
     if len(shape) > len(target):
         return False
     tail = target[len(target) - len(shape) :]
-    return all(_may_meet(own, wanted) for own, wanted in zip(shape, tail, strict=True))
-
-
-def _may_meet(own: Dim, wanted: Dim) -> bool:
-    if own in (1, wanted):
-        return True
-    return wanted != 1 and (isinstance(own, Expr) or isinstance(wanted, Expr))
+    return all(join(own, wanted) == wanted for own, wanted in zip(shape, tail, strict=True))
 
 
 def is_at_least(dim: Dim, bound: int, positive: frozenset[str]) -> bool:

@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from clinfer.boundary import during
 from clinfer.dtypes import DEVICE_DTYPES
-from clinfer.errors import ClinferError
+from clinfer.errors import InternalError
 from clinfer.graph.ir import Array, Graph, Node, Shape, Value
+from clinfer.graph.late import bound_by_inputs, may_give_sizes
 from clinfer.passes.forms import Forms
 from clinfer_kernels.dims import Dim
 
@@ -61,20 +63,17 @@ class Log:
     """What happened: how often each rule fired, and why rules refused, by (phase, rule)."""
 
     fired: Counter[tuple[str, str]] = field(default_factory=Counter)
-    refused: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
+    refused: dict[tuple[str, str, str], dict[str, None]] = field(default_factory=dict)
 
     def refuse(self, phase: str, rule: str, reason: str, node: Node) -> None:
         """Notes a refusal, once for a node."""
-        nodes = self.refused.setdefault((phase, rule, reason), [])
-        label = node.describe()
-        if label not in nodes:
-            nodes.append(label)
+        self.refused.setdefault((phase, rule, reason), {})[node.describe()] = None
 
     def lines(self) -> list[str]:
         """One line a rule that fired, then one line a refusal."""
         fired = [f"{phase}: {rule} x{count}" for (phase, rule), count in self.fired.items()]
         refused = [
-            f"{phase}: {rule} not applied to {nodes[0]}"
+            f"{phase}: {rule} not applied to {next(iter(nodes))}"
             + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "")
             + f": {reason}"
             for (phase, rule, reason), nodes in self.refused.items()
@@ -93,6 +92,7 @@ class Rewriter:
         self.made: list[Node] = []
         self._root: Node | None = None
         self.forms = Forms()
+        self._known_sizes = bound_by_inputs(graph)
         self._ranks: dict[int, int] = {}
 
     # -- making nodes ----------------------------------------------------------------------------
@@ -154,6 +154,10 @@ class Rewriter:
         shape = tuple(x.known_shape[p] for p in perm)
         return self.emit("Transpose", [x], x.dtype, shape, attrs={"perm": list(perm)})
 
+    def is_passed(self, node: Node) -> bool:
+        """Whether this sweep has passed the node and kept it."""
+        return id(node) in self._ranks
+
     def rank(self, node: Node) -> int:
         """A number that grows in the graph's order; of nodes this sweep has passed."""
         return self._ranks[id(node)]
@@ -161,11 +165,16 @@ class Rewriter:
     # -- taking nodes out ------------------------------------------------------------------------
 
     def erase_unused(self, node: Node) -> None:
-        """Takes out a node nothing reads, and then what only it read."""
+        """Takes out a node nothing reads, and then what only it read.
+
+        What it read stays where it may give a size; `remove_dead` sees the whole graph.
+        """
         pending = [node]
         while pending:
             dead = pending.pop()
             if not is_alive(dead) or not self._unused(dead):
+                continue
+            if dead is not node and may_give_sizes(dead, self._known_sizes):
                 continue
             for value in dead.outputs:
                 if value is not None:
@@ -201,7 +210,7 @@ class Rewriter:
             fired += 1
             log.fired[phase, rule.name] += 1
             if fired > fuel:
-                raise ClinferError(
+                raise InternalError(
                     f"the rewriting phase '{phase}' does not end: rule '{rule.name}' still fires "
                     f"at {node.describe()}; please report this model"
                 )
@@ -221,7 +230,8 @@ class Rewriter:
                     continue
             self.made = []
             self._root = node
-            outcome = rule.apply(self, node)
+            with during(f"rule '{rule.name}' of phase '{phase}'", node.describe):
+                outcome = rule.apply(self, node)
             if outcome is None or isinstance(outcome, Refusal):
                 for made in reversed(self.made):
                     self.erase_unused(made)
@@ -230,7 +240,8 @@ class Rewriter:
                 continue
             self._substitute(node, [outcome] if isinstance(outcome, Value) else outcome)
             for made in reversed(self.made):
-                self.erase_unused(made)
+                if not may_give_sizes(made, self._known_sizes):
+                    self.erase_unused(made)
             return rule
         return None
 

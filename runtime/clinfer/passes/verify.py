@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from clinfer.errors import ClinferError
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.passes.canonicalise.linear import REDUCTIONS
-from clinfer.passes.query import broadcast, fits, integers, sizes
+from clinfer.passes.query import broadcast, fits, integers, prologue_inputs, sizes
 from clinfer.passes.rewrite import is_typed
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import Expr
@@ -202,6 +202,8 @@ def _attention(node: Node) -> str | None:
 
 def _recurrent(node: Node) -> str | None:
     x, r = node.required(0).known_shape, node.required(1).known_shape
+    if node.attrs["packed"] and len(x) == len(r) == 5 and (x[2], x[3]) == (r[0], r[3]):
+        return None
     if len(x) != 5 or len(r) != 3 or x[2] != r[0] or x[3] * r[2] != r[1]:
         return f"inputs {x} and weights {r} do not fit each other"
     return None
@@ -212,7 +214,7 @@ def _epilogue(node: Node, own: int) -> str | None:
     before, after = node.attrs.get("prologue"), node.attrs.get("epilogue")
     own = node.attrs.get("own", own)
     if before is not None:
-        operands = [v for v in node.inputs[:own] if v is not None]
+        operands = prologue_inputs(node)
         if tuple(v.dtype for v in operands) != before.inputs:
             return "the prologue's operands are not its inputs"
         if broadcast([v.known_shape for v in operands]) is None:

@@ -7,7 +7,8 @@ outputs keep the types the model gives them. Nothing is rounded on the way, and 
 not hold is not infinite. ONNX Runtime and OpenVINO do the same on CPUs.
 
 A graph is left as it is where it has subgraphs or values that are no tensors, which state their
-types themselves, or an attribute that names float16 and is not in the table here.
+types themselves, an operator that the program has added, or an attribute that names float16 and is
+not in the table here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def widen(graph: Graph, log: Log) -> None:
     """Makes float32 of float16, in place, where the module's text says so."""
     if not any(node.op in _MULTIPLIED and _is_half(node.input(0)) for node in graph.nodes):
         return
-    if not all(_is_understood(node) for node in graph.nodes):
+    if not all(node.kind not in graph.custom and _is_understood(node) for node in graph.nodes):
         return
     wanted = [value.dtype for value in graph.outputs]
     given = {id(value) for value in graph.inputs}
@@ -50,9 +51,10 @@ def widen(graph: Graph, log: Log) -> None:
                 value.const = value.const.astype(np.float32)
     for node in graph.nodes:
         _state_single(node)
+    first = graph.nodes[0]
     for value in graph.inputs:
         if _is_half(value):
-            _read_as_single(graph, value)
+            _read_as_single(graph, value, first)
     for index, (value, dtype) in enumerate(zip(graph.outputs, wanted, strict=True)):
         if dtype == _HALF and id(value) not in given:
             cast = _cast(graph, value, _HALF, _HALF_NUMBER, None)
@@ -87,11 +89,11 @@ def _state_single(node: Node) -> None:
             node.attrs[key] = content.astype(np.float32)
 
 
-def _read_as_single(graph: Graph, value: Value) -> None:
-    users = list(dict.fromkeys(value.users))
+def _read_as_single(graph: Graph, value: Value, first: Node) -> None:
+    users = list(value.users.nodes())
     if not users:
         return
-    wide = _cast(graph, value, _SINGLE, _SINGLE_NUMBER, graph.nodes[0]).output
+    wide = _cast(graph, value, _SINGLE, _SINGLE_NUMBER, first).output
     for node in users:
         for index, other in enumerate(node.inputs):
             if other is value:

@@ -7,9 +7,10 @@ its own: the GPU plugin keeps program binaries, the CPU plugin whole compiled mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from clinfer.cache.layers import Layers
 from clinfer.cache.record import KeyRecord
@@ -20,9 +21,46 @@ if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.executor import LoadedPlan
     from clinfer.device.lock import Described
+    from clinfer.device.profile import StepTime
     from clinfer.graph.model import Model
-    from clinfer.lowering.plan import Plan
+    from clinfer.lowering.plan import Array, Plan
+    from clinfer.operators.extensions import Extensions
     from clinfer.plugins.tuning import Look
+
+
+class Step(Protocol):
+    """Told of each finished piece of work."""
+
+    def step(self, label: str) -> None:
+        """One more piece is done; in some thread."""
+
+
+Watch = Callable[[str, int], AbstractContextManager[Step]]
+"""Opened for each batch of work: what it is, and how many pieces."""
+
+
+class _Unseen:
+    def step(self, label: str) -> None:
+        pass
+
+
+@contextmanager
+def unwatched(title: str, total: int) -> Iterator[Step]:
+    """The `Watch` of work that nobody waits for."""
+    yield _Unseen()
+
+
+class Files(Protocol):
+    """The files that a digest was made of, numbered in its order: the model's own is 0."""
+
+    def content(self, number: int) -> Array:
+        """The bytes of one, as it was digested.
+
+        Raises `IndexError` where there is none, `ModelError` where it is another by now.
+        """
+
+    def read(self) -> list[Array | None]:
+        """The bytes that the model was read from, as they lie in memory; None: not read."""
 
 
 class Source(NamedTuple):
@@ -31,12 +69,48 @@ class Source(NamedTuple):
     `digest` is None where no cache is in use, or the content cannot be known for sure. `shapes`
     names a reshape of the inputs ('' for none), which is part of what is compiled. `unchanged` asks
     again whether the files are those that were digested, before they are stored under the digest.
+    `extensions` are the program's own operators that the model is read with. `files` are those of
+    the digest, where weights can be read from them again.
     """
 
     read: Callable[[], Model]
     digest: str | None
     shapes: str = ""
     unchanged: Callable[[], bool] = lambda: True
+    extensions: Extensions | None = None
+    files: Files | None = None
+
+
+class Session(Protocol):
+    """Runs one request at a time, on a device or on several."""
+
+    profile: tuple[StepTime, ...]
+    """The steps of the last run with their times, where those are kept."""
+
+    def check(self, inputs: Sequence[Any]) -> None:
+        """Raises `InputError` and `ShapeError` as `run`, for what the inputs' sizes tell."""
+
+    def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
+        """One inference: inputs by position, and the outputs in new arrays.
+
+        `into` has arrays of the user's for results, by position: a session may fill one, which then
+        is the result; into others results are copied afterwards.
+
+        Raises `InputError`, `ShapeError`, and `DeviceError` where the driver fails.
+        """
+
+
+class Executable(Protocol):
+    """What makes sessions: a plan that is loaded on a device."""
+
+    def session(self, profiling: bool = False, streams: int = 1, threads: int = 0) -> Session:
+        """A new one, for one of `streams` requests at a time on `threads` cores (0: all)."""
+
+    def most_streams(self, threads: int = 0) -> int:
+        """How many requests side by side give the most inferences per second."""
+
+    def keeps_to(self, threads: int) -> bool:
+        """Whether no more than so many cores (0: all) are used."""
 
 
 class Loaded(NamedTuple):
@@ -50,11 +124,16 @@ class Loaded(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A compile_model call: the device, checked properties, and the cache in use (or None)."""
+    """A compile_model call: the device, checked properties, and the cache in use (or None).
+
+    `watch` is told of what has to be planned and built. `extensions` are those of the Core.
+    """
 
     device: Device
     properties: Mapping[str, Any]
     cache: Layers | None
+    watch: Watch = unwatched
+    extensions: Extensions | None = None
 
     @property
     def look(self) -> Look | None:
@@ -97,8 +176,11 @@ class Plugin(ABC):
         """As `compile`, but what depends on tuning data is made anew and replaces what is there."""
 
     @abstractmethod
-    def flaw(self, entry: Entry) -> str:
-        """What is wrong with an intact entry, as far as that shows without its driver, or ''."""
+    def flaw(self, entry: Entry, look: Look | None = None) -> str:
+        """What is wrong with an intact entry, as far as that shows without its driver, or ''.
+
+        `look` gives the tuning data that there are, where an entry may be older than they.
+        """
 
     @abstractmethod
     def probe(self, entry: Entry, device: Device) -> None:

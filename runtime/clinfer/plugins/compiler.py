@@ -6,13 +6,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinfer.cache.content import RACY_NS
 from clinfer.cache.record import FieldValue, KeyRecord
+from clinfer.errors import ModelError
+from clinfer.log import Log
 from clinfer.properties import SETTABLE
 from clinfer.sha256 import sha256
+from clinfer_kernels.dims import TooComplex
 from clinfer_kernels.player import ENTRY, player_text
 
 if TYPE_CHECKING:
@@ -22,22 +26,51 @@ if TYPE_CHECKING:
     from clinfer.graph.model import Model
     from clinfer.lowering.choose import KernelChoice
     from clinfer.lowering.content import Draft
-    from clinfer.lowering.plan import Plan
+    from clinfer.lowering.plan import Plan, Program
+    from clinfer.plugins.base import Source
     from clinfer.plugins.tuning import Look
     from clinfer_kernels.spec import Target
 
+_LOG = Log("clinfer.plugins")
+_FIX = "give the inputs fixed shapes with reshape"
 _INTEL_ALIGNMENT = 512  # as constants have it in a blob
-_GENERATING = ("graph", "passes", "lowering")
+_GENERATING = ("graph", "lowering", "operators", "passes")
 _SOURCES = (".py", ".cl", ".json")
+PROGRAM_FORMAT = 1
 _generator: list[str] = []  # the digest, once it is known
 
 
-def plan_model(model: Model, device: Described, look: Look | None = None) -> Plan:
+def plan_model(
+    model: Model,
+    device: Described,
+    look: Look | None = None,
+    in_place: bool = False,
+    refused: frozenset[str] = frozenset(),
+) -> Plan:
     """The plan of a model for a device; nothing is built yet.
 
-    `look` gives tuning data by their key, where there are any for the model's problems.
+    `look` gives tuning data by their key, where there are any for the model's problems. With
+    `in_place` weights may lie in files of the model (`Draft.finish`). `refused` are the digests of
+    programs that the driver did not build: where there is another way, it is taken.
     """
-    return draft_model(model, device, look).finish(_alignment(device))
+    return finished(draft_model(model, device, look, refused), device, in_place)
+
+
+def finished(draft: Draft, device: Described, in_place: bool = False) -> Plan:
+    """The plan of a draft for a device, with its constants as the driver wants them."""
+    start = time.perf_counter()
+    plan = draft.finish(_alignment(device), in_place)
+    _LOG.debug(
+        "%s: constants made in %.2f s; %d launches of %d programs, %d host steps, "
+        "%d bytes of weights",
+        device.info.name,
+        time.perf_counter() - start,
+        len(list(plan.launches)),
+        len(plan.programs),
+        len(list(plan.host_steps)),
+        sum(int(constant.nbytes) for constant in plan.constants),
+    )
+    return plan
 
 
 def _alignment(device: Described) -> int:
@@ -48,16 +81,35 @@ def _alignment(device: Described) -> int:
     return _INTEL_ALIGNMENT if device.target.dialect == "intel_cpu" else 1
 
 
-def draft_model(model: Model, device: Described, look: Look | None = None) -> Draft:
+def draft_model(
+    model: Model,
+    device: Described,
+    look: Look | None = None,
+    refused: frozenset[str] = frozenset(),
+) -> Draft:
     """As `plan_model`, but no constant is made yet; the graph is gone, with what it folded."""
-    graph = optimised(model, device)
-    draft, first = draft_graph(graph, device, {})
+    start = time.perf_counter()
+    try:
+        draft = _drafted(optimised(model, device), device, look, refused)
+    except TooComplex as error:
+        raise ModelError(f"the model cannot be compiled for free sizes: {error}; {_FIX}") from error
+    _LOG.debug("planned for %s in %.2f s", device.info.name, time.perf_counter() - start)
+    return draft
+
+
+def host_nodes(model: Model, device: Described) -> set[str]:
+    """The nodes, as they describe themselves, that have no kernel on a device."""
+    return {step.label for step in draft_model(model, device).plan.host_steps}
+
+
+def _drafted(graph: Graph, device: Described, look: Look | None, refused: frozenset[str]) -> Draft:
+    draft, first = draft_graph(graph, device, {}, refused)
     if look is not None and first.problems:
         from clinfer.plugins.tuning import choices
 
         found = choices(look(tuning_key(first, device)))
         if any(first.chosen[digest] != index for digest, index in found.items()):
-            draft, _ = draft_graph(graph, device, found)
+            draft, _ = draft_graph(graph, device, found, refused)
     graph.forget_contents()
     return draft
 
@@ -80,13 +132,16 @@ def plan_graph(
 
 
 def draft_graph(
-    graph: Graph, device: Described, tuned: Mapping[str, int]
+    graph: Graph,
+    device: Described,
+    tuned: Mapping[str, int],
+    refused: frozenset[str] = frozenset(),
 ) -> tuple[Draft, KernelChoice]:
     """As `plan_graph`, with no constant made yet."""
     from clinfer.lowering.choose import KernelChoice
     from clinfer.lowering.lower import lower
 
-    choice = KernelChoice(tuned)
+    choice = KernelChoice(tuned, refused)
     draft = lower(graph, device.target, choice)
     if plays(draft.plan, device):
         draft.plan = with_player(draft.plan, device.target)
@@ -95,9 +150,7 @@ def draft_graph(
 
 def plays(plan: Plan, device: Described) -> bool:
     """Whether the plan can be run by the player: by its launches, and by what the driver gives."""
-    if not device.info.plays or plan.has_late_symbols:
-        return False
-    return all(launch.is_playable for launch in plan.launches)
+    return device.info.plays and all(launch.is_playable for launch in plan.launches)
 
 
 def with_player(plan: Plan, target: Target) -> Plan:
@@ -127,6 +180,19 @@ def device_fields(device: Described) -> dict[str, FieldValue]:
     }
 
 
+def content_fields(
+    source: Source, device: Described, properties: Mapping[str, Any]
+) -> dict[str, FieldValue]:
+    """The fields of a key that name what is compiled, how, and for which device."""
+    return {
+        "model": source.digest or "",
+        "shapes": source.shapes,
+        **({"extensions": source.extensions.digest} if source.extensions else {}),
+        **compile_fields(device, properties),
+        **device_fields(device),
+    }
+
+
 def compile_fields(device: Described, properties: Mapping[str, Any]) -> dict[str, FieldValue]:
     """The fields of a key that name how a graph becomes sources."""
     chosen = {name: str(properties[name]) for name, p in SETTABLE.items() if p.compiles}
@@ -135,6 +201,18 @@ def compile_fields(device: Described, properties: Mapping[str, Any]) -> dict[str
         "target": sha256(repr(_ordered(device.target)).encode()).hexdigest(),
         **{name.lower(): value for name, value in chosen.items()},
     }
+
+
+def program_record(program: Program, device: Described) -> KeyRecord:
+    """The key of one program's binary."""
+    fields: dict[str, FieldValue] = {
+        "format": PROGRAM_FORMAT,
+        "entry": program.entry,
+        "source": program.digest,
+        "options": program.options,
+        **device_fields(device),
+    }
+    return KeyRecord.make("program", list(fields.items()))
 
 
 def recall_generator(memo: Store) -> None:
@@ -166,6 +244,8 @@ def recall_generator(memo: Store) -> None:
 def generator_digest() -> str:
     """SHA-256 over the code that turns graphs into sources: other code, other programs.
 
+    The release of onnx is a part of it.
+
     Files in order of their path below the two packages; paths of the machine do not enter.
     """
     if not _generator:
@@ -189,7 +269,20 @@ def _generating_files() -> list[tuple[str, str]]:
     for base, folders in ((str(runtime), _GENERATING), (str(kernels), ("",))):
         names = (name for folder in folders for name in _sources_below(base, folder))
         found += [(base, name) for name in sorted(names, key=lambda name: name.split("/"))]
-    return found
+    return [*found, *_onnx_version()]
+
+
+def _onnx_version() -> list[tuple[str, str]]:
+    """The file that says which release of onnx is installed, whose functions' bodies are compiled.
+
+    It is found without importing onnx, which takes longer than the rest of a warm start.
+    """
+    spec = find_spec("onnx")
+    if spec is None or spec.origin is None:
+        return []
+    base = os.path.dirname(os.path.dirname(spec.origin))  # noqa: PTH120
+    releases = [n for n in os.listdir(base) if n.startswith("onnx-") and n.endswith(".dist-info")]  # noqa: PTH208
+    return [(base, f"{name}/METADATA") for name in sorted(releases)]
 
 
 def _sources_below(base: str, folder: str) -> Iterator[str]:

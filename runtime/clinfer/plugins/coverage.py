@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from clinfer.cache import coverage
@@ -54,8 +55,10 @@ def prove(
 
     `source.digest` must be known. Raises `ModelError` and `UnsupportedError` as a compilation does.
     """
-    needed = plugin.needs(source, device, properties, look_in(sources))
-    return Coverage(len(needed), tuple(coverage.gaps(needed, sources, plugin.flaw)))
+    look = look_in(sources)
+    needed = plugin.needs(source, device, properties, look)
+    flaw = partial(plugin.flaw, look=look)
+    return Coverage(len(needed), tuple(coverage.gaps(needed, sources, flaw)))
 
 
 def worst(verdicts: Any) -> str:

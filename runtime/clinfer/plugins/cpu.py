@@ -19,17 +19,27 @@ from typing import TYPE_CHECKING, Any
 from clinfer.cache.entry import Entry, read, to_bytes
 from clinfer.cache.record import FieldValue, KeyRecord
 from clinfer.errors import BlobError, BuildError, CompileRequiredError
+from clinfer.log import Log
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
-from clinfer.plugins.compiler import compile_fields, device_fields, plan_model, recall_generator
-from clinfer.properties import COMPILATION_NUM_THREADS
+from clinfer.plugins.compiler import (
+    content_fields,
+    device_fields,
+    draft_model,
+    finished,
+    recall_generator,
+)
+from clinfer.properties import CACHE_MODE, COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.lock import Described
+    from clinfer.device.programs import BuiltProgram
     from clinfer.lowering.plan import Plan
+    from clinfer.operators.extensions import Extensions
     from clinfer.plugins.tuning import Look
 
 BLOB_FORMAT = 2
+_LOG = Log("clinfer.plugins")
 
 
 class CpuPlugin(Plugin):
@@ -49,7 +59,7 @@ class CpuPlugin(Plugin):
         if cache is None or source.digest is None:
             return _build(source, request, record)
         found = cache.lookup(record)
-        loaded = None if isinstance(found, Miss) else _import(found, request)
+        loaded = None if isinstance(found, Miss) else _import(found, request, source.extensions)
         if loaded is not None:
             return loaded
         if not cache.mode.compiles:
@@ -57,7 +67,7 @@ class CpuPlugin(Plugin):
             raise CompileRequiredError(cache.explain(record, "the compiled model", miss))
         with cache.building(record):
             entry = cache.get(record, again=True)
-            loaded = None if entry is None else _import(entry, request)
+            loaded = None if entry is None else _import(entry, request, source.extensions)
             if loaded is not None:
                 return loaded
             return self.renew(source, request)
@@ -78,7 +88,7 @@ class CpuPlugin(Plugin):
     ) -> list[tuple[str, KeyRecord]]:
         return [("the compiled model", model_record(source, device, properties))]
 
-    def flaw(self, entry: Entry) -> str:
+    def flaw(self, entry: Entry, look: Look | None = None) -> str:
         from clinfer.lowering.plan_io import load as load_plan
 
         try:
@@ -88,7 +98,7 @@ class CpuPlugin(Plugin):
         return ""
 
     def probe(self, entry: Entry, device: Device) -> None:
-        _from_entry(entry, Request(device, {}, None), lazily=False)
+        _parts(entry, Request(device, {}, None), lazily=False)
 
     def whole(self, plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
         return _sections(plan, binaries)
@@ -103,7 +113,7 @@ class CpuPlugin(Plugin):
         expected: dict[str, FieldValue] = {"format": BLOB_FORMAT, **device_fields(request.device)}
         entry.record.require(expected, "the blob")
         try:
-            return _from_entry(entry, request)
+            return _from_entry(entry, request, request.extensions)
         except BuildError as error:
             raise BlobError(f"the driver refused a program of the blob: {error}") from error
 
@@ -112,35 +122,67 @@ def model_record(source: Source, device: Described, properties: Mapping[str, Any
     """The key of a compiled model: content, shapes, properties, generator, device, driver."""
     fields: dict[str, FieldValue] = {
         "format": BLOB_FORMAT,
-        "model": source.digest or "",
-        "shapes": source.shapes,
-        **compile_fields(device, properties),
-        **device_fields(device),
+        **content_fields(source, device, properties),
     }
     return KeyRecord.make("model", list(fields.items()))
 
 
-def _import(entry: Entry, request: Request) -> Loaded | None:
+def _import(entry: Entry, request: Request, extensions: Extensions | None) -> Loaded | None:
     """The model in a cache entry; None, and the entry taken back, where it is of no use."""
     assert request.cache is not None
     try:
-        return _from_entry(entry, request)
+        return _from_entry(entry, request, extensions)
     except (BlobError, BuildError) as error:
         request.cache.reject(entry, str(error))
         return None
 
 
 def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
-    from clinfer.device.executor import LoadedPlan
-    from clinfer.device.programs import prepare
-    from clinfer.plugins.gpu import build_and_store
+    """The model compiled: from its graph, with the programs of a seed where there is one.
 
-    prepare(request.device, request.properties[COMPILATION_NUM_THREADS])
-    plan = plan_model(source.read(), request.device, request.look)
-    without_store = Request(request.device, request.properties, None)
-    programs = build_and_store(plan.programs, without_store) if plan.programs else []
-    executable = LoadedPlan(request.device, plan, programs)
-    return Loaded(plan, executable, False, record, builds=len(programs))
+    What is built runs beside what is made of the weights, as far as it can.
+    """
+    from clinfer.device.programs import prepare
+    from clinfer.plugins.seed import Seed
+
+    jobs = request.properties[COMPILATION_NUM_THREADS]
+    seed = Seed.of(request.device, request.properties[CACHE_MODE])
+    if seed is None:
+        prepare(request.device, jobs)
+    with request.watch("plan", 1) as shown:
+        draft = draft_model(source.read(), request.device, request.look)
+        wanted = draft.plan.programs
+        ready = [None] * len(wanted) if seed is None else seed.load_all(wanted, request.device)
+        if seed is not None and None in ready:
+            prepare(request.device, jobs, ready.count(None))
+        plan = finished(draft, request.device)
+        shown.step("plan")
+    try:
+        return _with_programs(plan, ready, source, request, record)
+    except BuildError as error:
+        if not any(ready):
+            raise
+        _LOG.warning("the programs of the seed '%s' are not used: %s", seed and seed.folder, error)
+        return _with_programs(plan, [None] * len(wanted), source, request, record)
+
+
+def _with_programs(
+    plan: Plan,
+    ready: Sequence[BuiltProgram | None],
+    source: Source,
+    request: Request,
+    record: KeyRecord,
+) -> Loaded:
+    """The plan on its device; the programs that are not ready are built."""
+    from clinfer.device.executor import LoadedPlan
+    from clinfer.plugins.programs import build_and_store
+
+    missing = [p for p, r in zip(plan.programs, ready, strict=True) if r is None]
+    built = build_and_store(missing, request._replace(cache=None)) if missing else []
+    rest = iter(built)
+    programs = [next(rest) if program is None else program for program in ready]
+    executable = LoadedPlan(request.device, plan, programs, source.extensions)
+    return Loaded(plan, executable, False, record, builds=len(built))
 
 
 def _binaries(loaded: Loaded) -> list[bytes]:
@@ -159,12 +201,21 @@ def _sections(plan: Plan, binaries: Sequence[bytes]) -> dict[str, Any]:
     }
 
 
-def _from_entry(entry: Entry, request: Request, lazily: bool = True) -> Loaded:
-    """The model in an entry; `lazily`, the driver gets only the programs that it has to run.
+def _from_entry(entry: Entry, request: Request, extensions: Extensions | None) -> Loaded:
+    """The model in an entry.
 
-    The player calls the others' functions itself. Raises `BlobError` and `BuildError`.
+    The driver gets only the programs that it has to run; the player calls the others' functions
+    itself. Raises `BlobError`, `BuildError`, `ExtensionError` where a Python function is missing.
     """
     from clinfer.device.executor import LoadedPlan
+
+    plan, programs = _parts(entry, request, lazily=True)
+    executable = LoadedPlan(request.device, plan, programs, extensions)
+    return Loaded(plan, executable, True, entry.record)
+
+
+def _parts(entry: Entry, request: Request, lazily: bool) -> tuple[Plan, list[BuiltProgram]]:
+    """The plan and programs in an entry; `lazily`, the driver hears of those it has to run only."""
     from clinfer.device.programs import SourceProgram, load
     from clinfer.lowering.plan_io import load as load_plan
 
@@ -179,7 +230,7 @@ def _from_entry(entry: Entry, request: Request, lazily: bool = True) -> Loaded:
         )
         for p, binary in zip(plan.programs, binaries, strict=True)
     ]
-    return Loaded(plan, LoadedPlan(request.device, plan, programs), True, entry.record)
+    return plan, programs
 
 
 def _split(entry: Entry, plan: Plan) -> list[bytes]:

@@ -1,29 +1,34 @@
-"""The GPU plugin: program binaries in the cache, one entry per program, shared by all models."""
+"""The GPU plugin: program binaries in the cache, one entry per program, shared by all models.
+
+A model's plan is an entry of its own (`clinfer.plugins.plans`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from clinfer.cache.record import FieldValue, KeyRecord
-from clinfer.errors import BlobError, BuildError, CompileRequiredError
+from clinfer.device.failures import driver_errors
+from clinfer.errors import BlobError, BuildError
+from clinfer.log import Log
+from clinfer.lowering.plan import without_weights
+from clinfer.mapping import is_mapped
+from clinfer.plugins import plans
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
-from clinfer.plugins.compiler import device_fields, draft_model, plan_model
-from clinfer.properties import COMPILATION_NUM_THREADS
+from clinfer.plugins.compiler import draft_model, program_record
+from clinfer.plugins.programs import load_or_build
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
-    from clinfer.cache.layers import Layers
+    from clinfer.cache.record import KeyRecord
     from clinfer.device.discover import Device
     from clinfer.device.lock import Described
-    from clinfer.device.programs import BuiltProgram
-    from clinfer.lowering.plan import Program
+    from clinfer.lowering.plan import Plan
     from clinfer.plugins.tuning import Look
 
-PROGRAM_FORMAT = 1
+_LOG = Log("clinfer.plugins")
 
 
 class GpuPlugin(Plugin):
@@ -33,23 +38,45 @@ class GpuPlugin(Plugin):
     export_import = False
 
     def compile(self, source: Source, request: Request) -> Loaded:
-        from clinfer.device.executor import LoadedPlan
-
-        plan = plan_model(source.read(), request.device, request.look)
-        programs, built = load_or_build(plan.programs, request)
-        executable = LoadedPlan(request.device, plan, programs)
-        return Loaded(plan, executable, loaded_from_cache=False, builds=built)
+        plan = plans.known(source, request)
+        if plan is None:
+            return self.renew(source, request)
+        plan, weights = _placed(plan, request.device)
+        if not source.unchanged():  # weights that were read from the model's files may be of either
+            return self.renew(source, request)
+        return _loaded(plan, weights, source, request)
 
     def renew(self, source: Source, request: Request) -> Loaded:
-        return self.compile(source, request)
+        refused: frozenset[str] = frozenset()
+        while True:
+            start = time.perf_counter()
+            with request.watch("plan", 1) as shown:
+                made = plans.make(source, request.device, request.look, refused)
+                shown.step("plan")
+            seconds = time.perf_counter() - start
+            plan, weights = _placed(made.plan, request.device)
+            try:
+                loaded = _loaded(plan, weights, source, request)
+            except BuildError as error:
+                is_same = error.digest in refused  # no other way: the plan has it all the same
+                if is_same or not error.digest:
+                    raise
+                refused |= {error.digest}
+                _LOG.warning("%s; the next schedule takes its place", error)
+                continue
+            plans.store(source, request, made, seconds)
+            return loaded
 
     def needs(
         self, source: Source, device: Described, properties: Mapping[str, Any], look: Look
     ) -> list[tuple[str, KeyRecord]]:
         programs = draft_model(source.read(), device, look).plan.programs
-        return [(f"program '{p.entry}'", program_record(p, device)) for p in programs]
+        plan = ("the model's plan", plans.plan_record(source, device, properties))
+        return [plan, *((f"program '{p.entry}'", program_record(p, device)) for p in programs)]
 
-    def flaw(self, entry: Entry) -> str:
+    def flaw(self, entry: Entry, look: Look | None = None) -> str:
+        if entry.record.kind == plans.KIND:
+            return plans.flaw(entry, look)
         try:
             return "" if len(entry.section("binary")) else "the binary is empty"
         except BlobError as error:
@@ -61,97 +88,20 @@ class GpuPlugin(Plugin):
         probe(device, str(entry.record.get("entry")), bytes(entry.section("binary")))
 
 
-def program_record(program: Program, device: Described) -> KeyRecord:
-    """The key of one program's binary."""
-    fields: dict[str, FieldValue] = {
-        "format": PROGRAM_FORMAT,
-        "entry": program.entry,
-        "source": program.digest,
-        "options": program.options,
-        **device_fields(device),
-    }
-    return KeyRecord.make("program", list(fields.items()))
+def _placed(plan: Plan, device: Device) -> tuple[Plan, dict[int, Any] | None]:
+    """The plan with nothing in a file that may change, and its weights where they are copied."""
+    if plans.copies_weights(device):
+        from clinfer.device.weights import placed
+
+        with driver_errors(device.info):
+            return without_weights(plan), placed(device, plan)
+    constants = tuple(c.copy() if is_mapped(c) else c for c in plan.constants)
+    return replace(plan, constants=constants), None
 
 
-def load_or_build(programs: Sequence[Program], request: Request) -> tuple[list[BuiltProgram], int]:
-    """The programs, from the cache where they are there; and how many had to be built.
+def _loaded(plan: Plan, weights: dict[int, Any] | None, source: Source, request: Request) -> Loaded:
+    from clinfer.device.executor import LoadedPlan
 
-    A binary that the driver refuses is a miss: the program is built from its source. Of several
-    processes that lack the same program first, one builds and the others then load.
-    """
-    found = {i: _load(program, request) for i, program in enumerate(programs)}
-    missing = [i for i, program in found.items() if program is None]
-    if not missing:
-        return [program for program in found.values() if program is not None], 0
-    _forbid_in_cache_only([programs[i] for i in missing], request)
-    with _building(programs[missing[0]], request):
-        found.update({i: _load(programs[i], request, again=True) for i in missing})
-        missing = [i for i in missing if found[i] is None]
-        built = build_and_store([programs[i] for i in missing], request) if missing else []
-    found.update(zip(missing, built, strict=True))
-    return [program for program in found.values() if program is not None], len(missing)
-
-
-def _building(program: Program, request: Request) -> AbstractContextManager[Any]:
-    """Waits for other processes that build this program."""
-    if request.cache is None:
-        return nullcontext()
-    return request.cache.building(program_record(program, request.device))
-
-
-def _load(program: Program, request: Request, again: bool = False) -> BuiltProgram | None:
-    from clinfer.device.programs import SourceProgram, load
-
-    if request.cache is None:
-        return None
-    record = program_record(program, request.device)
-    entry = request.cache.get(record, again=again)
-    if entry is None:
-        return None
-    source = SourceProgram(program.source, program.options, program.entry, program.local_size)
-    try:
-        return load(request.device, source, bytes(entry.section("binary")))
-    except (BlobError, BuildError) as error:
-        request.cache.reject(entry, str(error))
-        return None
-
-
-def build_and_store(programs: Sequence[Program], request: Request) -> list[BuiltProgram]:
-    """Builds programs from source in parallel and keeps their binaries."""
-    from clinfer.device.programs import SourceProgram, build
-
-    sources = [SourceProgram(p.source, p.options, p.entry, p.local_size) for p in programs]
-    start = time.perf_counter()
-    built = build(request.device, sources, jobs=request.properties[COMPILATION_NUM_THREADS])
-    seconds = (time.perf_counter() - start) / len(programs)
-    if request.cache is not None:
-        _store(programs, built, request.cache, request.device, seconds)
-    return built
-
-
-def _store(
-    programs: Sequence[Program],
-    built: Sequence[BuiltProgram],
-    cache: Layers,
-    device: Device,
-    seconds: float,
-) -> None:
-    for program, ready in zip(programs, built, strict=True):
-        record = program_record(program, device)
-        cache.put_made(record, partial(_sections, ready), seconds)
-
-
-def _sections(ready: BuiltProgram) -> dict[str, bytes]:
-    return {"binary": ready.binary()}
-
-
-def _forbid_in_cache_only(programs: Sequence[Program], request: Request) -> None:
-    cache = request.cache
-    if cache is None or cache.mode.compiles:
-        return
-    record = program_record(programs[0], request.device)
-    said = cache.explain(record, f"program '{programs[0].entry}'")
-    more = len(programs) - 1
-    if more:
-        said += f"\nand {more} more programs of the model; 'clinfer explain --cache' lists all"
-    raise CompileRequiredError(said)
+    programs, built = load_or_build(plan.programs, request)
+    executable = LoadedPlan(request.device, plan, programs, source.extensions, weights)
+    return Loaded(plan, executable, loaded_from_cache=False, builds=built)

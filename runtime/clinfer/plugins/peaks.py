@@ -11,7 +11,7 @@ from clinfer.device.executor import LoadedPlan
 from clinfer.lowering.plan import Array, Buffer, LaunchStep, Plan, PlanArg, PlanPort, Program
 from clinfer.plugins.base import Request
 from clinfer.plugins.compiler import plays, with_player
-from clinfer.plugins.gpu import build_and_store
+from clinfer.plugins.programs import build_and_store
 from clinfer.properties import COMPILATION_NUM_THREADS
 from clinfer_kernels.dims import evaluate
 from clinfer_kernels.peaks import copy, fma_loop

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import TYPE_CHECKING
 
 from clinfer.cache.inventory import Problem
@@ -89,14 +89,19 @@ def _answers(directory: Path, digests: Sequence[str], seconds: float) -> Iterato
 def _hear(child: subprocess.Popen[str], seconds: float) -> tuple[str, bool]:
     """The child's next line, or how it ended in that time; and whether it did."""
     assert child.stdout is not None
-    timer = Timer(seconds, child.kill)
+    expired = Event()
+
+    def end() -> None:
+        expired.set()
+        child.kill()
+
+    timer = Timer(seconds, end)
     timer.start()
     line = child.stdout.readline()
-    expired = not timer.is_alive()
     timer.cancel()
     if line:
         return str(json.loads(line)), False
-    return f"over {seconds:g} s in the driver" if expired else _epitaph(child), True
+    return f"over {seconds:g} s in the driver" if expired.is_set() else _epitaph(child), True
 
 
 def _epitaph(child: subprocess.Popen[str]) -> str:
@@ -138,12 +143,19 @@ def _devices() -> list[Device]:
 def _load(store: Store, digest: str, devices: Sequence[Device]) -> None:
     """Gives an entry to the device it is for, if that is here."""
     from clinfer.cache.entry import read
+    from clinfer.device.cpu_target import TARGETS
+    from clinfer.device.processor import flags
     from clinfer.plugins.compiler import device_fields
     from clinfer.plugins.cpu import CpuPlugin
     from clinfer.plugins.gpu import GpuPlugin
 
     entry = read(store.folder.entry(digest))
     plugin = {"model": CpuPlugin, "program": GpuPlugin}[entry.record.kind]()
+    target = TARGETS.get(str(entry.record.get("device")))
+    if target is not None:
+        if target.needs - flags():
+            return  # code for a processor that this one is not
+        devices = [device.aimed(target.name) for device in devices]
     for device in devices:
         if all(entry.record.get(name) == value for name, value in device_fields(device).items()):
             plugin.probe(entry, device)

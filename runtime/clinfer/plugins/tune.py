@@ -21,10 +21,9 @@ import numpy as np
 from clinfer.device.programs import SourceProgram, build_binaries, load
 from clinfer.errors import BuildError, CacheError, ClinferError, DeviceError
 from clinfer.plugins import tuning
-from clinfer.plugins.base import Plugin, Request, Source
+from clinfer.plugins.base import Plugin, Request, Source, Watch
 from clinfer.plugins.compiler import optimised, plan_graph, tuning_key
 from clinfer.plugins.tuning import Timing
-from clinfer.plugins.warm_builds import Watch
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
@@ -83,6 +82,7 @@ def tune(
     record = tuning_key(choice, request.device)
     if not again and cache.recall(record) is not None:
         return None
+    request = request._replace(extensions=source.extensions)
     found = _Tuner(graph, plan, choice, request, inputs).measure(watch, seconds)
     if not cache.put(record, tuning.sections(found.problems)) and cache.remote is None:
         raise CacheError(
@@ -239,7 +239,9 @@ class _Tuner:
             if isinstance(built, ClinferError):
                 raise built
             programs.append(built)
-        return LoadedPlan(self._request.device, plan, programs).session(profiling=True)
+        extensions = self._request.extensions
+        loaded = LoadedPlan(self._request.device, plan, programs, extensions)
+        return loaded.session(profiling=True)
 
     def _build(self, plan: Plan) -> None:
         """Builds in worker processes what was not built before."""

@@ -16,22 +16,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from clinfer.errors import CacheError, ClinferError, ModelError
-from clinfer.plugins.base import Plugin, Request, Source
-from clinfer.plugins.compiler import plan_model
-from clinfer.plugins.gpu import program_record
-from clinfer.plugins.warm_builds import Builder, Memos, Watch
+from clinfer.cache.packing import programs_of
+from clinfer.errors import BuildError, CacheError, ClinferError, ModelError
+from clinfer.plugins import plans
+from clinfer.plugins.base import Plugin, Request, Source, Watch
+from clinfer.plugins.compiler import plan_model, program_record
+from clinfer.plugins.warm_builds import Builder, Memos
 
 if TYPE_CHECKING:
     from clinfer.cache.layers import Layers
     from clinfer.cache.record import KeyRecord
-    from clinfer.lowering.plan import Plan, Program
+    from clinfer.lowering.plan import Program
 
 
 @dataclass
 class Warmed:
     """What became of a model: how many programs it has, how many were built, and what failed.
 
+    `planned`: a plan was made for the cache, where plans are entries of their own.
     `seconds` are those of planning and of the builds that no model before it needed; `records` are
     the keys of its entries.
     """
@@ -42,13 +44,14 @@ class Warmed:
     seconds: float = 0.0
     errors: list[str] = field(default_factory=list)
     records: list[KeyRecord] = field(default_factory=list)
+    planned: bool = False
 
     @property
     def result(self) -> str:
         """'failed', 'warmed', or 'was warm' where nothing had to be built."""
         if self.errors:
             return "failed"
-        return "warmed" if self.built else "was warm"
+        return "warmed" if self.built or self.planned else "was warm"
 
 
 def warm(
@@ -91,21 +94,22 @@ def _warm_programs(
 ) -> list[Warmed]:
     """Plans every model, then builds what any of them lacks."""
     outcomes = []
-    plans: list[dict[str, Program]] = []
+    lists: list[dict[str, Program]] = []
     missing: dict[str, Program] = {}
     device = builder.request.device
     with builder.watch("plan", len(models)) as shown:
         for name, source in models.items():
             start = time.perf_counter()
-            plan = _attempt(partial(_plan, source, builder))
-            outcome = Warmed(name, seconds=time.perf_counter() - start)
+            outcome = Warmed(name)
+            found = _attempt(partial(_plan, plugin, source, builder, outcome))
+            outcome.seconds = time.perf_counter() - start
             programs = {}
-            if isinstance(plan, str):
-                outcome.errors.append(plan)
+            if isinstance(found, str):
+                outcome.errors.append(found)
             else:
-                programs = {program.digest: program for program in plan.programs}
+                programs = {program.digest: program for program in found}
             outcome.programs = len(programs)
-            outcome.records = [program_record(program, device) for program in programs.values()]
+            outcome.records += [program_record(program, device) for program in programs.values()]
             lacking = {
                 digest: program
                 for digest, program in programs.items()
@@ -113,7 +117,7 @@ def _warm_programs(
             }
             missing.update(lacking)
             outcomes.append(outcome)
-            plans.append(programs)
+            lists.append(programs)
             shown.step(name)
 
     def keep(program: Program, binary: bytes, seconds: float) -> None:
@@ -121,17 +125,51 @@ def _warm_programs(
 
     results = builder.build("build", missing, keep)
     counted: set[str] = set()
-    for outcome, programs in zip(outcomes, plans, strict=True):
+    for outcome, programs in zip(outcomes, lists, strict=True):
         new = [digest for digest in programs if digest in results and digest not in counted]
         counted.update(new)
         outcome.built = sum(isinstance(results[digest], bytes) for digest in new)
         outcome.seconds += sum(builder.spent.get(digest, 0.0) for digest in new)
-        outcome.errors += _errors(programs, results)
+        if any(isinstance(results.get(digest), BuildError) for digest in programs):
+            _discard_plans(outcome, builder)
+        errors = _errors(programs, results)
+        outcome.errors += [error for error in errors if error not in outcome.errors]
     return outcomes
 
 
-def _plan(source: Callable[[], Source], builder: Builder) -> Plan:
-    return plan_model(source().read(), builder.request.device, builder.request.look)
+def _discard_plans(outcome: Warmed, builder: Builder) -> None:
+    """A plan whose programs do not build is not to be found: the next attempt plans anew."""
+    for record in outcome.records:
+        if record.kind == plans.KIND and builder.cache.writable is not None:
+            builder.cache.writable.discard(record)
+
+
+def _plan(
+    plugin: Plugin, give: Callable[[], Source], builder: Builder, outcome: Warmed
+) -> Sequence[Program]:
+    """A model's programs; its plan is in the cache then."""
+    source, request, look = give(), builder.request, builder.cache.recall
+    if source.digest is None:
+        return plans.make(source, request.device, look).plan.programs
+    record = plans.plan_record(source, request.device, request.properties)
+    entry = builder.cache.get(record)
+    if entry is None or plugin.flaw(entry, look):
+        start = time.perf_counter()
+        made = plans.make(source, request.device, look)
+        if not source.unchanged():
+            raise ModelError("the model's files changed while it was compiled; warm it again")
+        fault = builder.fault()
+        if fault is None:
+            content = plans.sections(made, source.files)
+            builder.store(record, content, time.perf_counter() - start)
+            outcome.planned = True
+        else:
+            outcome.errors.append(str(fault))
+        programs: Sequence[Program] = made.plan.programs
+    else:
+        programs = programs_of(entry)
+    outcome.records.append(record)
+    return programs
 
 
 def _is_kept(plugin: Plugin, program: Program, builder: Builder) -> bool:

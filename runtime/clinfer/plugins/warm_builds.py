@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from clinfer.cache.record import KeyRecord
 from clinfer.device.programs import SourceProgram, build_binaries
 from clinfer.errors import BuildError, CacheError, ClinferError
-from clinfer.plugins.base import Request
-from clinfer.plugins.gpu import program_record
+from clinfer.plugins.base import Request, Watch
+from clinfer.plugins.compiler import program_record
+from clinfer.plugins.seed import Seed
 from clinfer.properties import COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
     from clinfer.cache.layers import Layers
     from clinfer.lowering.plan import Program
-
-
-class Step(Protocol):
-    """Told of each finished piece of work."""
-
-    def step(self, label: str) -> None:
-        """One more piece is done."""
-
-
-Watch = Callable[[str, int], "AbstractContextManager[Step]"]
-"""Opened for each batch of work: what it is, and how many pieces."""
 
 
 class Builder:
@@ -53,7 +42,7 @@ class Builder:
         """
         wanted = list(programs.values())
         results: dict[str, bytes | ClinferError] = {}
-        if wanted and (fault := self._fault()) is not None:
+        if wanted and (fault := self.fault()) is not None:
             return dict.fromkeys(programs, fault)
         with self.watch(what, len(wanted)) as shown:
 
@@ -78,7 +67,8 @@ class Builder:
                 build_binaries(self.request.device, sources, done, jobs, self._seconds)
         return results
 
-    def _fault(self) -> CacheError | None:
+    def fault(self) -> CacheError | None:
+        """Why the cache takes no entries; None where it does."""
         store = self.cache.writable
         miss = None if store is None else store.trial()
         if store is None or miss is None:
@@ -101,13 +91,14 @@ class Memos:
     def __init__(self, builder: Builder) -> None:
         self._store = builder.cache.writable
         self._device = builder.request.device
+        self._seed = Seed.of(self._device)
         self._binaries: dict[str, bytes] = {}
         self._records: dict[str, KeyRecord] = {}
         self._finished: set[str] = set()
         self._unfinished: list[frozenset[str]] = []
 
     def known(self, programs: Iterable[Program]) -> dict[str, bytes]:
-        """The binaries that are there already of a model's programs, by the program's digest."""
+        """A model's programs that are there already, or in the seed: binaries by digest."""
         found: dict[str, bytes] = {}
         wanted = list(programs)
         self._unfinished.append(frozenset(program.digest for program in wanted))
@@ -119,6 +110,10 @@ class Memos:
                 entry = self._store.recall(record)
                 if entry is not None and "binary" in entry.sections:
                     found[program.digest] = bytes(entry.section("binary"))
+            if program.digest not in found and self._seed is not None:
+                binary = self._seed.binary(program)
+                if binary is not None:
+                    found[program.digest] = binary
         return found
 
     def keep(self, program: Program, binary: bytes, seconds: float) -> None:

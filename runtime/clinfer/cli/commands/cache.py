@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinfer import config
 from clinfer.cli import common
-from clinfer.cli.output import emit_json, size_text, table
+from clinfer.cli.caches import chosen_cache
+from clinfer.cli.output import complain, emit_json, size_text, table
 from clinfer.errors import CacheError, PropertyError, UntrustedError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from clinfer.cache.pack import Pack
     from clinfer.cache.store import Store
 
-HELP = "list, check, prune, clear or compare cache directories and packs"
 INCOMPLETE = 3
 _AGE = re.compile(r"(\d{1,9})\s*([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -78,7 +77,11 @@ def _action(
 
 def _place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", nargs="?", metavar="PLACE", help="a cache directory or a pack")
-    parser.add_argument("--cache-dir", metavar="DIR", help="default: CLINFER_CACHE_DIR")
+    parser.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="default: CLINFER_CACHE_DIR, else the user's cache folder",
+    )
 
 
 def _age(text: str) -> float:
@@ -89,10 +92,7 @@ def _age(text: str) -> float:
 
 
 def _path(options: argparse.Namespace) -> Path:
-    place = options.place or options.cache_dir or config.CACHE_DIR.get()
-    if not place:
-        raise PropertyError("which cache? name it, give --cache-dir DIR or set CLINFER_CACHE_DIR")
-    path = Path(place)
+    path, _ = chosen_cache(options.place or options.cache_dir)
     if not path.exists():
         raise CacheError(f"there is no cache or pack at '{path}'")
     if not (path.is_dir() or path.is_file()):
@@ -152,8 +152,8 @@ def _info(options: argparse.Namespace) -> int:
         with _looked_at(path) as pack:
             document = _pack_info(pack)
     else:
-        limit = config.CACHE_SIZE.get() or None
-        document = {**vars(Store(path, readonly=True, size_limit=limit).info())}
+        _, limit = chosen_cache(options.place or options.cache_dir)
+        document = {**vars(Store(path, readonly=True, size_limit=limit or None).info())}
         del document["readonly"]
     if options.json:
         emit_json(document)
@@ -209,7 +209,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _prune(options: argparse.Namespace) -> int:
     limit = options.size
     if limit is None and options.age is None:
-        limit = config.CACHE_SIZE.get() or None
+        limit = chosen_cache(options.place or options.cache_dir)[1] or None
     return _print_removed(options, _store(options).prune(limit=limit, age=options.age))
 
 
@@ -222,8 +222,8 @@ def _print_removed(options: argparse.Namespace, removed: Removed) -> int:
         emit_json({"removed": removed.entries, "bytes": removed.bytes, "stuck": removed.stuck})
     else:
         print(f"removed {removed.entries} entries, {size_text(removed.bytes)}")
-        if removed.stuck:
-            print(f"{removed.stuck} entries could not be removed: is the directory read-only?")
+    if removed.stuck:
+        complain(f"{removed.stuck} entries could not be removed: is the directory read-only?")
     return 1 if removed.stuck else 0
 
 

@@ -7,18 +7,19 @@ import os
 import time
 from pathlib import Path
 
-from clinfer.cli import common
+from clinfer.cli import common, pictures, shapes
+from clinfer.cli.caches import remembering_arguments
 from clinfer.cli.output import emit_json, size_text
-from clinfer.errors import ClinferError, DeviceError
-
-HELP = "compile a model into a file that import_model reads without compiling"
+from clinfer.errors import DeviceError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL -o FILE --device --shape."""
     common.model_argument(parser)
     common.device_argument(parser)
-    common.shape_argument(parser)
+    remembering_arguments(parser)
+    shapes.shape_argument(parser)
+    pictures.arguments(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
 
 
@@ -30,10 +31,11 @@ def run(options: argparse.Namespace) -> int:
             f"{options.device} does not export whole models: use --device CPU, or "
             "'clinfer warm' to fill a cache of program binaries"
         )
-    _check(options.output)
+    common.check_output("--output", options.output)
     start = time.perf_counter()
-    model = common.reshaped(core, options.model, options.shape)
-    blob = core.compile_model(model, options.device).export_model()
+    change = (options.shape, pictures.preparation(options))
+    model = shapes.reshaped(core, options.model, *change)
+    blob = core.compile_model(model, common.one_device(options.device)).export_model()
     assert blob is not None
     _write(options.output, blob)
     seconds = time.perf_counter() - start
@@ -42,14 +44,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"wrote {options.output}: {size_text(len(blob))} in {seconds:.1f} s")
     return 0
-
-
-def _check(path: Path) -> None:
-    """Raises `ClinferError` where no file can come to be, before anything is compiled."""
-    if path.is_dir() or not path.name:
-        raise ClinferError(f"--output {path}: is a folder; name a file in it")
-    if not path.absolute().parent.is_dir():
-        raise ClinferError(f"--output {path}: the folder '{path.parent}' does not exist")
 
 
 def _write(path: Path, blob: bytes) -> None:

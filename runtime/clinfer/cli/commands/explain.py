@@ -6,7 +6,8 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from clinfer.cli import common
+from clinfer.cli import common, pictures, shapes
+from clinfer.cli.caches import remembering_arguments
 from clinfer.cli.output import emit_json, size_text, table
 from clinfer.errors import PropertyError
 
@@ -15,18 +16,19 @@ if TYPE_CHECKING:
     from clinfer.graph.ir import Graph
     from clinfer.graph.model import Model
     from clinfer.lowering.plan import Plan, Program
+    from clinfer_kernels.dims import Dim
 
 _ALIGNMENT = 128  # bytes, as the CPU devices have it
-
-HELP = "list a model's kernels, fused groups and host steps on a device"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL --device --device-lock --cache-dir --store --shape --source --phase --cache."""
     common.model_argument(parser)
     common.locked_device_argument(parser)
+    remembering_arguments(parser)
     common.store_argument(parser)
-    common.shape_argument(parser)
+    shapes.shape_argument(parser)
+    pictures.arguments(parser)
     parser.add_argument("--source", metavar="KERNEL", help="print that kernel's OpenCL C")
     parser.add_argument("--phase", metavar="NAME", help="print the graph after that phase")
     parser.add_argument(
@@ -43,16 +45,17 @@ def run(options: argparse.Namespace) -> int:
 
     core = common.core(options)
     model = core.read_model(options.model)
-    if options.shape:
-        model.reshape(dict(options.shape))
+    shapes.reshape(model, options.shape, pictures.preparation(options))
     if options.phase:
         _show_phase(model, options)
         return 0
     if options.cache:
         _show_cache(core, model, options)
         return 0
-    device = common.locked_device(options) or open_device(options.device)
-    plan = plan_model(model, device)
+    device = common.locked_device(options) or open_device(
+        options.device, core.get_property("CPU_TARGET")
+    )
+    plan = plan_model(model, device, core.tuning_data(device))
     if options.source:
         _show_source(plan, options)
         return 0
@@ -67,16 +70,27 @@ def run(options: argparse.Namespace) -> int:
 def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
     """The plan as plain data; `graph` is the one it was made of, after all passes."""
     from clinfer.cli.graph_text import fused_operations
+    from clinfer.graph.bodies import all_nodes
     from clinfer.lowering.binding import Sizes, bind_memory
-    from clinfer.lowering.plan import LaunchStep
+    from clinfer.lowering.plan import BranchStep, LaunchStep, SizesStep
 
-    fused = {node.describe(): fused_operations(node) for node in graph.nodes}
+    fused = {node.describe(): fused_operations(node) for node in all_nodes(graph)}
+    inside = _places(plan)
     steps: list[dict[str, Any]] = []
     for number, step in enumerate(plan.steps):
         row: dict[str, Any] = {"step": number}
+        if number in inside:
+            row["of"] = inside[number]
         if isinstance(step, LaunchStep):
             row.update(kind="launch", kernel=plan.programs[step.program].entry)
-            row.update(computes=step.label, fused=fused.get(step.label, ""), flops=str(step.flops))
+            row.update(computes=step.label, fused=fused.get(step.label, []))
+            row.update(_flops(step.flops))
+            if step.when != 1:
+                row["when"] = str(step.when)
+        elif isinstance(step, BranchStep):
+            row.update(kind="branch", kernel="", computes=step.label)
+        elif isinstance(step, SizesStep):
+            row.update(kind="sizes", kernel="", computes=step.label)
         else:
             row.update(kind="host", kernel="", computes=step.label, reason=step.reason)
         steps.append(row)
@@ -100,8 +114,28 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
     }
 
 
+def _places(plan: Plan) -> dict[int, str]:
+    """The branch that a step is of, by the step's number; the innermost, of several."""
+    from clinfer.lowering.plan import BranchStep
+
+    found: dict[int, str] = {}
+    for step in plan.steps:
+        for block in step.blocks if isinstance(step, BranchStep) else ():
+            found.update(dict.fromkeys(range(block.first, block.end), block.label))
+    return found
+
+
+def _flops(flops: Dim) -> dict[str, Any]:
+    """A number; of one that depends on sizes the expression, and null in the number's place."""
+    if isinstance(flops, int):
+        return {"flops": flops}
+    return {"flops": None, "flops_by_size": str(flops)}
+
+
 def _print(document: dict[str, Any]) -> None:
-    table(document["steps"], ["step", "kind", "kernel", "computes", "fused"])
+    steps = [{**step, "fused": ", ".join(step.get("fused", ()))} for step in document["steps"]]
+    of = ["of"] if any("of" in step for step in steps) else []
+    table(steps, ["step", "kind", "kernel", "computes", "fused", *of])
     print()
     for step in document["host_steps"]:
         print(f"host step: {step['computes']}: {step['reason']}")
@@ -149,13 +183,20 @@ def _show_cache(core: Core, model: Model, options: argparse.Namespace) -> None:
     """What `CACHE_MODE=cache-only` would find, and say of what it does not find."""
     device = common.locked_device(options) or str(options.device)
     found = core.coverage(model, device)
+    seed = core.seed_coverage(model, device)
     if options.json:
-        emit_json(found.to_json())
+        emit_json({**found.to_json(), "seed": seed})
         return
     for gap in found.gaps:
         print(gap)
     there = found.needed - len(found.gaps)
     print(f"{there} of the {found.needed} entries that a start looks up are in the cache")
+    if seed is None:
+        return
+    print(*seed["missing"], sep="\n", end="\n" if seed["missing"] else "")
+    there = seed["needed"] - len(seed["missing"])
+    what = f"{there} of the {seed['needed']} programs"
+    print(f"{what} are in the seed '{seed['folder']}', compiled for {seed['target']}")
 
 
 def _show_phase(model: Model, options: argparse.Namespace) -> None:

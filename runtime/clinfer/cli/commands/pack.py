@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinfer import config
-from clinfer.cli import common
+from clinfer.cli import common, pictures, shapes
 from clinfer.cli.output import emit_json, size_text
 from clinfer.errors import CacheError, PropertyError
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from clinfer.cache.signing import SigningKey
     from clinfer.cache.store import Store
     from clinfer.lowering.plan import Program
-
-HELP = "put cache entries into one signed file or an OCI image layout"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +64,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the file of 'clinfer devices --lock' in which --device is looked up",
     )
-    common.shape_argument(parser)
+    shapes.shape_argument(parser)
+    pictures.arguments(parser)
     parser.add_argument("--sources", action="store_true", help="add the programs' OpenCL C")
+    parser.add_argument(
+        "--driver-caches",
+        action="store_true",
+        help="add what the drivers of Intel's GPUs and Mesa keep in the caches' folder drivers/",
+    )
     parser.add_argument("--compress", action="store_true", help="compress where that pays")
     parser.add_argument(
         "--platform",
@@ -172,6 +176,10 @@ def _loaders(options: argparse.Namespace) -> Loaders:
     if options.sources:
         texts = sources(_known_programs(found, programs))
         found.update({digest: load for digest, load in texts.items() if digest not in found})
+    if options.driver_caches:
+        from clinfer.cache import driver_files
+
+        found.update(driver_files.collect(stores))
     return found
 
 
@@ -204,8 +212,7 @@ def _programs(
 ) -> tuple[list[Program], set[str]]:
     """The programs of all models on the device; names of their entries and of tuning data."""
     from clinfer.device.discover import open_device
-    from clinfer.plugins.compiler import draft_model
-    from clinfer.plugins.gpu import program_record
+    from clinfer.plugins.compiler import draft_model, program_record
     from clinfer.plugins.tuning import look_in
 
     names: set[str] = set()
@@ -216,12 +223,13 @@ def _programs(
         return search(record)
 
     options.device = options.device or "AUTO"
-    described = common.locked_device(options) or open_device(options.device)
+    described = common.locked_device(options) or open_device(
+        options.device, core.get_property("CPU_TARGET")
+    )
     found: list[Program] = []
     for path in options.model:
         model = core.read_model(path)
-        if options.shape:
-            model.reshape(dict(options.shape))
+        shapes.reshape(model, options.shape, pictures.preparation(options))
         found += draft_model(model, described, look).plan.programs
     return found, names | {program_record(program, described).digest for program in found}
 
@@ -237,7 +245,7 @@ def _known_programs(loaders: Loaders, planned: list[Program]) -> list[Program]:
     wanted: dict[str, str] = {}
     for load in loaders.values():
         entry = load().entry
-        if entry.record.kind == "model":
+        if entry.record.kind in ("model", "plan"):
             programs.update({program.digest: program for program in programs_of(entry)})
         if entry.record.kind == "program":
             wanted[str(entry.record.get("source"))] = str(entry.record.get("entry"))

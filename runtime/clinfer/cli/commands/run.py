@@ -6,14 +6,18 @@ import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clinfer.cli import common
+from clinfer.cli import common, pictures, shapes
+from clinfer.cli.caches import remembering_arguments
 from clinfer.cli.output import cache_text, emit_json, table
+from clinfer.errors import InputError, listed
 
-HELP = "run a model on inputs from .npy or .npz files"
+if TYPE_CHECKING:
+    from clinfer.compiled import CompiledModel
+
 _SHOWN = 20
 
 
@@ -21,14 +25,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL --input --output --device --cache-dir --shape."""
     common.model_argument(parser)
     common.device_argument(parser)
-    common.shape_argument(parser)
+    remembering_arguments(parser)
+    shapes.shape_argument(parser)
+    pictures.arguments(parser)
     parser.add_argument(
         "--input",
         action="append",
         default=[],
-        metavar="NAME=FILE.npy",
-        help="an input's array, or an .npz file with arrays by name (default: MODEL's name with "
-        ".npz where that file exists, else random values)",
+        metavar="NAME=FILE",
+        help="an input's array (.npy), an .npz file with arrays by name, or a picture (.jpg, .png "
+        "...); default: MODEL's name with .npz where that file exists, else random values",
     )
     parser.add_argument("--output", metavar="DIR", type=Path, help="write outputs as .npy files")
 
@@ -37,10 +43,11 @@ def run(options: argparse.Namespace) -> int:
     """Compiles, runs once, prints what came out."""
     core = common.core(options)
     start = time.perf_counter()
-    model = common.reshaped(core, options.model, options.shape)
-    compiled = core.compile_model(model, options.device)
+    change = (options.shape, pictures.preparation(options))
+    model = shapes.reshaped(core, options.model, *change)
+    compiled = core.compile_model(model, common.one_device(options.device))
     load = time.perf_counter() - start
-    arrays, origin = _inputs(options, compiled.inputs)
+    arrays, origin = _inputs(options, compiled)
     names = [port.name for port in compiled.inputs]
     request = compiled.create_infer_request()
     start = time.perf_counter()
@@ -75,14 +82,23 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inputs(options: argparse.Namespace, ports: Any) -> tuple[dict[str, Any], str]:
+def _inputs(options: argparse.Namespace, compiled: CompiledModel) -> tuple[dict[str, Any], str]:
+    ports = compiled.inputs
     files = list(options.input)
     beside = options.model.with_suffix(".npz")
     if not files and beside.is_file():
         files = [str(beside)]
     if not files:
-        return common.random_inputs(ports, {}), "random values (give arrays with --input)"
-    return common.read_inputs(files, ports), ", ".join(files)
+        arrays = common.inputs_for(ports, [], compiled.plan)
+        return arrays, "random values (give arrays with --input)"
+    arrays, origin = common.read_inputs(files, ports), ", ".join(files)
+    missing = [port.name for port in ports if port.name not in arrays]
+    if missing:
+        raise InputError(
+            f"no value for input {listed(map(repr, missing))}: {origin} holds "
+            f"{listed(sorted(arrays)) or 'nothing'}; name the arrays so, or give --input NAME=FILE"
+        )
+    return arrays, origin
 
 
 def _is_classes(scores: Any) -> bool:
@@ -95,10 +111,11 @@ def _is_classes(scores: Any) -> bool:
     )
 
 
-def _predictions(scores: Any, labels: str) -> list[str]:
+def _predictions(scores: Any, labels: str) -> list[str | int]:
+    """The best class of each row: its name, or its number where the model names none."""
     names = labels.split(",") if labels else []
     best = np.argmax(scores, axis=1)
-    return [names[i] if i < len(names) else str(i) for i in best.tolist()]
+    return [names[i] if i < len(names) else i for i in best.tolist()]
 
 
 def _summary(name: str, value: Any) -> dict[str, Any]:
@@ -106,7 +123,8 @@ def _summary(name: str, value: Any) -> dict[str, Any]:
         return {"output": name, "type": _type(value)}
     return {
         "output": name,
-        "type": f"{value.dtype}{list(value.shape)}",
+        "type": _type(value),
+        "shape": list(value.shape),
         "min": float(value.min()),
         "mean": float(value.mean(dtype=np.float64)),
         "max": float(value.max()),
@@ -164,7 +182,7 @@ def _print(report: dict[str, Any]) -> None:
     print(f"inputs: {report['inputs']}")
     table(report["outputs"], ["output", "type", "min", "mean", "max"])
     if "predictions" in report:
-        shown = " ".join(report["predictions"][:_SHOWN])
+        shown = " ".join(map(str, report["predictions"][:_SHOWN]))
         more = len(report["predictions"]) - _SHOWN
         print(f"predictions: {shown}" + (f" ... ({more} more)" if more > 0 else ""))
     if "accuracy" in report:

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinfer.cli import common
-from clinfer.cli.output import emit_json, progress, table
+from clinfer.cli import common, pictures, shapes
+from clinfer.cli.caches import remembering_arguments
+from clinfer.cli.output import complain, emit_json, progress, table
 from clinfer.errors import ClinferError, PropertyError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from clinfer.plugins.tune import Tuned
     from clinfer.plugins.tuning import Timing
 
-HELP = "measure the kernel candidates of models on a device; the cache keeps the choices"
 DEFAULT_SECONDS = 60.0
 _SHOWN = 12
 
@@ -25,8 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL... --device --cache-dir --store --shape --input --seconds."""
     common.model_argument(parser, many=True)
     common.device_argument(parser)
+    remembering_arguments(parser)
     common.store_argument(parser)
-    common.shape_argument(parser)
+    shapes.shape_argument(parser)
+    pictures.arguments(parser)
     parser.add_argument(
         "--input",
         action="append",
@@ -46,16 +48,18 @@ def run(options: argparse.Namespace) -> int:
     """Tunes each model; one that fails is reported and does not stop the others."""
     core = common.core(options)
     if not core.get_property("CACHE_DIR") and not core.get_property("CACHE_STORE"):
-        raise PropertyError(
-            "no cache to keep the choices in: give --cache-dir DIR or set CLINFER_CACHE_DIR"
-        )
+        raise PropertyError("no cache to keep the choices in: give --cache-dir DIR")
     rows = [_tune(core, path, options.device, options) for path in dict.fromkeys(options.model)]
+    failed = [row for row in rows if "error" in row]
     if options.json:
-        emit_json({"models": rows, "failed": sum("error" in row for row in rows)})
+        emit_json({"models": rows, "failed": len(failed)})
     else:
         for row in rows:
-            _print(row)
-    return 1 if any("error" in row for row in rows) else 0
+            if "error" not in row:
+                _print(row)
+    for row in failed:
+        complain(f"{row['model']}: {row['error']}")
+    return 1 if failed else 0
 
 
 def _tune(core: Core, path: Path, device: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -63,9 +67,8 @@ def _tune(core: Core, path: Path, device: str, options: argparse.Namespace) -> d
     row: dict[str, Any] = {"model": str(path)}
     try:
         model = core.read_model(path)
-        if options.shape:
-            model.reshape(dict(options.shape))
-        inputs = common.inputs_for(model.inputs, options.input)
+        shapes.reshape(model, options.shape, pictures.preparation(options))
+        inputs = common.inputs_for(model.inputs, options.input, common.planned(model, device))
         watch = partial(progress, quiet=options.json)
         found = core.tune(model, device, inputs, watch, options.seconds)
     except ClinferError as error:
@@ -99,9 +102,6 @@ def _problem(timing: Timing) -> dict[str, Any]:
 
 
 def _print(row: dict[str, Any]) -> None:
-    if "error" in row:
-        print(f"{row['model']}: failed: {row['error']}")
-        return
     count = len(row["problems"])
     print(
         f"{row['model']}: kernels {row['untuned_ms']:.3f} ms untuned, {row['tuned_ms']:.3f} ms "

@@ -11,8 +11,6 @@ from clinfer.cli import common
 from clinfer.cli.output import emit_json, progress, size_text
 from clinfer.errors import PropertyError
 
-HELP = "copy the entries of a signed pack into a cache directory"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """PACK --cache-dir --trust --allow-unsigned --allow-older --pin --limit."""

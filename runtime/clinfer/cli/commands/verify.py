@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinfer.cli import common
-from clinfer.cli.output import emit_json, table
-from clinfer.errors import ClinferError, UntrustedError
+from clinfer.cli import common, pictures, shapes
+from clinfer.cli.caches import cache_arguments
+from clinfer.cli.output import complain, emit_json, table
+from clinfer.errors import ClinferError, PropertyError, UntrustedError
 
 if TYPE_CHECKING:
     from clinfer.cache.coverage import Source
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from clinfer.core import Core
     from clinfer.device.lock import LockedDevice
 
-HELP = "prove that a cache or pack holds all that models need on a device"
 EXIT_CODES = {"complete": 0, "failed": 1, "incomplete": 3, "incompatible": 4, "untrusted": 5}
 _SEVERITY = ("complete", "incomplete", "incompatible", "untrusted", "failed")
 _SHOWN_FIELDS = 3
@@ -33,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.model_argument(parser, many=True)
     common.locked_device_argument(parser)
+    cache_arguments(parser)
     common.store_argument(parser)
     parser.add_argument(
         "--pack",
@@ -43,24 +44,39 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a pack, OCI layout or signed directory to look into, repeatable",
     )
     common.trust_arguments(parser)
-    common.shape_argument(parser)
+    shapes.shape_argument(parser)
+    pictures.arguments(parser)
+    common.cpu_target_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints each gap with its reason. The exit code is that of the worst model."""
     core = common.core(options)
-    device = common.locked_device(options) or str(options.device)
+    locked = common.locked_device(options)
+    if locked is not None and options.cpu_target not in ([], [locked.info.cpu_target]):
+        raise PropertyError(
+            f"--cpu-target {','.join(options.cpu_target)}: the lock file names "
+            f"{locked.info.cpu_target or 'a machine'}; leave the option out"
+        )
+    device = locked or str(options.device)
     with ExitStack() as opened:
         sources: list[Source] = [
             *map(opened.enter_context, _packs(options)),
             *_remote(options, core),
         ]
-        rows = [_check(core, path, device, sources, options.shape) for path in options.model]
+        rows = [
+            _check(core, path, device, sources, options, target)
+            for target in options.cpu_target or [None]
+            for path in options.model
+        ]
     verdict = max((row["verdict"] for row in rows), key=_SEVERITY.index)
     if options.json:
         emit_json({"verdict": verdict, "models": rows})
     else:
         _print(rows)
+    for row in rows:
+        if row["verdict"] == "failed":
+            complain(f"{row['model']}: {row['error']}")
     return EXIT_CODES[verdict]
 
 
@@ -90,11 +106,15 @@ def _check(
     path: Path,
     device: str | LockedDevice,
     sources: Sequence[Source],
-    shapes: list[tuple[str, Any]],
+    options: argparse.Namespace,
+    target: str | None,
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": str(path)}
+    row: dict[str, Any] = {"model": str(path) if target is None else f"{path} ({target})"}
+    settings = None if target is None else {"CPU_TARGET": target}
     try:
-        found = core.coverage(common.reshaped(core, path, shapes), device, packs=sources)
+        change = (options.shape, pictures.preparation(options))
+        model = shapes.reshaped(core, path, *change)
+        found = core.coverage(model, device, settings, sources)
     except UntrustedError:
         raise
     except ClinferError as error:
@@ -105,8 +125,6 @@ def _check(
 def _print(rows: list[dict[str, Any]]) -> None:
     table(rows, ["model", "verdict", "needed", "missing"])
     for row in rows:
-        if row["verdict"] == "failed":
-            print(f"{row['model']}: {row['error']}")
         for gap in row["gaps"]:
             print(f"{row['model']}: {gap['what']}: {gap['reason']}: {gap['detail']}")
             if gap["verdict"] == "incompatible":

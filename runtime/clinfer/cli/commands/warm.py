@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinfer import config
-from clinfer.cli import common
-from clinfer.cli.output import emit_json, progress, table
+from clinfer.cli import common, pictures, shapes
+from clinfer.cli.caches import cache_arguments
+from clinfer.cli.output import complain, emit_json, progress, table
 from clinfer.errors import ClinferError, DeviceError, PropertyError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 TUNING_SECONDS = 60.0
 _SHOWN_FACTS = 4
-HELP = "compile models into a cache directory, so that their first start compiles nothing"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     common.model_argument(parser, many=True)
     common.locked_device_argument(parser)
+    cache_arguments(parser)
     common.store_argument(parser)
-    common.shape_argument(parser)
+    shapes.shape_argument(parser)
+    pictures.arguments(parser)
+    common.cpu_target_argument(parser)
     parser.add_argument(
         "--jobs",
         type=common.positive_count,
@@ -69,8 +72,21 @@ def run(options: argparse.Namespace) -> int:
     core = common.core(options)
     _check_cache(core)
     names = _part(options)
-    device = _device(options)
-    models = {name: partial(common.reshaped, core, Path(name), options.shape) for name in names}
+    warmed: list[Warmed] = []
+    for target in options.cpu_target or [_locked_target(options)]:
+        if target is not None:
+            core.set_property({"CPU_TARGET": target})
+        for item in _warm(core, names, options):
+            item.name += f" ({target})" if options.cpu_target else ""
+            warmed.append(item)
+    return _report(options, warmed, _unpushed(core))
+
+
+def _warm(core: Core, names: list[str], options: argparse.Namespace) -> list[Warmed]:
+    """What became of each model for the CPU_TARGET in force."""
+    device = _device(core, options)
+    change = (options.shape, pictures.preparation(options))
+    models = {name: partial(shapes.reshaped, core, Path(name), *change) for name in names}
     settings = {} if options.jobs is None else {"COMPILATION_NUM_THREADS": options.jobs}
     watch = partial(progress, quiet=options.json)
     try:
@@ -81,7 +97,13 @@ def run(options: argparse.Namespace) -> int:
         raise
     for item in warmed:
         item.errors += untuned.get(item.name, [])
-    return _report(options, warmed, _unpushed(core))
+    return warmed
+
+
+def _locked_target(options: argparse.Namespace) -> str | None:
+    """The CPU_TARGET of the lock file; None where there is no such file."""
+    locked = common.locked_device(options)
+    return None if locked is None else locked.info.cpu_target
 
 
 def _tune(
@@ -96,9 +118,8 @@ def _tune_one(core: Core, name: str, device: str, options: argparse.Namespace) -
     """What went wrong, '' where nothing did."""
     try:
         model = core.read_model(name)
-        if options.shape:
-            model.reshape(dict(options.shape))
-        inputs = common.inputs_for(model.inputs, [])
+        shapes.reshape(model, options.shape, pictures.preparation(options))
+        inputs = common.inputs_for(model.inputs, [], common.planned(model, device))
         watch = partial(progress, quiet=options.json)
         core.tune(model, device, inputs, watch, options.tune, again=False)
     except ClinferError as error:
@@ -158,15 +179,17 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _device(options: argparse.Namespace) -> str:
+def _device(core: Core, options: argparse.Namespace) -> str:
     """The name of the device; with a lock file that of the one here that is the locked one."""
     locked = common.locked_device(options)
     if locked is None:
         return str(options.device)
-    from clinfer.device.discover import list_devices
+    from clinfer.device.discover import list_devices, open_device
     from clinfer.device.lock import differences
 
-    found = [(differences(locked.info, info), info.name) for info in list_devices()]
+    target = core.get_property("CPU_TARGET")
+    here = [open_device(info.name, target).info for info in list_devices()]
+    found = [(differences(locked.info, info), info.name) for info in here]
     nearest, name = min(found, key=lambda pair: len(pair[0]))
     if nearest:
         raise DeviceError(
@@ -200,11 +223,11 @@ def _report(options: argparse.Namespace, warmed: list[Warmed], unpushed: dict[st
         print("no model falls to this part")
     else:
         table(rows, ["model", "result", "programs", "built", "seconds"])
-        for item in failed:
-            for error in item.errors:
-                print(f"{item.name}: {error}")
-        for reason, count in unpushed.items():
-            print(f"{count} entries were not pushed to the remote store: {reason}")
+    for item in failed:
+        for error in item.errors:
+            complain(f"{item.name}: {error}")
+    for reason, count in unpushed.items():
+        complain(f"{count} entries were not pushed to the remote store: {reason}")
     return 1 if failed or unpushed else 0
 
 

@@ -13,13 +13,16 @@ def rules() -> dict[str, Rule]:
     from clinfer.graph.shape_rules import (
         clinfer_ops,
         contract,
+        control,
         elementwise,
         indexing,
+        ml,
         objects,
         pooling,
         quantize,
         recurrent,
         reduce,
+        signal,
         sizes,
         views,
     )
@@ -28,13 +31,16 @@ def rules() -> dict[str, Rule]:
     for module in (
         clinfer_ops,
         contract,
+        control,
         elementwise,
         indexing,
+        ml,
         objects,
         pooling,
         quantize,
         recurrent,
         reduce,
+        signal,
         sizes,
         views,
     ):

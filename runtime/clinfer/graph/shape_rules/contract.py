@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from clinfer.graph.ir import Shape
 from clinfer.graph.shape_call import Call, Rule, Type
+from clinfer.operators.values import shortened
 from clinfer_kernels.dims import Dim, floordiv
 
 
@@ -73,7 +74,7 @@ def _read_term(
     before, dots, after = term.partition("...")
     named = len(before) + len(after)
     if len(shape) < named or (not dots and len(shape) != named):
-        raise call.error(f"input {index} does not fit the term '{term}'")
+        raise call.error(f"input {index} does not fit the term {shortened(term)}")
     tail = len(shape) - len(after)
     pairs: list[tuple[str, Dim]] = list(zip(before, shape, strict=False))
     pairs += zip(after, shape[tail:], strict=True)

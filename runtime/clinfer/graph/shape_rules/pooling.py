@@ -69,8 +69,6 @@ def _smaller(a: Dim, b: Dim) -> Dim:
 
 
 def _spatial(call: Call, window: Window, source: Shape) -> Shape:
-    if len(source) != len(window.kernel) + 2:
-        raise call.error(f"a kernel of {len(source) - 2} dimensions expected")
     sizes = tuple(window.output(axis, size) for axis, size in enumerate(source[2:]))
     if any(isinstance(s, int) and s < 0 for s in sizes):
         raise call.error(f"the kernel {list(window.kernel)} does not fit into the padded input")
@@ -104,9 +102,9 @@ def conv_transpose(call: Call) -> list[Type]:
     window = Window.of(call, _kernel(call, weights))
     channels = weights[1] * int(call.attr("group", 1))
     given = call.attr("output_shape")
+    extra = call.attr("output_padding") or [0] * len(window.kernel)
     if given:
         return [Type(call.dtype(0), (source[0], channels, *given[-len(window.kernel) :]))]
-    extra = call.attr("output_padding") or [0] * len(window.kernel)
     sizes = [window.gradient_output(i, size, extra[i]) for i, size in enumerate(source[2:])]
     return [Type(call.dtype(0), (source[0], channels, *sizes))]
 

@@ -8,7 +8,9 @@ from clinfer_kernels.dims import Dim
 
 def recurrent(call: Call) -> list[Type]:
     """Y [seq, directions, batch, hidden] and the last states; batch first with `layout` 1."""
-    x, directions, hidden = call.shape(0), call.shape(2)[0], call.shape(2)[2]
+    x = call.shape(0)
+    directions: Dim = 2 if call.attr("direction", "forward") == "bidirectional" else 1
+    hidden: Dim = call.attr("hidden_size") or call.shape(2)[2]
     dtype = call.dtype(0)
     every: tuple[Dim, ...] = (x[0], directions, x[1], hidden)
     last: tuple[Dim, ...] = (directions, x[1], hidden)

@@ -13,18 +13,23 @@ def reduce(call: Call) -> list[Type]:
     """Reduce*: axes from input 1 or the attribute; without any, all of them (or none: a no-op)."""
     source = call.shape(0)
     rank = len(source)
-    axes = reduced_axes(call, rank)
     keep = bool(call.attr("keepdims", 1))
+    if call.attr("axes") is None and call.has(1) and call.content(1) is None:
+        named = call.elements(1)
+        if named:
+            return [Type(call.dtype(0), call.unknown(rank if keep else rank - named))]
+    axes = reduced_axes(call, rank)
     return [Type(call.dtype(0), dropped(source, axes, keep))]
 
 
 def reduced_axes(call: Call, rank: int) -> list[int]:
     """The axes a reduction works over."""
     given: Sequence[int] | None = call.attr("axes")
-    if given is None and call.has(1):
+    if given is None and call.has(1) and call.elements(1):
         given = call.ints(1)
     if given:
-        return [call.normal(a, rank) for a in given]
+        # a scalar has axis 0 here
+        return list(dict.fromkeys(call.normal(a, max(rank, 1)) for a in given))
     return [] if call.attr("noop_with_empty_axes", 0) else list(range(rank))
 
 
@@ -38,7 +43,7 @@ def dropped(shape: Shape, axes: Sequence[int], keep: bool) -> Shape:
 def arg(call: Call) -> list[Type]:
     """ArgMax, ArgMin: int64 indices."""
     source = call.shape(0)
-    axis = call.axis("axis", 0, len(source))
+    axis = call.axis("axis", 0, max(len(source), 1))
     return [Type("int64", dropped(source, [axis], bool(call.attr("keepdims", 1))))]
 
 

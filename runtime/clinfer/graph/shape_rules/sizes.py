@@ -40,8 +40,8 @@ def _range_length(call: Call) -> Dim:
     consts = [call.value(i).const for i in range(3)]
     if all(c is not None for c in consts):
         start, limit, delta = (c.item() for c in consts if c is not None)
-        if delta == 0:
-            raise call.error("a delta other than 0 expected")
+        if delta == 0 or not np.all(np.isfinite((start, limit, delta))):
+            raise call.error(f"a delta other than 0 expected, found {start}, {limit}, {delta}")
         return max(int(np.ceil((limit - start) / delta)), 0)
     contents = [call.content(i) for i in range(3)]
     if any(c is None for c in contents):
@@ -64,7 +64,7 @@ def constant_of_shape(call: Call) -> list[Type]:
     rank = call.shape(0)[0]
     if not isinstance(rank, int):
         raise UnknownShape
-    return [Type(dtype, tuple(call.fresh(0, axis) for axis in range(rank)))]
+    return [Type(dtype, call.unknown(rank))]
 
 
 def resize(call: Call) -> list[Type]:

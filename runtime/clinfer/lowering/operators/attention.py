@@ -25,5 +25,6 @@ def attention(ctx: Lowering, node: Node) -> None:
         scale=node.attrs["scale"],
         causal=node.attrs.get("causal", False),
         has_mask=mask is not None,
+        zeroed=node.attrs.get("zeroed", ""),
     )
     ctx.bind(node.output, target)

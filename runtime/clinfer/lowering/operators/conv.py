@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from clinfer.graph.ir import Node
-from clinfer.lowering.context import Lowering, Unlowerable, device_dtype
+from clinfer.lowering.context import Lowering
 from clinfer.lowering.epilogue import epilogue
+from clinfer.lowering.storage import Unlowerable, device_dtype
 from clinfer.lowering.table import lowers
-from clinfer_kernels.specs import ConvSpec, PointwiseSpec, PoolSpec, ResizeSpec
+from clinfer.passes.query import prologue_inputs
+from clinfer_kernels.expr import Builder, Expr
+from clinfer_kernels.specs import ConvSpec, PointwiseSpec, PoolSpec, PreparedConvSpec, ResizeSpec
+from clinfer_kernels.terms import Term
+from clinfer_kernels.types import highest, is_float, lowest
 
 
 @lowers("clinfer.Conv", "clinfer.ConvTranspose")
 def conv(ctx: Lowering, node: Node) -> None:
     source = ctx.required(node, 0)
     weights = ctx.required(node, 1)
-    device_dtype(node.output)
     shape = node.output.known_shape
-    fused = epilogue(ctx, node, shape, source.dtype)
+    before = node.attrs.get("prologue")
+    if before is None and "zero" in node.attrs:
+        before = _centred(source.dtype, node.attrs["zero"])
+    fused = epilogue(ctx, node, shape, device_dtype(node.output))
     target = ctx.output(node.output)
+    full = source.shape
+    prepared = [ctx.view(v).broadcast(full) for v in prologue_inputs(node)[1:]]
     ctx.launch(
-        ConvSpec,
-        [source, weights, *fused.operands],
+        ConvSpec if before is None else PreparedConvSpec,
+        [source, weights, *fused.operands, *prepared],
         [target],
         node.describe(),
         kernel=tuple(node.attrs["kernel"]),
@@ -30,8 +39,15 @@ def conv(ctx: Lowering, node: Node) -> None:
         constant_w=weights.storage.kind == "const",
         epilogue=fused.expr,
         transposed=node.op == "ConvTranspose",
+        **({} if before is None else {"prologue": before}),
     )
     ctx.bind(node.output, target)
+
+
+def _centred(dtype: str, zero: int) -> Expr:
+    """What a convolution of 8-bit integers takes of an element: how far from zero it is."""
+    builder = Builder([dtype])
+    return builder.build((Term(builder, 0).cast("int32") - zero).number)
 
 
 @lowers("clinfer.Pool")
@@ -71,6 +87,9 @@ def resize(ctx: Lowering, node: Node) -> None:
     sizes = enumerate(zip(source.shape, shape, strict=True))
     axes = tuple(i for i, (n, m) in sizes if n != m or given.get(i, 1.0) != 1.0)
     fused = epilogue(ctx, node, shape, source.dtype)
+    expr = fused.expr
+    if attrs["mode"] != "nearest" and not is_float(source.dtype):
+        expr = _cut(source.dtype, expr)
     target = ctx.output(node.output)
     ins = [source, *fused.operands]
     if not axes:
@@ -89,6 +108,14 @@ def resize(ctx: Lowering, node: Node) -> None:
             cubic_a=float(attrs["cubic_coeff_a"]),
             exclude_outside=bool(attrs["exclude_outside"]),
             extrapolation=float(attrs["extrapolation_value"]),
-            epilogue=fused.expr,
+            epilogue=expr,
         )
     ctx.bind(node.output, target)
+
+
+def _cut(dtype: str, epilogue: Expr) -> Expr:
+    """An epilogue of integers over what is interpolated in float32: cut toward zero, saturating."""
+    builder = Builder(["float32", *epilogue.inputs[1:]])
+    value = Term(builder, 0).at_least(float(lowest(dtype))).at_most(float(highest(dtype)))
+    operands = [value.cast(dtype).number, *range(1, len(epilogue.inputs))]
+    return builder.build(*builder.inline(epilogue, operands))

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clinfer.graph.ir import Node
-from clinfer.lowering.context import Lowering, View, device_dtype
+from clinfer.lowering.context import Lowering
 from clinfer.lowering.epilogue import epilogue, own_inputs
+from clinfer.lowering.storage import View, device_dtype
 from clinfer.lowering.table import lowers
 from clinfer_kernels.dims import Dim, product
-from clinfer_kernels.specs import MatmulSpec
+from clinfer_kernels.specs import EncodedMatmulSpec, MatmulSpec
 
 
 @lowers("MatMul")
 def matmul(ctx: Lowering, node: Node) -> None:
     """[batch..., M, K] @ [batch..., K, N]; a shared constant right side makes one tall matrix."""
     a, b = (ctx.view(v) for v in own_inputs(node)[:2] if v is not None)
-    device_dtype(node.output)
     shape = node.output.known_shape
-    fused = epilogue(ctx, node, shape, a.dtype)
+    fused = epilogue(ctx, node, shape, device_dtype(node.output))
     constant = b.storage.kind == "const" and all(d == 1 for d in b.shape[:-2])
     target = ctx.output(node.output)
     operands = (
@@ -36,6 +36,25 @@ def matmul(ctx: Lowering, node: Node) -> None:
         [out],
         node.describe(),
         constant_b=constant,
+        epilogue=fused.expr,
+    )
+    ctx.bind(node.output, target)
+
+
+@lowers("clinfer.EncodedMatMul")
+def encoded_matmul(ctx: Lowering, node: Node) -> None:
+    """[batch..., M, K] @ a constant matrix of few bits."""
+    a, codes, scales, zeros = (ctx.view(v) for v in own_inputs(node)[:4] if v is not None)
+    shape = node.output.known_shape
+    fused = epilogue(ctx, node, shape, device_dtype(node.output))
+    target = ctx.output(node.output)
+    ctx.launch(
+        EncodedMatmulSpec,
+        [a, codes.broadcast((*shape[:-2], *codes.shape)), *fused.operands, scales, zeros],
+        [target],
+        node.describe(),
+        block=node.attrs["block"],
+        bits=node.attrs["bits"],
         epilogue=fused.expr,
     )
     ctx.bind(node.output, target)

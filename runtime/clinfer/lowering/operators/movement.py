@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from clinfer.graph.ir import Node, Value
-from clinfer.lowering.context import Lowering, Unlowerable, View, device_dtype
+from clinfer.lowering.context import Lowering
+from clinfer.lowering.storage import Unlowerable, View, device_dtype
 from clinfer.lowering.table import lowers
+from clinfer.passes.query import sizes
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.specs import IotaSpec, PadSpec
+from clinfer_kernels.types import bits_type
 
 
 @lowers("Concat")
@@ -28,15 +31,17 @@ def pad(ctx: Lowering, node: Node) -> None:
     source = ctx.required(node, 0)
     pads = node.attrs.get("pads")
     if pads is None:
-        pads = _constant_list(ctx, node, 1, "pads")
+        pads = sizes(node.input(1))
+    if pads is None:
+        raise Unlowerable("the pads are not known when the model is compiled")
     axes = node.attrs.get("axes")
     if axes is None and node.input(3) is not None:
         axes = _constant_list(ctx, node, 3, "axes")
     rank = source.tensor.rank
-    begins = [0] * rank
+    begins: list[Dim] = [0] * rank
     named = list(range(rank)) if axes is None else [int(a) % rank for a in axes]
     for position, axis in enumerate(named):
-        begins[axis] = int(pads[position])
+        begins[axis] = pads[position]
     ins = [source]
     fill = node.input(2)
     mode = node.attrs.get("mode", "constant")
@@ -92,3 +97,16 @@ def _constant_list(ctx: Lowering, node: Node, index: int, what: str) -> list[int
     if array is None:
         raise Unlowerable(f"the {what} are not known when the model is compiled")
     return [int(x) for x in array.reshape(-1)]
+
+
+@lowers("BitCast")
+def bit_cast(ctx: Lowering, node: Node) -> None:
+    """The same bits as another type of their size."""
+    source = ctx.required(node, 0)
+    made, bits = device_dtype(node.output), bits_type(source.dtype)
+    if bits_type(made) != bits:
+        raise Unlowerable(f"{source.dtype} and {made} have elements of different sizes")
+    target = ctx.output(node.output)
+    taken, put = (View(v.storage, v.tensor._replace(dtype=bits)) for v in (source, target))
+    ctx.copy(taken, put, node.describe())
+    ctx.bind(node.output, target)

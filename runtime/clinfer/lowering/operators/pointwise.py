@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from clinfer.graph.ir import Node
-from clinfer.lowering.context import Lowering, Unlowerable, device_dtype
+from clinfer.lowering.context import Lowering
+from clinfer.lowering.storage import Unlowerable, device_dtype
 from clinfer.lowering.table import lowers
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.onnx_pointwise import POINTWISE

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from clinfer.graph.ir import Node
-from clinfer.lowering.context import Lowering, Unlowerable, device_dtype
+from clinfer.lowering.context import Lowering
 from clinfer.lowering.epilogue import epilogue, prologue
+from clinfer.lowering.storage import Unlowerable
 from clinfer.lowering.table import lowers
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import identity
@@ -70,10 +71,11 @@ def softmax(ctx: Lowering, node: Node) -> None:
     before = prologue(ctx, node)
     shape = node.output.known_shape
     after = epilogue(ctx, node, shape, before.expr.output_dtypes[0])
-    target = ctx.output(node.output)
+    operands = [v.broadcast(shape) for v in before.operands]
+    target = ctx.output(node.output, like=operands[0])
     ctx.launch(
         SoftmaxSpec,
-        [*(v.broadcast(shape) for v in before.operands), *after.operands],
+        [*operands, *after.operands],
         [target],
         node.describe(),
         log=bool(node.attrs.get("log", False)),
@@ -89,12 +91,12 @@ def norm(ctx: Lowering, node: Node) -> None:
     before = prologue(ctx, node)
     shape = node.output.known_shape
     after = epilogue(ctx, node, shape, before.expr.output_dtypes[0])
-    values = [v for v in node.outputs if v is not None]
-    targets = [ctx.output(v) for v in values]
+    operands = [v.broadcast(shape) for v in before.operands]
+    target = ctx.output(node.output, like=operands[0])
     ctx.launch(
         NormSpec,
-        [*(v.broadcast(shape) for v in before.operands), *after.operands],
-        targets,
+        [*operands, *after.operands],
+        [target],
         node.describe(),
         rms=bool(node.attrs.get("rms", False)),
         axes=node.attrs["axes"],
@@ -102,8 +104,7 @@ def norm(ctx: Lowering, node: Node) -> None:
         prologue=before.expr,
         epilogue=after.expr,
     )
-    for value, target in zip(values, targets, strict=True):
-        ctx.bind(value, target)
+    ctx.bind(node.output, target)
 
 
 @lowers("CumSum", "CumProd")
@@ -133,11 +134,12 @@ def scan(ctx: Lowering, node: Node) -> None:
 def topk(ctx: Lowering, node: Node) -> None:
     """k is the output's size along the axis."""
     source = ctx.required(node, 0)
-    if len(node.outputs) < 2 or any(v is None for v in node.outputs):
-        raise Unlowerable("TopK needs both outputs for its kernel")
-    values, indices = (v for v in node.outputs[:2] if v is not None)
-    device_dtype(values)
-    targets = [ctx.output(values), ctx.output(indices)]
+    values, indices = (*node.outputs, None)[:2]
+    shape = (values or indices or node.output).known_shape
+    targets = [
+        ctx.temp(source.dtype, shape) if values is None else ctx.output(values),
+        ctx.temp("int64", shape) if indices is None else ctx.output(indices),
+    ]
     ctx.launch(
         TopKSpec,
         [source],
@@ -146,8 +148,9 @@ def topk(ctx: Lowering, node: Node) -> None:
         axis=node.attrs.get("axis", -1) % source.tensor.rank,
         largest=bool(node.attrs.get("largest", 1)),
     )
-    ctx.bind(values, targets[0])
-    ctx.bind(indices, targets[1])
+    for value, target in zip((values, indices), targets, strict=True):
+        if value is not None:
+            ctx.bind(value, target)
 
 
 def _kept(shape: tuple[Dim, ...], axes: tuple[int, ...]) -> tuple[Dim, ...]:

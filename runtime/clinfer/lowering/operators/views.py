@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from clinfer.graph.ir import Node
-from clinfer.lowering.context import Lowering, Unlowerable, View
+from clinfer.lowering.context import Lowering
+from clinfer.lowering.storage import Unlowerable, View
 from clinfer.lowering.table import lowers
-from clinfer_kernels.dims import Dim
+from clinfer_kernels.dims import Dim, repeated
+
+_FAR = 1 << 20  # a step whose multiples may be beyond the kernels' 'int'
 
 
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -44,6 +47,8 @@ def slice_(ctx: Lowering, node: Node) -> None:
     ):
         offset = offset + start * source.tensor.strides[axis]
         strides[axis] = source.tensor.strides[axis] * step
+        if abs(step) >= _FAR:  # most such slices have one place, and then no stride at all
+            strides[axis] = repeated(strides[axis], node.output.known_shape[axis], 0)
     tensor = source.tensor._replace(
         shape=node.output.known_shape, strides=tuple(strides), offset=offset
     )

@@ -9,14 +9,22 @@ from clinfer.graph.ir import Graph
 from clinfer.passes.canonicalise import (
     col2im,
     einsum,
+    found,
+    from_data,
     grid_sample,
     linear,
+    linear_attention,
     norms,
     places,
     quantise,
     recurrent,
+    resize_data,
     scale,
+    signal,
     sizes,
+    slots,
+    training,
+    variadic,
     views,
 )
 from clinfer.passes.dead import detach_known, remove_dead
@@ -34,8 +42,15 @@ RULES: tuple[Rule, ...] = tuple(
     rule
     for module in (
         quantise,
+        from_data,
+        found,
+        signal,
+        slots,
+        training,
+        resize_data,
         views,
         linear,
+        linear_attention,
         einsum,
         grid_sample,
         recurrent,
@@ -44,6 +59,7 @@ RULES: tuple[Rule, ...] = tuple(
         scale,
         norms,
         sizes,
+        variadic,
     )
     for rule in module.RULES
 )

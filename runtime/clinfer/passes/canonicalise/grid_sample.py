@@ -59,7 +59,7 @@ def grid_sample(rw: Rewriter, node: Node) -> Outcome:
         [rows, indices],
         x.dtype,
         (batch, places * count, channels),
-        attrs={"batch_dims": 1},
+        attrs={"batch_dims": 1, "positions": "clamped"},  # padding_mode says what is outside
         version=13,
     )
     result = _combined(make, found, axes, (batch, places, count, channels))
@@ -98,8 +98,8 @@ def _axis(make: Maker, node: Node, grid: Value, mode: str, axis: int, size: Dim)
     rw = make.rw
     padding = str(node.attrs.get("padding_mode", "zeros"))
     aligned = bool(node.attrs.get("align_corners", 0))
-    batch, *outs, rank = grid.known_shape
-    assert isinstance(rank, int)
+    batch, *outs, _ = grid.known_shape
+    rank = len(outs)
     component = rw.emit(
         "Slice",
         [grid],
@@ -114,6 +114,8 @@ def _axis(make: Maker, node: Node, grid: Value, mode: str, axis: int, size: Dim)
     place = _denormalised(make, given, length, end, aligned)
     if mode == "nearest":
         place = make("Round", place)
+    if padding == "border":  # far outside a place's distance from its floor is lost
+        place = make("Min", make("Max", place, -4.0), make("Add", length, 4.0))
     if padding == "reflection":
         place = _reflected(make, place, length, end, aligned)
     base = place if mode == "nearest" else make("Floor", place)

@@ -90,7 +90,7 @@ def reduce_axes(rw: Rewriter, node: Node) -> Outcome:
         if node.attrs.get("noop_with_empty_axes", 0):
             return _reduce_nothing(rw, node, x)
         given = list(range(rank))
-    axes = sorted(normal_axis(a, rank) for a in given)
+    axes = sorted({normal_axis(a, rank) for a in given})
     attrs = {"axes": axes, "keepdims": node.attrs.get("keepdims", 1)}
     if node.attrs == attrs and len(node.inputs) == 1:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,13 @@ def count(rw: Rewriter, size: Dim, shape: tuple[Dim, ...]) -> Value:
     start, step = (rw.constant(np.array(n, dtype=np.int64)) for n in (0, 1))
     ranged = rw.emit("Range", [start, Maker(rw).size(size), step], "int64", (size,))
     return rw.reshape(ranged, shape)
+
+
+def sizes_value(rw: Rewriter, dims: Sequence[Dim]) -> Value:
+    """Sizes as an int64 tensor of one dimension."""
+    content = np.empty(len(dims), object)
+    content[:] = dims
+    return Value(rw.graph.fresh("sizes"), "int64", (len(dims),), symbolic=content)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def mean_variance_norm(rw: Rewriter, node: Node) -> Outcome:
     """
     x = node.required(0)
     rank = len(x.known_shape)
-    axes = sorted(normal_axis(a, rank) for a in node.attrs.get("axes", [0, 2, 3]))
+    axes = sorted({normal_axis(a, rank) for a in node.attrs.get("axes", [0, 2, 3])})
     if any(a >= rank for a in axes):
         return Refusal(f"its axes {axes} are not all within rank {rank}")
     perm = [a for a in range(rank) if a not in axes] + axes

@@ -68,8 +68,13 @@ def _reversed(make: Maker, x: Value, lengths: Value) -> Value:
     within = make("Less", step, ends, dtype="bool")
     mirrored = make("Sub", make("Sub", ends, 1), step)
     places = make("Where", within, mirrored, step, dtype="int64")
+    # A length that is none is a place that is none: the gather reports it.
+    low = make("Less", ends, 0, dtype="bool")
+    high = make("Greater", ends, make.size(steps), dtype="bool")
+    none = make("Or", low, high, dtype="bool")
+    places = make("Where", none, ends, places, dtype="int64")
     indices = rw.reshape(places, (batch, steps, 1))
-    attrs = {"batch_dims": 1}
+    attrs = {"batch_dims": 1, "positions": "lengths"}
     return rw.emit("GatherND", [x, indices], x.dtype, x.shape, attrs=attrs, version=13)
 
 
@@ -95,7 +100,7 @@ def max_unpool(rw: Rewriter, node: Node) -> Outcome:
     zero = rw.constant(np.zeros((), to_numpy(str(x.dtype))))
     empty = rw.emit("Expand", [rw.reshape(zero, (1,))], x.dtype, (total,))
     flat = [rw.reshape(v, (product(x.known_shape),)) for v in (indices, x)]
-    attrs = {"axis": 0}
+    attrs = {"axis": 0, "positions": "natural"}
     inputs = [empty, *flat]
     put = rw.emit("ScatterElements", inputs, x.dtype, (total,), attrs=attrs, version=18)
     result = rw.reshape(put, pooled)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from clinfer.dtypes import BY_ONNX
+from clinfer.dtypes import BY_NAME, BY_ONNX
 from clinfer.graph.ir import Node, Value
+from clinfer.passes.canonicalise.integers import integer_convolution, integer_product, is_zero
 from clinfer.passes.canonicalise.maker import cast, number
-from clinfer.passes.query import broadcast, normal_axis
+from clinfer.passes.query import broadcast, normal_axis, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 
 _RANGES = {
@@ -21,6 +22,10 @@ _RANGES = {
     "int8": (-128, 127),
     "uint16": (0, 65535),
     "int16": (-32768, 32767),
+    "uint4": (0, 15),
+    "int4": (-8, 7),
+    "uint2": (0, 3),
+    "int2": (-2, 1),
 }
 _FLOATS = ("float32", "float16", "bfloat16")
 
@@ -30,10 +35,8 @@ class _UnfitError(Exception):
 
 
 def quantize(rw: Rewriter, node: Node) -> Outcome:
-    """QuantizeLinear to integers of 8 and 16 bits."""
+    """QuantizeLinear to integers and to floats of few bits."""
     x, result = node.required(0), str(node.output.dtype)
-    if result not in _RANGES:
-        return Refusal(f"kernels do not quantise to {result}")
     dtype = _precision(node, x, node.required(1))
     if dtype not in _FLOATS:
         return Refusal(f"kernels do not quantise in {dtype}")
@@ -43,14 +46,19 @@ def quantize(rw: Rewriter, node: Node) -> Outcome:
     except _UnfitError as error:
         return Refusal(str(error))
     assert scale is not None
-    ratio = rw.emit("Div", [cast(rw, x, dtype), cast(rw, scale, dtype)], dtype, x.shape)
+    ratio = cast(rw, x, dtype)
+    if scalar(scale) != 1:
+        ratio = rw.emit("Div", [ratio, cast(rw, scale, dtype)], dtype, x.shape)
+    if result not in _RANGES:  # their zero point is 0
+        attrs = {"to": BY_NAME[result].onnx, "saturate": node.attrs.get("saturate", 1)}
+        return join(rw.emit("Cast", [ratio], result, x.shape, attrs=attrs, version=19))
     return join(_rounded(rw, cast(rw, ratio, "float32"), zero, result))
 
 
 def dequantize(rw: Rewriter, node: Node) -> Outcome:
-    """DequantizeLinear of integers; the difference and the product are taken in float32."""
+    """DequantizeLinear; the difference and the product are taken in float32."""
     x, result = node.required(0), str(node.output.dtype)
-    if x.dtype not in (*_RANGES, "int32") or result not in _FLOATS:
+    if result not in _FLOATS:
         return Refusal(f"kernels do not dequantise {x.dtype} to {result}")
     try:
         x, join = _in_blocks(rw, node, x)
@@ -65,20 +73,18 @@ def dequantize(rw: Rewriter, node: Node) -> Outcome:
 
 def matmul_integer(rw: Rewriter, node: Node) -> Outcome:
     """MatMulInteger(a, b, a_zero, b_zero): the zero points are of the tensor, rows or columns."""
-    a, b = node.required(0), node.required(1)
-    left = _shifted(rw, a, _of_rows(rw, node.input(2)), "int32")
-    right = _shifted(rw, b, node.input(3), "int32")
-    return rw.emit("MatMul", [left, right], "int32", node.output.shape)
+    operands = node.required(0), _of_rows(rw, node.input(2)), node.required(1), node.input(3)
+    return integer_product(rw, *operands, node.output.known_shape)
 
 
 def quantized_matmul(rw: Rewriter, node: Node) -> Outcome:
     """QLinearMatMul(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = map(node.required, range(8))
-    if a_scale.dtype != "float32" or str(node.output.dtype) not in _RANGES:
-        return Refusal(f"kernels do not scale in {a_scale.dtype} to {node.output.dtype}")
-    left = _shifted(rw, a, _of_rows(rw, a_zero), "int32")
-    right = _shifted(rw, b, b_zero, "int32")
-    total = rw.emit("MatMul", [left, right], "int32", node.output.shape)
+    if str(node.output.dtype) not in _RANGES:
+        return Refusal(f"kernels do not quantise to {node.output.dtype}")
+    a_scale, b_scale, y_scale = (cast(rw, v, "float32") for v in (a_scale, b_scale, y_scale))
+    shape = node.output.known_shape
+    total = integer_product(rw, a, _of_rows(rw, a_zero), b, b_zero, shape)
     try:
         factor = _factor(rw, _of_rows(rw, a_scale), b_scale, _of_rows(rw, y_scale))
         return _requantized(rw, total, factor, _of_rows(rw, y_zero), str(node.output.dtype))
@@ -88,9 +94,8 @@ def quantized_matmul(rw: Rewriter, node: Node) -> Outcome:
 
 def conv_integer(rw: Rewriter, node: Node) -> Outcome:
     """ConvInteger(x, w, x_zero, w_zero)."""
-    x = _shifted(rw, node.required(0), node.input(2), "int32")
-    w = _shifted(rw, node.required(1), _of_channels(rw, node.input(3), node.required(1)), "int32")
-    return _convolved(rw, node, [x, w])
+    x, w = node.required(0), node.required(1)
+    return integer_convolution(rw, node, x, node.input(2), w, _of_channels(rw, node.input(3), w))
 
 
 def quantized_conv(rw: Rewriter, node: Node) -> Outcome:
@@ -98,9 +103,12 @@ def quantized_conv(rw: Rewriter, node: Node) -> Outcome:
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = map(node.required, range(8))
     if x_scale.dtype != "float32" or str(node.output.dtype) not in _RANGES:
         return Refusal(f"kernels do not scale in {x_scale.dtype} to {node.output.dtype}")
-    left = _shifted(rw, x, x_zero, "int32")
-    right = _shifted(rw, w, _of_channels(rw, w_zero, w), "int32")
-    total = _convolved(rw, node, [left, right, node.input(8)])
+    total = integer_convolution(rw, node, x, x_zero, w, _of_channels(rw, w_zero, w))
+    bias = node.input(8)
+    if bias is not None:
+        ones = (1,) * (len(x.known_shape) - 2)
+        column = rw.reshape(bias, (*bias.known_shape, *ones))
+        total = rw.emit("Add", [total, column], "int32", total.shape)
     by_channel = w_scale
     if w_scale.known_shape and w_scale.known_shape != (1,):
         spatial = len(x.known_shape) - 2
@@ -171,28 +179,23 @@ def _of_channels(rw: Rewriter, value: Value | None, weights: Value) -> Value | N
 # -- arithmetic ----------------------------------------------------------------------------------
 
 
-def _is_zero(value: Value | None) -> bool:
-    return value is None or (value.const is not None and not value.const.any())
-
-
 def _shifted(rw: Rewriter, x: Value, zero: Value | None, dtype: str) -> Value:
     """x - zero in that dtype."""
     wide = cast(rw, x, dtype)
-    if zero is None or _is_zero(zero):
+    if zero is None or is_zero(zero):
         return wide
-    shift = cast(rw, zero, dtype)
-    if wide.const is not None and shift.const is not None:
-        return rw.constant(wide.const - shift.const)
-    return rw.emit("Sub", [wide, shift], dtype, x.shape)
+    return rw.emit("Sub", [wide, cast(rw, zero, dtype)], dtype, x.shape)
 
 
 def _rounded(rw: Rewriter, x: Value, zero: Value | None, dtype: str) -> Value:
-    """round(x) + zero within the range of that dtype; x is float32."""
+    """round(x) + zero within the range of that dtype, NaN at its lower end; x is float32."""
     x = rw.emit("Round", [x], "float32", x.shape)
-    if zero is not None and not _is_zero(zero):
+    if zero is not None and not is_zero(zero):
         x = rw.emit("Add", [x, cast(rw, zero, "float32")], "float32", x.shape)
-    bounds = [number(rw, bound, "float32") for bound in _RANGES[dtype]]
-    return cast(rw, rw.emit("Clip", [x, *bounds], "float32", x.shape, version=13), dtype)
+    low, high = (number(rw, bound, "float32") for bound in _RANGES[dtype])
+    is_above = rw.emit("Greater", [x, low], "bool", x.shape)
+    x = rw.emit("Where", [is_above, x, low], "float32", x.shape)
+    return cast(rw, rw.emit("Min", [x, high], "float32", x.shape), dtype)
 
 
 def _factor(rw: Rewriter, a: Value | None, b: Value, y: Value | None) -> Value:
@@ -216,10 +219,6 @@ def _requantized(
     """round(total * factor) + zero within the range of that dtype."""
     scaled = rw.emit("Mul", [cast(rw, total, "float32"), factor], "float32", total.shape)
     return _rounded(rw, scaled, zero, dtype)
-
-
-def _convolved(rw: Rewriter, node: Node, inputs: list[Value | None]) -> Value:
-    return rw.emit("Conv", inputs, "int32", node.output.shape, attrs=node.attrs, version=11)
 
 
 RULES = (

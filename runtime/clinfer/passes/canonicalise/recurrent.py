@@ -1,90 +1,155 @@
-"""LSTM, GRU and RNN: the inputs' products as one MatMul, the recurrence as clinfer.Recurrent."""
+"""LSTM, GRU and RNN: the inputs' products as one MatMul, the recurrence as clinfer.Recurrent.
+
+Weights may be computed: what is rearranged when the model is compiled where they are constants is
+then views and copies of the run. Directions whose activations differ are layers of their own.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from clinfer.graph.ir import Array, Node, Value
+from clinfer.errors import UnsupportedError
+from clinfer.graph.activations import ARITY, activations
+from clinfer.graph.ir import Node, Value
 from clinfer.passes.canonicalise.maker import cast
+from clinfer.passes.canonicalise.views import emit_slice
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
+from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.onnx_pointwise import POINTWISE
 from clinfer_kernels.recurrent_text import BLOCK, GATES
 from clinfer_kernels.terms import Term
 
-_FUNCTIONS = {
-    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
-    "GRU": ("Sigmoid", "Tanh"),
-    "RNN": ("Tanh",),
-}
-_FLOATS = ("float32", "float16", "bfloat16")
-_KNOWN = (
-    "Elu",
-    "HardSigmoid",
-    "LeakyRelu",
-    "Relu",
-    "Sigmoid",
-    "Softplus",
-    "Softsign",
-    "Tanh",
-    "ThresholdedRelu",
-)
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 def recurrent(rw: Rewriter, node: Node) -> Outcome:
-    """X * W + B for all steps at once, then the steps; of any float, in float32."""
-    x, w, r, b, lengths, h = (node.input(i) for i in range(6))
-    c, peepholes = (node.input(6), node.input(7)) if node.op == "LSTM" else (None, None)
-    assert x is not None
-    assert r is not None
+    """X * W + B for all steps at once, then the steps; narrow floats are computed in float32."""
+    x = node.required(0)
     if x.dtype not in _FLOATS:
-        return Refusal(f"its kernel computes in float32, not {x.dtype}")
-    if any(v is not None and v.const is None for v in (w, r, b, peepholes)):
-        return Refusal("its weights are computed")
-    functions = _functions(node)
-    if isinstance(functions, Refusal):
-        return functions
-    if lengths is not None and lengths.dtype != "int32":
-        return Refusal(f"its lengths are {lengths.dtype}, not int32")
-    late = node.op == "GRU" and bool(node.attrs.get("linear_before_reset", 0))
-    constants = [None if v is None else v.const for v in (w, r, b, peepholes)]
-    weights, bias, late_bias, peep = _weights(node.op, late, constants)
-    x, h, c = (None if v is None else _incoming(rw, node, v) for v in (x, h, c))
+        return Refusal(f"kernels do not compute recurrent layers in {x.dtype}")
+    directions = 2 if node.attrs.get("direction") == "bidirectional" else 1
+    hidden = node.attrs.get("hidden_size") or node.required(2).known_shape[2]
+    if not isinstance(hidden, int):
+        return Refusal("the size of its states is known only in the run")
+    functions = _functions(node, directions, "float64" if x.dtype == "float64" else "float32")
+    layer = _layer(rw, node, (directions, hidden))
+    if len(set(functions)) == 1:
+        results = _steps(rw, node, layer, functions[0], node.attrs.get("direction") == "reverse")
+    else:
+        apart = [
+            _steps(rw, node, layer.of_direction(rw, d), functions[d], d == 1)
+            for d in range(directions)
+        ]
+        results = [_side_by_side(rw, parts) for parts in zip(*apart, strict=True)]
+    return [_outgoing(rw, node, value) for value in results]
+
+
+class _Layer(NamedTuple):
+    """The node's operands in the dtype it is computed in, the batch second."""
+
+    x: Value
+    w: Value
+    r: Value
+    b: Value | None
+    lengths: Value | None
+    h: Value | None
+    c: Value | None
+    peepholes: Value | None
+    directions: int
+    hidden: int
+
+    def of_direction(self, rw: Rewriter, d: int) -> _Layer:
+        """What belongs to direction d."""
+
+        def own(value: Value | None) -> Value | None:
+            return None if value is None else _part(rw, value, 0, d)
+
+        return self._replace(
+            w=_part(rw, self.w, 0, d),
+            r=_part(rw, self.r, 0, d),
+            b=own(self.b),
+            h=own(self.h),
+            c=own(self.c),
+            peepholes=own(self.peepholes),
+            directions=1,
+        )
+
+
+def _layer(rw: Rewriter, node: Node, sizes: tuple[int, int]) -> _Layer:
+    dtype = "float64" if node.required(0).dtype == "float64" else "float32"
+    found: list[Value | None] = []
+    for index in range(8):
+        value = node.input(index) if index < 6 or node.op == "LSTM" else None
+        if value is not None and index != 4:
+            value = cast(rw, value, dtype)
+            if index in (0, 5, 6) and node.attrs.get("layout", 0):
+                value = _turned(rw, value, (1, 0, 2))
+        found.append(value)
+    x, w, r, b, lengths, h, c, peepholes = found
     assert x is not None
+    assert w is not None
+    assert r is not None
+    return _Layer(x, w, r, b, lengths, h, c, peepholes, *sizes)
+
+
+def _steps(
+    rw: Rewriter, node: Node, layer: _Layer, functions: tuple[Expr, ...], backward: bool
+) -> list[Value]:
+    """The layer's results: every state [T, D, N, H], the last one [D, N, H], and cells."""
+    x, dtype, count = layer.x, layer.x.dtype, GATES[node.op]
     steps, batch = x.known_shape[:2]
-    directions, count, units = bias.shape
-    shape = (steps, batch, directions * count * units)
-    product = rw.emit("MatMul", [x, rw.constant(weights)], "float32", shape)
-    moved = rw.emit("Add", [product, rw.constant(bias.reshape(-1))], "float32", shape)
-    sums = rw.reshape(moved, (steps, batch, directions, count, units))
-    inputs = [sums, cast(rw, r, "float32"), *(v for v in (h, c, lengths) if v is not None)]
-    inputs += [rw.constant(v) for v in (peep, late_bias) if v is not None]
-    last = (directions, batch, r.known_shape[2])
-    shapes = [(steps, directions, batch, r.known_shape[2]), last]
-    shapes += [last] if node.op == "LSTM" else []
-    outputs = [Value(rw.graph.fresh("recurrent"), "float32", found) for found in shapes]
+    directions, hidden = layer.directions, layer.hidden
+    late = node.op == "GRU" and bool(node.attrs.get("linear_before_reset", 0))
+    wide = -(-hidden // BLOCK) * BLOCK
+    sums = rw.emit(
+        "MatMul",
+        [x, _input_weights(rw, layer, count, wide)],
+        dtype,
+        (steps, batch, directions * count * wide),
+    )
+    bias, late_bias = _biases(rw, layer, count, wide, late)
+    if bias is not None:
+        sums = rw.emit("Add", [sums, bias], dtype, sums.shape)
+    packed = layer.r.const is None
+    peep = layer.peepholes
+    if peep is not None:
+        peep = _padded(rw, rw.reshape(peep, (directions, 3, hidden)), 2, wide)
+    extra = [layer.h, layer.c, layer.lengths, peep, late_bias]
+    inputs = [
+        rw.reshape(sums, (steps, batch, directions, count, wide)),
+        _packed(rw, layer, count, wide) if packed else layer.r,
+        *(v for v in extra if v is not None),
+    ]
+    last: tuple[Dim, ...] = (directions, batch, hidden)
+    shapes = [(steps, directions, batch, hidden), last] + [last] * (node.op == "LSTM")
+    outputs = [Value(rw.graph.fresh("recurrent"), dtype, shape) for shape in shapes]
     attrs = {
         "kind": node.op,
         "functions": functions,
-        "backward_from": 0 if node.attrs.get("direction", "forward") == "reverse" else 1,
-        "has_state": h is not None,
-        "has_cells": c is not None,
-        "has_lengths": lengths is not None,
+        "backward_from": 0 if backward else 1,
+        "has_state": layer.h is not None,
+        "has_cells": layer.c is not None,
+        "has_lengths": layer.lengths is not None,
         "has_peepholes": peep is not None,
+        "packed": packed,
         "reset_late": late,
-        "coupled": bool(node.attrs.get("input_forget", 0)),
+        "coupled": node.op == "LSTM" and bool(node.attrs.get("input_forget", 0)),
         "clip": float(node.attrs.get("clip", 0.0)),
     }
     rw.insert(Node("Recurrent", [*inputs], [*outputs], attrs, node.name, "clinfer"))
-    return [_outgoing(rw, node, v) for v in outputs]
+    return outputs
 
 
-def _incoming(rw: Rewriter, node: Node, value: Value) -> Value:
-    """Inputs and states as float32 with the batch second."""
-    value = cast(rw, value, "float32")
-    return rw.transpose(value, (1, 0, 2)) if node.attrs.get("layout", 0) else value
+def _side_by_side(rw: Rewriter, parts: Sequence[Value]) -> Value:
+    """Results of single directions as one: [T, D, N, H] or [D, N, H]."""
+    axis = len(parts[0].known_shape) - 3
+    shape = list(parts[0].known_shape)
+    shape[axis] = len(parts)
+    return rw.emit("Concat", parts, parts[0].dtype, tuple(shape), attrs={"axis": axis})
 
 
 def _outgoing(rw: Rewriter, node: Node, value: Value) -> Value:
@@ -95,89 +160,99 @@ def _outgoing(rw: Rewriter, node: Node, value: Value) -> Value:
     return cast(rw, value, str(node.required(0).dtype))
 
 
-def _functions(node: Node) -> tuple[Expr, ...] | Refusal:
-    """The activations f, g, h; the same ones in all directions."""
-    count = len(_FUNCTIONS[node.op])
-    names = [_text(name) for name in node.attrs.get("activations", ())]
-    names = names or list(_FUNCTIONS[node.op]) * 2
-    alphas, betas = (list(node.attrs.get(f"activation_{n}", ())) for n in ("alpha", "beta"))
-    found = []
-    for name in names:
-        attrs = {}
-        # ONNX gives the lists values only for the functions that take them, in their order.
-        for key, values in (("alpha", alphas), ("beta", betas)):
-            if key in _PARAMETERS.get(name, ()) and values:
-                attrs[key] = float(values.pop(0))
-        made = _function(name, attrs)
-        if made is None:
-            return Refusal(f"the activation {name} has no kernel")
-        found.append(made)
-    first = tuple(found[:count])
-    if node.attrs.get("direction") == "bidirectional" and tuple(found[count:]) != first:
-        return Refusal("its directions have different activations")
-    return first
+# -- weights; units are padded with zeros to P, a multiple of BLOCK ------------------------------
 
 
-_PARAMETERS = {
-    "Affine": ("alpha", "beta"),
-    "Elu": ("alpha",),
-    "HardSigmoid": ("alpha", "beta"),
-    "LeakyRelu": ("alpha",),
-    "ScaledTanh": ("alpha", "beta"),
-    "ThresholdedRelu": ("alpha",),
-}
+def _input_weights(rw: Rewriter, layer: _Layer, count: int, wide: int) -> Value:
+    """W [D, G * H, I] as [I, D * G * P]."""
+    directions, hidden, size = layer.directions, layer.hidden, layer.x.known_shape[2]
+    full = _padded(rw, rw.reshape(layer.w, (directions, count, hidden, size)), 2, wide)
+    return _turned(rw, rw.reshape(full, (directions * count * wide, size)), (1, 0))
 
 
-def _function(name: str, attrs: dict[str, Any]) -> Expr | None:
-    builder = Builder(["float32"])
+def _packed(rw: Rewriter, layer: _Layer, count: int, wide: int) -> Value:
+    """R [D, G * H, H] as [D, P / BLOCK, H, G, BLOCK]."""
+    directions, hidden = layer.directions, layer.hidden
+    full = _padded(rw, rw.reshape(layer.r, (directions, count, hidden, hidden)), 2, wide)
+    blocks = rw.reshape(full, (directions, count, wide // BLOCK, BLOCK, hidden))
+    return rw.transpose(blocks, (0, 2, 4, 1, 3))
+
+
+def _biases(
+    rw: Rewriter, layer: _Layer, count: int, wide: int, late: bool
+) -> tuple[Value | None, Value | None]:
+    """Both biases together [D * G * P], and that of a late reset's recurrence alone [D, P]."""
+    directions, hidden = layer.directions, layer.hidden
+    if layer.b is None:
+        zeros = np.zeros((directions, wide), layer.x.dtype)
+        return None, rw.constant(zeros) if late else None
+    both = _padded(rw, rw.reshape(layer.b, (directions, 2, count, hidden)), 3, wide)
+    shape = (directions, count, wide)
+    own, back = (rw.reshape(_part(rw, both, 1, k), shape) for k in (0, 1))
+    apart = None
+    if late:
+        apart = rw.reshape(_part(rw, back, 1, 2), (directions, wide))
+        back = _padded(rw, _part(rw, back, 1, 0, 2), 1, count)
+    if own.const is not None and back.const is not None:
+        total = rw.constant(own.const + back.const)
+    else:
+        total = rw.emit("Add", [own, back], own.dtype, shape)
+    return rw.reshape(total, (directions * count * wide,)), apart
+
+
+def _padded(rw: Rewriter, value: Value, axis: int, size: int) -> Value:
+    """`value` with zeros behind along an axis, up to that size."""
+    shape = value.known_shape
+    missing = size - shape[axis]
+    if not isinstance(missing, int) or not missing:
+        return value
+    pads = [(0, missing if k == axis else 0) for k in range(len(shape))]
+    if value.const is not None:
+        return rw.constant(np.pad(value.const, pads))
+    amounts = rw.constant(np.array(pads, np.int64).T.reshape(-1))
+    wide = (*shape[:axis], size, *shape[axis + 1 :])
+    return rw.emit("Pad", [value, amounts], value.dtype, wide, version=21)
+
+
+def _part(rw: Rewriter, value: Value, axis: int, start: int, count: int = 1) -> Value:
+    """`count` places along an axis."""
+    if value.const is not None:
+        return rw.constant(value.const.take(range(start, start + count), axis))
+    shape = value.known_shape
+    like = Value("", value.dtype, (*shape[:axis], count, *shape[axis + 1 :]))
+    return emit_slice(rw, value, {axis: (start, 1)}, like)
+
+
+def _turned(rw: Rewriter, value: Value, perm: tuple[int, ...]) -> Value:
+    """A transpose; a constant of any size is laid out anew."""
+    if value.const is not None:
+        return rw.constant(np.ascontiguousarray(value.const.transpose(perm)))
+    return rw.transpose(value, perm)
+
+
+# -- activations ---------------------------------------------------------------------------------
+
+
+def _functions(node: Node, directions: int, dtype: str) -> list[tuple[Expr, ...]]:
+    """The activations f, g, h of each direction."""
+    try:
+        found = activations(node.op, node.attrs, directions)
+    except ValueError as error:
+        raise UnsupportedError(f"{node.describe()}: {error}") from error
+    made = [_function(name, alpha, beta, dtype) for name, alpha, beta in found]
+    count = ARITY[node.op]
+    return [tuple(made[d * count : (d + 1) * count]) for d in range(directions)]
+
+
+def _function(name: str, alpha: float, beta: float, dtype: str) -> Expr:
+    builder = Builder([dtype])
     x = Term(builder, 0)
-    alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 0.0)
-    known = {key.lower(): key for key in _KNOWN}.get(name.lower())
     if name == "Affine":
         return builder.build((x * alpha + beta).number)
     if name == "ScaledTanh":
-        inner = x * attrs.get("beta", 1.0)
-        return builder.build((inner.op("tanh") * alpha).number)
-    return None if known is None else builder.build(POINTWISE[known].build(builder, [0], attrs))
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name
-
-
-def _weights(
-    kind: str, late: bool, constants: list[Array | None]
-) -> tuple[Array, Array, Array | None, Array | None]:
-    """W as [I, D * G * P], both biases as [D, G, P].
-
-    And of a GRU that resets late the bias [D, P] of the recurrence of h, the peepholes [D, 3, P].
-    Units are padded with zeros to P: they stay 0.
-    """
-    w, r, b, peepholes = constants
-    assert w is not None
-    assert r is not None
-    directions, _, size = w.shape
-    hidden, count = r.shape[2], GATES[kind]
-    blocks = -(-hidden // BLOCK)
-    full = np.zeros((directions, count, blocks * BLOCK, size), np.float32)
-    full[:, :, :hidden] = w.reshape(directions, count, hidden, size)
-    bias = np.zeros((directions, 2, count, blocks * BLOCK), np.float32)
-    if b is not None:
-        bias[..., :hidden] = b.reshape(directions, 2, count, hidden)
-    late_bias = None
-    if late:
-        late_bias = bias[:, 1, 2].copy()
-        bias[:, 1, 2] = 0
-    peep = None
-    if peepholes is not None:
-        peep = np.zeros((directions, 3, blocks * BLOCK), np.float32)
-        peep[..., :hidden] = peepholes.reshape(directions, 3, hidden)
-    return (
-        np.ascontiguousarray(full.reshape(-1, size).T),
-        bias.sum(1),
-        late_bias,
-        peep,
-    )
+        return builder.build(((x * beta).op("tanh") * alpha).number)
+    attrs = {"alpha": alpha, "beta": beta}
+    return builder.build(POINTWISE[name].build(builder, [0], attrs))
 
 
 RULES = (Rule("recurrent", tuple(GATES), recurrent),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clinfer.dtypes import BY_NAME, to_numpy
+from clinfer.dtypes import BY_NAME, NARROW_DTYPES, to_numpy
 from clinfer.graph.ir import Node, Shape, Value
 from clinfer.passes.query import (
     first_index,
@@ -16,7 +16,7 @@ from clinfer.passes.query import (
     sizes,
 )
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
-from clinfer_kernels.dims import Dim, minimum
+from clinfer_kernels.dims import Dim, is_static
 
 _NOT_KNOWN = "its sizes are computed from data"
 
@@ -49,9 +49,13 @@ def drop_cast(rw: Rewriter, node: Node) -> Outcome:
         return x
     if node.op == "Cast":
         return None
+    attrs = {"to": BY_NAME[dtype].onnx}
+    if dtype in NARROW_DTYPES:
+        attrs.update({k: v for k, v in node.attrs.items() if k in ("saturate", "round_mode")})
+        return rw.emit("Cast", [x], dtype, x.shape, attrs=attrs, version=node.version)
     if x.const is not None:
         return rw.constant(x.const.astype(to_numpy(dtype)))
-    return rw.emit("Cast", [x], dtype, x.shape, attrs={"to": BY_NAME[dtype].onnx}, version=13)
+    return rw.emit("Cast", [x], dtype, x.shape, attrs=attrs, version=13)
 
 
 def to_reshape(rw: Rewriter, node: Node) -> Outcome:
@@ -62,7 +66,7 @@ def to_reshape(rw: Rewriter, node: Node) -> Outcome:
     given = None if index is None else node.input(index)
     if given is not None and sizes(given) is None:
         return Refusal(_NOT_KNOWN)
-    if x.shape == shape or x.const is not None:
+    if x.shape == shape or (x.const is not None and is_static(shape)):
         return rw.reshape(x, shape)
     producer = x.producer
     if producer is not None and producer.kind == "Reshape" and len(producer.inputs) == 1:
@@ -161,7 +165,9 @@ def gather_to_slice(rw: Rewriter, node: Node) -> Outcome:
     if not places or len(indices.known_shape) > 1:
         return None
     axis = normal_axis(node.attrs.get("axis", 0), len(shape))
-    first = first_index(places[0], axis, shape)
+    first = places[0]
+    if isinstance(first, int) and first < 0:
+        first = first + shape[axis]
     if not _in_range(places[0], shape, axis):
         return Refusal("whether its index is negative is not known")
     if any(places[i] != places[0] + i for i in range(len(places))):
@@ -178,11 +184,15 @@ def take_part(rw: Rewriter, node: Node, x: Value, axis: int, start: Dim, count: 
     size = x.known_shape[axis]
     if start == 0 and size == count:
         return x
-    rw.graph.require_equal(
-        minimum(start + count, size),
+    if not is_at_least(start, 0, frozenset()):
+        message = f"{node.describe()}: its indices begin at {start} along axis {axis}"
+        rw.graph.require(0, start, message, "at most")
+    rw.graph.require(
         start + count,
+        size,
         f"{node.describe()}: its indices reach {start + count} where the data has {size} places "
         f"along axis {axis}",
+        "at most",
     )
     shape = (*x.known_shape[:axis], count, *x.known_shape[axis + 1 :])
     return emit_slice(rw, x, {axis: (start, 1)}, Value("", x.dtype, shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from clinfer.graph.ir import Graph
 from clinfer.passes.dead import remove_dead
 from clinfer.passes.fuse.anchors import EPILOGUE_RULES, KEEP_REDUCED, PROLOGUE_RULES
+from clinfer.passes.fuse.ends import shorten_ends
 from clinfer.passes.fuse.literals import share_programs
 from clinfer.passes.fuse.pointwise import CHAIN_RULES, TO_POINTWISE
 from clinfer.passes.fuse.views import RULES as BEFORE_VIEWS
@@ -17,5 +18,6 @@ def fuse(graph: Graph, log: Log) -> None:
     run_rules(graph, (*TO_POINTWISE, *KEEP_REDUCED), log, "fuse")
     rules = (*VIEW_CHAINS, *CHAIN_RULES, *EPILOGUE_RULES, *PROLOGUE_RULES, *BEFORE_VIEWS)
     run_rules(graph, rules, log, "fuse")
+    shorten_ends(graph)
     share_programs(graph, log)
     remove_dead(graph)

@@ -6,6 +6,7 @@ from typing import Any
 
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM, REDUCTIONS
+from clinfer.passes.fuse.pointwise import BYTES, CHEAP
 from clinfer.passes.fuse.program import Program, inline, program_of
 from clinfer.passes.query import broadcast
 from clinfer.passes.rewrite import Outcome, Rewriter, Rule
@@ -14,6 +15,7 @@ from clinfer_kernels.expr import identity
 # Operators that take an epilogue, with the number of inputs of their own.
 _ANCHORS = {
     "MatMul": 2,
+    "clinfer.EncodedMatMul": 4,
     "clinfer.Conv": 2,
     "clinfer.ConvTranspose": 2,
     "clinfer.Pool": 1,
@@ -23,7 +25,9 @@ _ANCHORS = {
     **dict.fromkeys(REDUCTIONS, 1),
 }
 # Softmax and Norm read each element several times: what they recompute must cost little.
-_PROLOGUE_COST = {"clinfer.Softmax": 8, "clinfer.Norm": 8}
+_PROLOGUE_COST = {"clinfer.Softmax": 8, "clinfer.Norm": 8, "clinfer.Conv": 16}
+_PICTURE_CHANNELS = 4
+_VIEWS = ("Transpose", "Reshape")
 
 
 def keep_reduced(rw: Rewriter, node: Node) -> Outcome:
@@ -53,12 +57,23 @@ def to_epilogue(rw: Rewriter, node: Node) -> Outcome:
     if not found:
         return None
     anchor = max(found, key=rw.rank)
+    if _widens(anchor.output, node) and program.cost <= CHEAP and _are_pointwise(node.output):
+        return None
     own = anchor.attrs.get("own", _ANCHORS[anchor.kind])
     inner = epilogue_of(anchor)
     whole = inline(program, {id(anchor.output): inner}, lead=inner.operands[:1])
     if not whole.is_small:
         return None
     return _anchored(rw, anchor, anchor.inputs[:own], whole, node.output)
+
+
+def _widens(value: Value, node: Node) -> bool:
+    """Whether a quantised value becomes floats, which then its readers do: memory holds bytes."""
+    return value.dtype in BYTES and value.dtype != node.output.dtype
+
+
+def _are_pointwise(value: Value) -> bool:
+    return bool(value.users) and all(user.kind == "clinfer.Pointwise" for user in value.users)
 
 
 def epilogue_of(anchor: Node) -> Program:
@@ -75,11 +90,11 @@ def takes_epilogue(rw: Rewriter, anchor: Node, value: Value, node: Node) -> bool
         return False
     if len([v for v in anchor.outputs if v is not None]) > 1 or rw.graph.is_output(value):
         return False
-    if anchor.kind == "Resize" and "axes" not in anchor.attrs:
+    if anchor.kind == "Resize" and "scales" not in anchor.attrs:
         return False
     if anchor.kind in REDUCTIONS and not _is_canonical_reduction(anchor):
         return False
-    return all(user is node for user in value.users)
+    return value.users.are(node)
 
 
 def _is_canonical_reduction(node: Node) -> bool:
@@ -114,7 +129,7 @@ def to_prologue(rw: Rewriter, node: Node) -> Outcome:
         producer = value.producer
         if producer is None or producer.kind != "clinfer.Pointwise" or value.shape != full:
             continue
-        if rw.graph.is_output(value) or any(user is not node for user in value.users):
+        if rw.graph.is_output(value) or not value.users.are(node):
             continue
         whole = inline(program, {id(value): program_of(producer)})
         small = whole.is_small and whole.cost <= _PROLOGUE_COST.get(node.kind, 64)
@@ -134,6 +149,91 @@ def to_prologue(rw: Rewriter, node: Node) -> Outcome:
     return None
 
 
+def to_conv_prologue(rw: Rewriter, node: Node) -> Outcome:
+    """Conv(f(x, y...)) of a picture with f computed as x is read, y being one value or a channel's.
+
+    Each element is read for several results: f must cost little, and channels be few.
+    """
+    value = node.required(0)
+    channels = value.known_shape[-1]
+    if (
+        not node.attrs.keys().isdisjoint(("prologue", "zero"))
+        or not isinstance(channels, int)
+        or channels > _PICTURE_CHANNELS
+    ):
+        return None
+    views = _views_between(rw, value, node)
+    if views is None:
+        return None
+    program = program_of(views.pop())
+    if program.cost > _PROLOGUE_COST[node.kind]:
+        return None
+    if not all(v.const is None or v.const.size in (1, channels) for v in program.operands):
+        return None
+    for view in reversed(views):
+        operands = [_viewed(rw, v, view) for v in program.operands]
+        known = tuple(v for v in operands if v is not None)
+        if len(known) < len(operands):
+            return None
+        program = Program(program.expr, known)
+    read = [v for v in program.operands if v.const is None]
+    if len(read) != 1 or read[0].shape != value.shape:
+        return None
+    if not all(v is read[0] or _is_by_channel(v) for v in program.operands):
+        return None
+    whole = inline(program, {}, lead=read)
+    own = node.attrs.get("own", _ANCHORS[node.kind])
+    return rw.emit(
+        node.op,
+        [read[0], node.required(1), *whole.operands[1:], *node.inputs[own:]],
+        node.output.dtype,
+        node.output.shape,
+        attrs={**node.attrs, "own": own + len(whole.operands) - 1, "prologue": whole.expr},
+        domain=node.domain,
+        version=node.version,
+    )
+
+
+def _views_between(rw: Rewriter, value: Value, reader: Node) -> list[Node] | None:
+    """The views from a reader back to a pointwise node, which comes last; nothing else reads them.
+
+    None where something else makes the value.
+    """
+    found: list[Node] = []
+    while True:
+        maker = value.producer
+        if maker is None or rw.graph.is_output(value) or not value.users.are(reader):
+            return None
+        found.append(maker)
+        if maker.kind == "clinfer.Pointwise":
+            return found
+        if maker.kind not in _VIEWS:
+            return None
+        value, reader = maker.required(0), maker
+
+
+def _viewed(rw: Rewriter, operand: Value, view: Node) -> Value | None:
+    """An operand as it stands behind a view; None where a reshape has other axes."""
+    made, const = view.output, operand.const
+    if const is not None and const.size == 1:
+        return operand
+    if view.kind == "Reshape":
+        return None if const is not None else rw.reshape(operand, made.known_shape)
+    if const is not None:
+        missing = (1,) * (len(made.known_shape) - const.ndim)
+        operand = rw.constant(const.reshape(*missing, *const.shape))
+    return rw.transpose(operand, view.attrs["perm"])
+
+
+def _is_by_channel(value: Value) -> bool:
+    if value.const is None:
+        return False
+    return value.const.size == 1 or value.const.size == value.known_shape[-1]
+
+
 KEEP_REDUCED = (Rule("keep-reduced", REDUCTIONS, keep_reduced),)
 EPILOGUE_RULES = (Rule("epilogue", ("clinfer.Pointwise",), to_epilogue),)
-PROLOGUE_RULES = (Rule("prologue", ("clinfer.Softmax", "clinfer.Norm", *REDUCTIONS), to_prologue),)
+PROLOGUE_RULES = (
+    Rule("prologue", ("clinfer.Softmax", "clinfer.Norm", *REDUCTIONS), to_prologue),
+    Rule("conv-prologue", ("clinfer.Conv",), to_conv_prologue),
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.passes.fuse.anchors import epilogue_of
 from clinfer.passes.fuse.program import Program, canonical, program_of
+from clinfer.passes.query import prologue_inputs
 from clinfer.passes.rewrite import Log
 from clinfer_kernels.expr import Builder, Expr, Line
 
@@ -37,7 +38,7 @@ class _Place:
     def key(self) -> Hashable:
         """Equal for places that differ in their literals at most."""
         expr = self.program.expr
-        blank = tuple(replace(line, attrs=()) if line.op == _CONST else line for line in expr.lines)
+        blank = tuple(line._replace(attrs=()) if line.op == _CONST else line for line in expr.lines)
         others = tuple(
             str(self.node.attrs.get(name)) for name in ("prologue", "epilogue") if name != self.attr
         )
@@ -72,10 +73,8 @@ def _places(graph: Graph, attr: str) -> Iterator[_Place]:
             continue
         if attr == "expr" and node.kind == "clinfer.Pointwise":
             yield _Place(node, attr, program_of(node))
-        elif attr == "prologue":
-            operands = node.inputs[: node.attrs["own"]]
-            program = Program(node.attrs[attr], tuple(v for v in operands if v is not None))
-            yield _Place(node, attr, program)
+        elif attr == "prologue" and node.kind != "clinfer.Conv":
+            yield _Place(node, attr, Program(node.attrs[attr], tuple(prologue_inputs(node))))
         elif attr == "epilogue":
             yield _Place(node, attr, epilogue_of(node), lead=1)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from clinfer.dtypes import NARROW_DTYPES
 from clinfer.graph.ir import Node, Value
-from clinfer.passes.fuse.program import Program, inline, program_of
+from clinfer.passes.fuse.program import Program, fits_surely, inline, program_of
 from clinfer.passes.query import fits
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.expr import Builder
@@ -13,6 +14,9 @@ from clinfer_kernels.onnx_pointwise import POINTWISE
 
 # Computing this much again (in additions) is cheaper than writing and reading an element.
 CHEAP = 4
+BYTES = ("int8", "uint8")
+# What more nodes than this read is computed once and written.
+MOST_READERS = 64
 
 
 def to_pointwise(rw: Rewriter, node: Node) -> Outcome:
@@ -52,6 +56,8 @@ def emit_pointwise(rw: Rewriter, program: Program, like: Value) -> Value:
 
 
 def _is_literal(value: Value) -> bool:
+    if value.dtype in NARROW_DTYPES:
+        return False
     return value.const is not None and value.const.size == 1 and value.const.dtype.kind != "O"
 
 
@@ -83,7 +89,7 @@ def merge_producers(rw: Rewriter, node: Node) -> Outcome:
         if not _worth_it(rw, value, inner, node):
             continue
         candidate = {**chosen, id(value): inner}
-        if inline(program, candidate).is_small:
+        if fits_surely(program, candidate.values()) or inline(program, candidate).is_small:
             chosen = candidate
     if not chosen:
         return None
@@ -94,10 +100,13 @@ def _worth_it(rw: Rewriter, value: Value, inner: Program, node: Node) -> bool:
     if rw.graph.is_output(value):
         return False
     cheap = inner.cost <= CHEAP
-    if all(user is node for user in value.users):
+    if value.dtype in BYTES and not cheap:
+        return False  # a quantised value is kept in bytes; its anchor's epilogue makes it
+    if value.users.are(node):
         return cheap or value.shape == node.output.shape
-    readers_fuse = all(user.kind == "clinfer.Pointwise" for user in value.users)
-    return cheap and len(inner.operands) <= 1 and readers_fuse
+    if not cheap or len(inner.operands) > 1 or len(value.users) > MOST_READERS:
+        return False
+    return all(user.kind == "clinfer.Pointwise" for user in value.users)
 
 
 TO_POINTWISE = (Rule("to-pointwise", tuple(POINTWISE), to_pointwise),)

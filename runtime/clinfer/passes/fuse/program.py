@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinfer.graph.ir import Node, Value
-from clinfer_kernels.expr import Builder, Expr
-
-# A kernel reads at most so many buffers, and its body has at most so many lines.
-MAX_OPERANDS = 12
-MAX_LINES = 96
+from clinfer.passes.limits import MAX_LINES, most_operands
+from clinfer_kernels.expr import Builder, Expr, Line
 
 # What an operation costs, in additions. All others cost 1.
 _COSTS = {
@@ -39,7 +36,16 @@ class Program:
     @property
     def is_small(self) -> bool:
         """Whether it fits into one kernel."""
-        return len(self.operands) <= MAX_OPERANDS and len(self.expr.lines) <= MAX_LINES
+        most = most_operands(self.operands)
+        return len(self.operands) <= most and len(self.expr.lines) <= MAX_LINES
+
+
+def fits_surely(consumer: Program, producers: Iterable[Program]) -> bool:
+    """Whether `inline` will give something small: what is shared only makes it smaller."""
+    parts = [consumer, *producers]
+    operands = [value for part in parts for value in part.operands]
+    lines = sum(len(part.expr.lines) for part in parts)
+    return len(operands) <= most_operands(operands) and lines <= MAX_LINES
 
 
 def program_of(node: Node) -> Program:
@@ -85,6 +91,8 @@ def canonical(program: Program, lead: int = 0) -> Program:
     others = [i for i in range(lead, len(expr.inputs)) if i in read]
     others.sort(key=lambda i: _rank(program.operands[i]))
     order = [*range(lead), *others]
+    if order == list(range(len(expr.inputs))) and all(map(_is_ordered, expr.lines)):
+        return program
     builder = Builder([expr.inputs[i] for i in order])
     place = {old: new for new, old in enumerate(order)}
     # An operand that nothing reads may stand for any number.
@@ -96,6 +104,10 @@ def canonical(program: Program, lead: int = 0) -> Program:
         numbers.append(builder.op(line.op, *args, dtype=line.dtype, attrs=line.attrs))
     made = builder.build(*(numbers[v] for v in expr.outputs))
     return Program(made, tuple(program.operands[i] for i in order))
+
+
+def _is_ordered(line: Line) -> bool:
+    return line.op not in _COMMUTATIVE or list(line.args) == sorted(line.args)
 
 
 def _rank(value: Value) -> tuple[bool, int]:

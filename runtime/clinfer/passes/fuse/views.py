@@ -5,7 +5,7 @@ from __future__ import annotations
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.fuse.anchors import epilogue_of, takes_epilogue
 from clinfer.passes.fuse.pointwise import emit_pointwise
-from clinfer.passes.fuse.program import Program, inline, program_of
+from clinfer.passes.fuse.program import Program, fits_surely, inline, program_of
 from clinfer.passes.reshapes import operand_through
 from clinfer.passes.rewrite import Outcome, Rewriter, Rule
 
@@ -42,19 +42,21 @@ def _reshaped(rw: Rewriter, value: Value, node: Node) -> Value | None:
     view = value.producer
     if view is None or view.kind != "Reshape" or rw.graph.is_output(value):
         return None
-    if any(user is not node for user in value.users):
+    if not value.users.are(node):
         return None
     source = view.required(0)
     inner = _taker(rw, source, view)
-    if inner is None or not inline(program_of(node), {id(value): inner}).is_small:
+    if inner is None:
         return None
-    return source
+    program = program_of(node)
+    fits = fits_surely(program, [inner]) or inline(program, {id(value): inner}).is_small
+    return source if fits else None
 
 
 def _taker(rw: Rewriter, value: Value, reader: Node) -> Program | None:
     """The program of what makes `value` for `reader` alone, where it can take more in."""
     maker = value.producer
-    if maker is None or rw.graph.is_output(value) or any(u is not reader for u in value.users):
+    if maker is None or rw.graph.is_output(value) or not value.users.are(reader):
         return None
     if maker.kind == "clinfer.Pointwise":
         return program_of(maker)

@@ -101,7 +101,7 @@ def _parts(rw: Rewriter, node: Node) -> list[Part] | None:
 def _is_worth_moving(rw: Rewriter, part: Part, filters: int) -> bool:
     """Whether the part is an enlarged map, read here only, that projected does not grow much."""
     resize = part.value.producer
-    if resize is None or resize.kind != "Resize" or "axes" not in resize.attrs:
+    if resize is None or resize.kind != "Resize" or "scales" not in resize.attrs:
         return False
     if rw.graph.sole_user(part.value) is not part.user or "own" in resize.attrs:
         return False

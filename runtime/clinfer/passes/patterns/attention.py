@@ -3,13 +3,15 @@
     MatMul( guard( Softmax( mask( MatMul(q, k^T) ) ) ), v )
 
 The scale may stand on the scores, on q, on k or on several of them. `mask` is an Add, or a Where
-with a very negative number; `guard` puts 0 for rows that see no key, and moves behind the operator
-where there may be such rows. What brings q, k and v into shape stays as nodes: these are views.
+with a very negative number; `guard` puts 0 for rows that see no key, as the operator does where
+there may be such rows. What brings q, k and v into shape stays as nodes: these are views.
 
 Vaswani et al., "Attention Is All You Need", 2017; the form torch's exporters write.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -58,10 +60,10 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
     causal, mask = (False, None) if mask is None else _split_causal(rw, mask, full)
     inputs = [q, k, v] if mask is None else [q, k, v, mask]
     shape = (*q.known_shape[:3], v.known_shape[3])
-    attrs = {"scale": scores.scale, "causal": causal}
-    made = rw.emit("Attention", inputs, q.dtype, shape, attrs=attrs, domain="clinfer")
+    attrs: dict[str, Any] = {"scale": scores.scale, "causal": causal}
     if guarded and (mask is not None or (causal and not _all_see_a_key(full))):
-        made = weights.guard(rw, made)
+        attrs["zeroed"] = "nan" if weights.nan_guard else "empty"
+    made = rw.emit("Attention", inputs, q.dtype, shape, attrs=attrs, domain="clinfer")
     return rw.reshape(made, node.output.known_shape)
 
 

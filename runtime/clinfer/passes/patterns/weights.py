@@ -5,7 +5,8 @@ A guard gives rows that see no key the weights 0 where the softmax gives NaN:
     Where(IsNaN(p), 0, p)                                    as torch exports it
     Where(Equal(ReduceMax(mask), -inf), 0, p)                as ONNX defines Attention
 
-In such rows of the product with v all elements are NaN, or 0 with the guard: so it may come after.
+In such rows of the product with v all elements are NaN, or 0 with the guard, as the operator makes
+them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.patterns.match import Any, Apply, Number, find
 from clinfer.passes.query import scalar
@@ -52,14 +52,6 @@ class Weights:
         if mask is None or not _says_empty(self.empty, mask):
             return Refusal("its guard replaces other rows than those that see no key")
         return True
-
-    def guard(self, rw: Rewriter, result: Value) -> Value:
-        """The result of attention with 0 in the rows that see no key."""
-        empty = self.empty
-        if empty is None:
-            empty = rw.emit("IsNaN", [result], "bool", result.shape)
-        zero = rw.constant(np.zeros((), to_numpy(str(result.dtype))))
-        return rw.emit("Where", [empty, zero, result], result.dtype, result.shape)
 
 
 def find_weights(value: Value) -> Weights | None:

@@ -1,0 +1,166 @@
+"""Products with tiles in local memory, whole or split along K.
+
+Register tiles read as vectors from two tiles in turn, after Nugteren, "CLBlast: A Tuned OpenCL BLAS
+Library" (2018), and Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra" (2008). A
+split of K, whose parts a second launch adds, is what Osama et al., "Stream-K" (2023), call
+fixed-split.
+"""
+
+from __future__ import annotations
+
+from clinfer_kernels import memory
+from clinfer_kernels.common import kernel_head
+from clinfer_kernels.contraction.matrix_units import UNITS
+from clinfer_kernels.contraction.parts import emit_sum, is_wide, part_lines, part_sizes
+from clinfer_kernels.contraction.product import Product
+from clinfer_kernels.contraction.tiles import LocalTile
+from clinfer_kernels.contraction.units import LANES, Unit
+from clinfer_kernels.contraction.walks import Copy, Walk
+from clinfer_kernels.dims import Dim, ceildiv
+from clinfer_kernels.signature import Signature
+from clinfer_kernels.spec import Launch, Target
+from clinfer_kernels.tasks import group_items
+from clinfer_kernels.template import block, fill
+from clinfer_kernels.types import compute, compute_size, register
+
+
+def emit_tile(
+    product: Product, tile: LocalTile, target: Target, parts: Dim = 1, scratch: int = -1
+) -> tuple[Launch, ...]:
+    """The launch of a product; with a `scratch` buffer, that of `parts` and the one that adds."""
+    if scratch < 0:
+        return (_product(product, tile, target, 1, -1),)
+    return (
+        _product(product, tile, target, parts, scratch),
+        emit_sum(product, target, parts, scratch),
+    )
+
+
+def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scratch: int) -> Launch:
+    is_split = scratch >= 0
+    vec, acc = register(product.acc, LANES), compute(product.acc)
+    unit = UNITS[tile.unit]
+    a, b = product.a(tile.k_step), product.b
+    copies = {"a": _copy("a", a, product, tile, unit), "b": _copy("b", b, product, tile, unit)}
+    a, b = copies["a"].walk, copies["b"].walk
+    row_tasks, col_tasks = ceildiv(product.m, tile.tile_m), ceildiv(product.n, tile.tile_n)
+    tasks = row_tasks * col_tasks * product.batches * parts
+    signature = Signature()
+    a.declare(signature)
+    b.declare(signature)
+    sizes: list[tuple[str, Dim]] = [("M", product.m), ("N", product.n), ("K", product.k)]
+    sizes += [("row_tasks", row_tasks), ("col_tasks", col_tasks), ("tasks", tasks)]
+    if is_split:
+        signature.buffer("scratch", scratch, product.acc, "part")
+        sizes += part_sizes(product, parts, tile.k_step)
+    else:
+        product.end.declare(signature)
+    product.declare_batch(signature)
+    for name, value in (*sizes, *product.scalars):
+        signature.scalar(name, value)
+    split = "_split" if is_split else ""
+    named = "local" if unit.packing is None else tile.unit.replace(" ", "_")
+    entry = f"{product.name}_{named}_{tile.tile_m}x{tile.tile_n}{split}{product.suffix}"
+    names = product.operands if is_split else (*product.operands, *product.end.names)
+    text = fill(
+        "contraction/local_tile",
+        target,
+        head="\n".join([*unit.helpers(), kernel_head(entry, (tile.work_group,))]),
+        parameters=signature.text,
+        wg_rows=tile.wg_rows,
+        wg_cols=tile.wg_cols,
+        rows=tile.rows,
+        cols=tile.cols,
+        k_step=tile.k_step,
+        unroll=tile.unroll,
+        element=acc if unit.packing is None else unit.packing.element,
+        align=max(16, LANES * compute_size(product.acc)),
+        places=block(unit.places(tile), 1),
+        part=block(part_lines(is_split), 2),
+        batch=block(product.batch(names), 2),
+        a_setup=block(copies["a"].setup(), 2),
+        b_setup=block(copies["b"].setup(), 2),
+        zero=block(unit.begin(tile, vec), 2),
+        unroll_rows="" if _keeps_loops(target) else "#pragma unroll",
+        sums=block(_sums(tile, unit, vec, target), 4),
+        row_place=unit.row(),
+        col_place=unit.column(),
+        a_piece=copies["a"].registers(),
+        b_piece=copies["b"].registers(),
+        first=block([*_load(copies, "k_begin"), *_put(copies, "0")], 3),
+        load=block(_load(copies, "k0 + K_STEP"), 4),
+        multiply=block(unit.step(tile, vec, acc), 3),
+        put=block(_put(copies, "turn"), 4),
+        row=block([] if is_split else product.end.row(), 3),
+        end=block(_partial(product) if is_split else _finish(product, vec, acc), 4),
+    )
+    items = group_items(tasks, tile.work_group, target)
+    return Launch(entry, text, signature.args, (items,), (tile.work_group,), flops=product.flops)
+
+
+def _load(copies: dict[str, Copy], k0: str) -> list[str]:
+    return [*copies["a"].load(k0), *copies["b"].load(k0)]
+
+
+def _put(copies: dict[str, Copy], turn: str) -> list[str]:
+    return [*copies["a"].put(turn), *copies["b"].put(turn)]
+
+
+def _copy(name: str, walk: Walk, product: Product, tile: LocalTile, unit: Unit) -> Copy:
+    """How operand `name` gets into local memory: as it is stored where the unit takes it so."""
+    size = tile.tile_m if name == "a" else tile.tile_n
+    dtype, packing = product.acc, unit.packing
+    if packing is not None and packing.size == 2 and walk.dtype == packing.operand:
+        walk, dtype = walk.bits(), "uint16"
+    types = (register(dtype, LANES), compute(dtype))
+    whole_k = isinstance(product.k, int) and product.k % tile.k_step == 0
+    pitch = size + LANES
+    return Copy(name, walk, size, tile.k_step, tile.work_group, pitch, *types, whole_k, packing)
+
+
+def _keeps_loops(target: Target) -> bool:
+    """Whether the compiler may keep long loops: then no array is indexed by their counters."""
+    return "long loops" in target.features
+
+
+def _sums(tile: LocalTile, unit: Unit, vec: str, target: Target) -> list[str]:
+    """The sums of row r and block q: chosen by comparison where the loop may stay one."""
+    if not _keeps_loops(target):
+        return [f"const {vec} sums = {unit.sums('r', 'q', vec)};"]
+    blocks = [(r, q) for r in range(tile.rows) for q in range(tile.cols // LANES)]
+    chosen = [
+        f"if (r == {r} && q == {q}) sums = {unit.sums(str(r), str(q), vec)};" for r, q in blocks[1:]
+    ]
+    return [f"{vec} sums = {unit.sums('0', '0', vec)};", *chosen]
+
+
+def _finish(product: Product, vec: str, acc: str) -> list[str]:
+    """The results at columns j0 and on, as a vector where rows are whole vectors."""
+    if is_wide(product) and product.end.is_dense:
+        head = [f"const {vec} sum = sums;", "const int j = j0;"]
+        return ["if (j0 >= N) continue;", *head, *product.end.finish(LANES)]
+    return _lane_by_lane(vec, acc, product.end.finish(1))
+
+
+def _partial(product: Product) -> list[str]:
+    dtype = product.acc
+    at = "((long)part_z * M + i) * N + j"
+    if is_wide(product):
+        stored = memory.store(dtype, "sums", "part", at.replace("+ j", "+ j0"), LANES, "1", True)
+        return ["if (j0 >= N) continue;", stored]
+    vec, acc = register(dtype, LANES), compute(dtype)
+    return _lane_by_lane(vec, acc, [memory.store(dtype, "sum", "part", at)])
+
+
+def _lane_by_lane(vec: str, acc: str, body: list[str]) -> list[str]:
+    lanes = ", ".join(f"sums.s{lane}" for lane in range(LANES))
+    return [
+        f"const {acc} lanes[LANES] = {{{lanes}}};",
+        "#pragma unroll",
+        "for (int lane = 0; lane < LANES; ++lane) {",
+        "    const int j = j0 + lane;",
+        "    if (j >= N) continue;",
+        f"    const {acc} sum = lanes[lane];",
+        *(f"    {line}" for line in body),
+        "}",
+    ]

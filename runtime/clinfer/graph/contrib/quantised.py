@@ -1,0 +1,167 @@
+"""Operators on numbers of 8 bits: they are made floats, computed with and quantised again.
+
+Products are those of integers, exact, and scaled afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from clinfer.graph.contrib.attention import self_attention
+from clinfer.graph.contrib.maker import Maker, Rule
+from clinfer.graph.ir import Value
+
+
+def real(make: Maker, index: int) -> Value:
+    """The numbers that inputs `index` (data), `index` + 1 (scale) and + 2 (zero) stand for."""
+    return make("DequantizeLinear", make.x(index), make.x(index + 1), make.input(index + 2))
+
+
+def quantised(make: Maker, x: Value, scale: int, like: Value) -> Value:
+    """x by the scale that is input `scale` and the zero point behind it; of the type of `like`."""
+    zero = make.input(scale + 1)
+    return make("QuantizeLinear", x, make.x(scale), make.like(0, like) if zero is None else zero)
+
+
+def _binary(op: str) -> Rule:
+    def rule(make: Maker) -> Value:
+        return quantised(make, make(op, real(make, 0), real(make, 3)), 6, make.x(0))
+
+    return rule
+
+
+def _unary(body: Callable[[Maker, Value], Value]) -> Rule:
+    def rule(make: Maker) -> Value:
+        return quantised(make, body(make, real(make, 0)), 3, make.x(0))
+
+    return rule
+
+
+def _leaky(make: Maker, x: Value) -> Value:
+    return make("LeakyRelu", x, alpha=make.attr("alpha", 0.01))
+
+
+def _mean(make: Maker, x: Value) -> Value:
+    axes = make.constant(make.attr("axes"))
+    return make("ReduceMean", x, axes, keepdims=make.attr("keepdims"))
+
+
+def _softmax(make: Maker, x: Value) -> Value:
+    """Of one axis, before operator set 13 of all from that one on."""
+    axis, rank = make.attr("axis", -1), len(make.shape(0))
+    axis += rank if axis < 0 else 0
+    if make.attr("opset") >= 13 or axis == rank - 1:
+        return make("Softmax", x, axis=axis)
+    flat = make("Softmax", make("Flatten", x, axis=axis), axis=-1)
+    return make("Reshape", flat, make("Shape", make.x(0)))
+
+
+def _pool(make: Maker, x: Value) -> Value:
+    names = ("ceil_mode", "pads", "auto_pad", "strides", "kernel_shape", "count_include_pad")
+    attrs = {n: make.attr(n) for n in names if make.attr(n) is not None}
+    return channels_first(make, x, lambda y: make("AveragePool", y, **attrs))
+
+
+def _global_pool(make: Maker, x: Value) -> Value:
+    return channels_first(make, x, lambda y: make("GlobalAveragePool", y))
+
+
+def channels_first(make: Maker, x: Value, body: Callable[[Value], Value]) -> Value:
+    """`body` of images whose channels come last where `channels_last` says so, as it wants them."""
+    if not make.attr("channels_last", 0):
+        return body(x)
+    rank = len(make.shape(0))
+    moved = make.transpose(x, 0, rank - 1, *range(1, rank - 1))
+    return make.transpose(body(moved), 0, *range(2, rank), 1)
+
+
+def _concat(make: Maker) -> Value:
+    """Inputs: the result's scale and zero point, then three for each part."""
+    count = len(make.node.inputs) - 2
+    if count % 3:
+        raise make.error(f"data, scale and zero point of each part expected, found {count} inputs")
+    parts = [real(make, index) for index in range(2, len(make.node.inputs), 3)]
+    return quantised(make, make("Concat", *parts, axis=make.attr("axis")), 0, make.x(1))
+
+
+def _where(make: Maker) -> Value:
+    return quantised(make, make("Where", make.x(0), real(make, 1), real(make, 4)), 7, make.x(1))
+
+
+def _conv(make: Maker) -> Value:
+    names = ("group", "pads", "strides", "dilations", "kernel_shape", "auto_pad")
+    attrs = {n: make.attr(n) for n in names if make.attr(n) is not None}
+    rest = make.node.inputs[1:]
+    return channels_first(make, make.x(0), lambda x: make("QLinearConv", x, *rest, **attrs))
+
+
+def _max_pool(make: Maker) -> Value:
+    names = ("ceil_mode", "pads", "auto_pad", "strides", "kernel_shape", "dilations")
+    attrs = {n: make.attr(n) for n in names if make.attr(n) is not None}
+    make.node.attrs["channels_last"] = 1
+    return channels_first(make, make.x(0), lambda x: make("MaxPool", x, **attrs))
+
+
+def _product(make: Maker, a: Value, b: Value, zeros: Sequence[Value | None]) -> Value:
+    return make("MatMulInteger", a, b, *zeros)
+
+
+def _scaled(make: Maker, product: Value, *scales: Value) -> Value:
+    """An integer product as floats."""
+    factor = scales[0]
+    for scale in scales[1:]:
+        factor = make("Mul", factor, scale)
+    return make("Mul", make.cast(product, scales[0].dtype or "float32"), factor)
+
+
+def _gemm(make: Maker) -> Value:
+    """alpha * (A @ B + C) by the scales; quantised where the result has a scale."""
+    a, b = (
+        make.transpose(make.x(index), 1, 0) if make.attr(name, 0) else make.x(index)
+        for name, index in (("transA", 0), ("transB", 3))
+    )
+    product = make.sum(_product(make, a, b, [make.x(2), make.x(5)]), make.input(6))
+    result = _scaled(make, product, make.x(1), make.x(4))
+    if make.attr("alpha", 1.0) != 1:
+        result = make("Mul", result, make.constant(make.attr("alpha"), "float32"))
+    return result if make.input(7) is None else quantised(make, result, 7, make.x(0))
+
+
+def _dynamic_matmul(make: Maker) -> Value:
+    a, scale, zero = make.several("DynamicQuantizeLinear", 3, make.x(0))
+    scale.dtype = "float32"
+    product = _product(make, a, make.x(1), [zero, make.input(3)])
+    return make.sum(_scaled(make, product, scale, make.x(2)), make.input(4))
+
+
+def _matmul_to_float(make: Maker) -> Value:
+    product = _product(make, make.x(0), make.x(1), [make.input(4), make.input(5)])
+    return make.sum(_scaled(make, product, make.x(2), make.x(3)), make.input(6))
+
+
+def _attention(make: Maker) -> Sequence[Value | None]:
+    """Attention behind one integer product."""
+    product = _product(make, make.x(0), make.x(1), [make.input(6), make.input(7)])
+    x = make.sum(_scaled(make, product, make.x(3), make.x(4)), make.x(2))
+    width = make.size(1, 1, "the columns of the weights") // 3
+    return self_attention(make, x, [width] * 3, mask=5, past=8, bias=None)
+
+
+RULES: dict[str, Rule] = {
+    "QLinearAdd": _binary("Add"),
+    "QLinearMul": _binary("Mul"),
+    "QLinearSigmoid": _unary(lambda make, x: make("Sigmoid", x)),
+    "QLinearLeakyRelu": _unary(_leaky),
+    "QLinearReduceMean": _unary(_mean),
+    "QLinearSoftmax": _unary(_softmax),
+    "QLinearAveragePool": _unary(_pool),
+    "QLinearGlobalAveragePool": _unary(_global_pool),
+    "QLinearConcat": _concat,
+    "QLinearWhere": _where,
+    "QLinearConv": _conv,
+    "NhwcMaxPool": _max_pool,
+    "QGemm": _gemm,
+    "DynamicQuantizeMatMul": _dynamic_matmul,
+    "MatMulIntegerToFloat": _matmul_to_float,
+    "QAttention": _attention,
+}

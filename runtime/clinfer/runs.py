@@ -1,0 +1,131 @@
+"""Background runs under way, and the first error of those that are over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Condition
+from typing import TYPE_CHECKING, Any
+
+from clinfer.errors import ClinferError, DeviceError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+
+class Job:
+    """A background run: its inputs, by position, and what its callback is told."""
+
+    __slots__ = ("is_cancelled", "userdata", "values")
+
+    def __init__(self, values: list[Any], userdata: Any) -> None:
+        self.values = values
+        self.userdata = userdata
+        self.is_cancelled = False
+
+    def require_wanted(self) -> None:
+        """Raises `ClinferError` where the run was cancelled."""
+        if self.is_cancelled:
+            raise ClinferError("the run was cancelled: it has no results")
+
+
+class Runs:
+    """Jobs from `begin` to `end`; an error stays until `wait` has raised it. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._open: set[Job] = set()  # callbacks included
+        self._computing: Job | None = None  # of one that runs alone, until it has its results
+        self._error: BaseException | None = None
+
+    def begin(self, job: Job, alone: bool = False) -> None:
+        """A job is under way. Raises `ClinferError` where it is `alone` and another computes."""
+        with self._changed:
+            if alone:
+                self.require_idle()
+                self._computing = job
+            self._open.add(job)
+
+    def computed(self, job: Job) -> None:
+        """The job has its results; its callback is to come."""
+        with self._changed:
+            if self._computing is job:
+                self._computing = None
+
+    def end(self, job: Job, error: BaseException | None = None) -> None:
+        """The job is over, with its callback."""
+        self.computed(job)
+        with self._changed:
+            self._open.discard(job)
+            if self._error is None:
+                self._error = error
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Marks the jobs under way as cancelled."""
+        with self._changed:
+            for job in self._open:
+                job.is_cancelled = True
+
+    def __contains__(self, job: Job) -> bool:
+        return job in self._open
+
+    def require_idle(self) -> None:
+        """Raises `ClinferError` while a job that runs alone computes."""
+        if self._computing is not None:
+            raise ClinferError("the request is still running: call wait() first")
+
+    def require_last(self) -> None:
+        """For a callback: raises `ClinferError` where another job is to follow."""
+        if len(self._open) > 1:
+            raise ClinferError(
+                "a callback cannot wait for the run that it has started: that begins when the "
+                "callback has ended; wait elsewhere, or in the next run's callback"
+            )
+
+    def wait(self, seconds: float | None) -> bool:
+        """Returns when no job is under way, or with False when the time is over.
+
+        Raises the first error since it raised the last one.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._open, seconds):
+                return False
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return True
+
+    def after_fork(self) -> None:
+        """In a forked child: what was under way has stayed in the parent, and `wait` says so."""
+        self._changed = Condition()
+        if self._open and self._error is None:
+            self._error = DeviceError(
+                "a run was under way when this process was forked, and goes on in the parent only; "
+                "start it here again"
+            )
+        self._open = set()
+        self._computing = None
+
+
+def workers(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads for background runs."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(count, name)
+
+
+def error_of(action: Callable[[], None]) -> BaseException | None:
+    """The error that an action raises, None where it raises none."""
+    try:
+        action()
+    except BaseException as error:
+        return error
+    return None
+
+
+def submit(pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> None:
+    """Has a thread work. Raises `ClinferError` where none can be started."""
+    try:
+        pool.submit(work, *arguments)
+    except RuntimeError as error:
+        raise ClinferError(f"no thread can be started for the run: {error}") from error

@@ -1,0 +1,90 @@
+"""INFERENCE_PRECISION_HINT: what may be asked for, what it changes, and where it has no effect."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import clinfer
+from clinfer.device.discover import DeviceInfo
+from clinfer.device.quirks import Quirks
+from clinfer.device.target import derive_target, has_precision
+from clinfer.plugins.compiler import compile_fields
+
+rng = np.random.default_rng(3)
+
+
+@pytest.fixture
+def model():
+    """x @ w, 64 x 64, as bytes; and w."""
+    w = rng.standard_normal((64, 64), np.float32)
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [64, 64]) for n in "xy")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "m", [x], [y], [numpy_helper.from_array(w, "w")])
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString(), w
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("f16", "f16"),
+        ("FP16", "f16"),
+        ("bf16", "bf16"),
+        ("tf32", "tf32"),
+        (clinfer.Type.f16, "f16"),
+    ],
+)
+def test_names_of_precisions(given, kept):
+    core = clinfer.Core()
+    core.set_property({"INFERENCE_PRECISION_HINT": given})
+    assert core.get_property("CPU", "INFERENCE_PRECISION_HINT") == kept
+
+
+@pytest.mark.parametrize("given", ["i8", "", "f64", 16])
+def test_others_are_refused(given):
+    with pytest.raises(clinfer.PropertyError, match="one of f32, 3xtf32, tf32, f16, bf16"):
+        clinfer.Core().set_property({"INFERENCE_PRECISION_HINT": given})
+
+
+def test_a_device_without_the_unit_stays_exact_and_says_so(cpu, model, caplog):
+    text, w = model
+    x = rng.standard_normal((64, 64), np.float32)
+    with caplog.at_level(logging.WARNING, logger="clinfer"):
+        compiled = clinfer.Core().compile_model(text, cpu, {"INFERENCE_PRECISION_HINT": "f16"})
+    assert "no matrix unit for f16" in caplog.text
+    np.testing.assert_allclose(compiled(x)[0], x @ w, rtol=1e-4, atol=1e-4)
+
+
+def test_the_hint_reaches_targets_and_keys(gpu, monkeypatch):
+    """PoCL presented as a GPU that has the unit by emulation."""
+    core = clinfer.Core()
+    device = core._device(gpu)
+    monkeypatch.setattr(
+        device, "target", device.target._replace(matrix_units=("mma_bf16 emulated",))
+    )
+    hinted = device.at_precision("bf16")
+    assert device.target.precision == "f32" and device.at_precision("f32") is device
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    fields = compile_fields(device, settings)
+    assert compile_fields(hinted, settings)["target"] != fields["target"]
+    assert hinted.context is device.context
+
+
+def described(**facts):
+    unknown = dict.fromkeys(DeviceInfo._fields, "")
+    numbers = dict.fromkeys(("compute_units", "max_work_group", "local_mem", "vector_width"), 1024)
+    sets = {"extensions": frozenset(), "features": frozenset(), "subgroup_sizes": ()}
+    return DeviceInfo(
+        **{**unknown, **numbers, **sets, "name": "GPU", "capability": (0, 0), **facts}
+    )
+
+
+@pytest.mark.parametrize(("capability", "has"), [((9, 0), True), ((8, 6), True), ((7, 5), False)])
+def test_units_follow_the_compute_capability(capability, has):
+    target = derive_target(described(vendor="NVIDIA", capability=capability), Quirks("nvidia"))
+    assert [has_precision(target, p) for p in ("tf32", "f16", "bf16")] == [has] * 3
+    assert target.precision == "f32" and not has_precision(target, "f32")

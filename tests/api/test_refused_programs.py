@@ -1,0 +1,44 @@
+"""A driver that does not build a kernel costs that kernel, where there is another schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from api.made import dense_answer, dense_model
+from clinfer.device import programs
+from clinfer.errors import BuildError
+
+X = np.random.default_rng(3).standard_normal((40, 24)).astype(np.float32)
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Makes the driver refuse kernels whose names begin so."""
+
+    def refuse(start):
+        build_each = programs.build_each
+
+        def some(device, sources, *arguments):
+            made = build_each(device, sources, *arguments)
+            pairs = zip(sources, made, strict=True)
+            return [BuildError("too large") if s.entry.startswith(start) else m for s, m in pairs]
+
+        monkeypatch.setattr(programs, "build_each", some)
+
+    return refuse
+
+
+def test_the_next_schedule_takes_the_place_of_a_refused_one(core, gpu, refuse, caplog):
+    refuse("matmul_local_128x64")
+    compiled = core.compile_model(dense_model(), gpu)
+    kernels = {p.entry for p in compiled.plan.programs}
+    assert not any(k.startswith("matmul_local_128x64") for k in kernels)
+    assert "the next schedule takes its place" in caplog.text
+    np.testing.assert_allclose(compiled([X])[0], dense_answer(X), rtol=1e-5, atol=1e-5)
+
+
+def test_without_another_schedule_the_refusal_is_told(core, gpu, refuse):
+    refuse("")
+    with pytest.raises(BuildError, match="too large"):
+        core.compile_model(dense_model(), gpu)

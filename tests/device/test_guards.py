@@ -1,0 +1,35 @@
+"""The guards that all device tests run under notice what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import clinfer
+from api.conftest import prepare
+from api.made import dense_model
+from clinfer.device import played_instance, queue_instance
+from guards import GUARD, StrayWriteError
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("CPU", played_instance.PlayedInstance), ("GPU", queue_instance.QueueInstance)],
+)
+def test_a_write_beyond_a_tensor_is_noticed(name, kind, monkeypatch):
+    """A launch of more work-items than there are rows, as a wrong bound would make it."""
+    model = clinfer.Core().compile_model(dense_model(), prepare(name, monkeypatch))
+    x = np.ones((4, 24), np.float32)
+    model(x)
+    module = played_instance if name == "CPU" else queue_instance
+    bind = module.bind_launch
+
+    def one_row_more(step, sizes):
+        bound = bind(step, sizes)
+        args = tuple((k, v + 1 if (k, v) == ("int", 5) else v) for k, v in bound.args)
+        return bound._replace(args=args)
+
+    monkeypatch.setattr(module, "bind_launch", one_row_more)
+    with pytest.raises(StrayWriteError, match="guard bytes"):
+        model(np.ones((5, 24), np.float32))
+    assert GUARD

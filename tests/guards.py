@@ -1,0 +1,186 @@
+"""Guard bytes around every tensor of a run, so that stray writes are noticed and stray reads show.
+
+Temporaries no longer share memory: each lies between guards, and so does each result. Before a run
+all of it is filled with words that float32 reads as signalling NaN, each with a number of its own;
+after it the guards must still be that.
+`install()` puts it into both ways of running a plan; the test-suite does so (see conftest.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from clinfer.device import played_instance, queue_instance
+from clinfer.device.opencl import cl
+from clinfer.device.player import ALIGNMENT
+from clinfer.device.results import ResultMemory
+from clinfer.lowering.binding import ArenaPlan, bind_arena
+
+GUARD = 256
+"""Bytes before and behind a tensor; a multiple of what devices want buffers to begin at."""
+
+_LOCAL = threading.local()
+
+UNGUARDED = ResultMemory.array
+"""For tests of the memory of results itself."""
+
+
+class StrayWriteError(BaseException):
+    """A kernel wrote outside a tensor; no `Exception`, so that nothing takes it for one."""
+
+
+def install() -> None:
+    """Guards all instances made from now on."""
+    played_instance.bind_arena = queue_instance.bind_arena = _spread
+    ResultMemory.array = _result
+    played = played_instance.PlayedInstance
+    played._new_memory = _new_memory(played._new_memory)
+    played.run = _watched(played.run, _fill_played, _check_played)
+    queued, late = queue_instance.QueueInstance, queue_instance.LateInstance
+    queued._new_buffer = _new_buffer(queued._new_buffer)
+    queued.run = _watched(queued.run, _nothing, _check_queued)
+    late.run = _watched(late.run, _forget, _check_queued)
+
+
+def _filled(nbytes: int) -> np.ndarray:
+    """The bytes that memory is filled with; what computes with such a NaN gives another one."""
+    words = np.arange(-(-nbytes // 4), dtype=np.uint32) % (1 << 20) | 0x7FA00000
+    return words.view(np.uint8)[:nbytes]
+
+
+def _spread(plan: Any, sizes: Any, alignment: int, closed: Any, block: int = 0) -> ArenaPlan:
+    """An arena in which no two temporaries share memory, with a guard before and behind each.
+
+    One that is split is as it would be without guards.
+    """
+    if block:
+        _LOCAL.arena = 0
+        arena = bind_arena(plan, sizes, alignment, closed, block)
+        _LOCAL.whole = len(arena.allocations)
+        return arena
+    step = max(alignment, GUARD)
+    offsets, end = {}, step
+    for number, buffer in enumerate(plan.buffers):
+        if buffer.kind == "temp" and buffer.first >= 0 and not closed.has(buffer):
+            offsets[number] = end
+            end += -(-buffer.nbytes(sizes) // step) * step + step
+    arena = ArenaPlan(offsets, end if offsets else 0)
+    _LOCAL.arena = arena.nbytes
+    return arena
+
+
+Range = tuple[int, int]
+
+
+def _gaps(instance: Any, alignment: int) -> list[Range]:
+    """The bytes of the arena that belong to no tensor."""
+    arena = _spread(instance.plan, instance.sizes, alignment, instance.closed)
+    gaps, end = [], 0
+    for number, offset in arena.offsets.items():
+        gaps.append((end, offset))
+        end = offset + instance.plan.buffers[number].nbytes(instance.sizes)
+    return [*gaps, (end, arena.nbytes)]
+
+
+def _watched(run: Any, fill: Callable[[Any], None], check: Callable[[Any], None]) -> Any:
+    @functools.wraps(run)
+    def watched(self: Any, inputs: Any, into: Any = None) -> Any:
+        _LOCAL.results = []
+        fill(self)
+        results = run(self, inputs, into)
+        check(self)
+        for memory, nbytes in _LOCAL.results:
+            _require(memory, [(0, GUARD), (GUARD + nbytes, memory.size)], self)
+        return results
+
+    return watched
+
+
+def _require(memory: np.ndarray, ranges: list[Range], instance: Any) -> None:
+    filled = _filled(memory.size)
+    for first, end in ranges:
+        changed = np.flatnonzero(memory[first:end] != filled[first:end])
+        if changed.size:
+            steps = ", ".join(step.label for step in instance.plan.steps)
+            raise StrayWriteError(f"{changed.size} guard bytes changed, by one of: {steps}")
+
+
+def _result(self: ResultMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """A result between guards."""
+    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = _filled(nbytes + 2 * GUARD)
+    _LOCAL.results.append((memory, nbytes))
+    return memory[GUARD : GUARD + nbytes].view(dtype).reshape(shape)
+
+
+def _played_arena(instance: Any) -> np.ndarray:
+    memory = instance._memory[0]
+    start = played_instance.aligned(memory.ctypes.data) - memory.ctypes.data
+    return memory[start : start + _gaps(instance, ALIGNMENT)[-1][1]]
+
+
+def _new_memory(make: Any) -> Any:
+    """Memory of inputs and results that are copied, between guards; the arena comes first."""
+
+    def new_memory(self: Any, nbytes: int) -> int:
+        if not self._memory:
+            return make(self, nbytes)
+        address = make(self, nbytes + 2 * GUARD)
+        start = address - self._memory[-1].ctypes.data
+        memory = self._memory[-1][start : start + nbytes + 2 * GUARD]
+        self.__dict__.setdefault("guarded", []).append((memory, nbytes))
+        return address + GUARD
+
+    return new_memory
+
+
+def _fill_played(instance: Any) -> None:
+    for memory in (_played_arena(instance), *(m for m, _ in instance.__dict__.get("guarded", []))):
+        memory[:] = _filled(memory.size)
+
+
+def _check_played(instance: Any) -> None:
+    _require(_played_arena(instance), _gaps(instance, ALIGNMENT), instance)
+    for memory, nbytes in instance.__dict__.get("guarded", []):
+        _require(memory, [(0, GUARD), (GUARD + nbytes, memory.size)], instance)
+
+
+def _new_buffer(make: Any) -> Any:
+    """A buffer that is a window on a larger one; the arena, which has windows itself, is whole."""
+
+    def new_buffer(self: Any, nbytes: int) -> Any:
+        if getattr(_LOCAL, "whole", 0):  # a window on a window cannot be had
+            _LOCAL.whole -= 1
+            return make(self, nbytes)
+        align = int(self.loaded.device.info.mem_base_align)
+        is_arena = nbytes and nbytes == getattr(_LOCAL, "arena", 0)
+        step = 0 if is_arena else max(align, GUARD)
+        total = nbytes + 2 * step
+        whole = make(self, total)
+        cl().enqueue_copy(self.queue, whole, _filled(total))
+        ranges = _gaps(self, align) if is_arena else [(0, step), (step + nbytes, total)]
+        _LOCAL.arena = 0
+        self.__dict__.setdefault("guarded", []).append((whole, total, ranges))
+        return whole if is_arena else whole.get_sub_region(step, max(nbytes, 1))
+
+    return new_buffer
+
+
+def _nothing(_instance: Any) -> None:
+    return None
+
+
+def _forget(instance: Any) -> None:
+    instance.guarded = []
+
+
+def _check_queued(instance: Any) -> None:
+    for whole, total, ranges in instance.__dict__.get("guarded", []):
+        memory = np.empty(total, np.uint8)
+        cl().enqueue_copy(instance.queue, memory, whole)
+        _require(memory, ranges, instance)
