@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 import guards
 import platforms
+import shared_programs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
@@ -35,6 +36,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def guarded() -> None:
     """Every tensor of every run in this process lies between guard bytes."""
     guards.install()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one test has compiled, in whichever process of this run, no other one compiles."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "programs"
+    folder.mkdir(exist_ok=True)
+    shared_programs.install(folder)
+    return folder
+
+
+@pytest.fixture
+def own_programs(compiled_once: Path) -> Iterator[None]:
+    """For tests of the compiler's processes: nothing is known from other tests."""
+    shared_programs.uninstall()
+    yield
+    shared_programs.install(compiled_once)
 
 
 @pytest.fixture(scope="session", autouse=True)
