@@ -1,10 +1,10 @@
 """Programs built once for all tests: the processes of a run of the suite share what they compile.
 
-`install(folder)` puts a look-up in front of `workers.Pool.build`: a program of the same text, for the
-same device and kind of process, is compiled by the first test that needs it. Callers see no
-difference but the time. Tests that are about the compiler's processes themselves ask for the fixture
-`own_programs` (see conftest.py). Commands that tests start are processes of their own and compile
-what they need.
+`install(folder)` puts a look-up in front of `workers.Pool.build`: a program of the same text, for
+the same device and kind of process, is compiled by the first test that needs it. Callers see no
+difference but the time. Tests that are about the compiler's processes themselves ask for the
+fixture `own_programs` (see conftest.py). Commands that tests start are processes of their own and
+compile what they need.
 """
 
 from __future__ import annotations

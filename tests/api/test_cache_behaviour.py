@@ -6,8 +6,9 @@ import os
 import random
 import resource
 import shutil
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 import clinfer
 from api.made import dense_answer, dense_model, save
 from clinfer.cache import Store, read, to_bytes
+from clinfer.cache.layers import Layers
 from clinfer.errors import BuildError
+from clinfer.plugins import programs
 
 X = np.random.default_rng(3).standard_normal((5, 24)).astype(np.float32)
 
@@ -130,6 +133,32 @@ def test_four_threads_compile_once(device, model, cache) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: builds(model, cache, device), range(4)))
     assert sorted(map(bool, found)) == [False, False, False, True]
+
+
+def test_whoever_comes_while_programs_are_stored_builds_none(gpu, model, cache, monkeypatch):
+    """A second caller finds the first program of the model there, the second one not yet."""
+    load, store = programs._load, Layers.put_made
+    missed = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    later: list[Future[int]] = []
+
+    def looking(program, request, again=False):
+        found = load(program, request, again)
+        if later and found is None and threading.current_thread() is not threading.main_thread():
+            missed.set()
+        return found
+
+    def storing(self, record, *args):
+        result = store(self, record, *args)
+        if dict(record.fields)["kind"] == "program" and not later:
+            later.append(pool.submit(builds, model, cache, gpu))
+            assert missed.wait(60)
+        return result
+
+    monkeypatch.setattr(programs, "_load", looking)
+    monkeypatch.setattr(Layers, "put_made", storing)
+    assert builds(model, cache, gpu) > 1
+    assert later[0].result() == 0
 
 
 def test_a_symlinked_directory_is_one_cache(device, model, cache, tmp_path) -> None:

@@ -30,7 +30,10 @@ from fault_operations import (
     operations,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("own_programs"),
+]
 _SIZES_FROM_DATA = """
     <ir_version: 8, opset_import: ["" : 17]>
     m (float[N] x) => (int64[1, M] places, float[N] y) {

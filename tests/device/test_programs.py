@@ -19,6 +19,8 @@ from clinfer.device.programs import SourceProgram, build, build_each, load, prep
 from clinfer.device.workers import Pool
 from clinfer.errors import BuildError, DeviceError
 
+pytestmark = pytest.mark.usefixtures("own_programs")
+
 TEXT = """
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void {name}(__global float *x, int n)

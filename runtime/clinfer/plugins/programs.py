@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from clinfer.cache.locks import LOCK_TIMEOUT
 from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.plugins.base import Request
 from clinfer.plugins.compiler import program_record
@@ -24,14 +25,14 @@ def load_or_build(programs: Sequence[Program], request: Request) -> tuple[list[B
     """The programs, from the cache or the seed where they are there; and how many were built.
 
     A binary that the driver refuses is a miss: the program is built from its source. Of several
-    processes that lack the same program first, one builds and the others then load.
+    processes that lack the same program, one builds and the others then load.
     """
     found = {i: _load(program, request) for i, program in enumerate(programs)}
     missing = [i for i, program in found.items() if program is None]
     if not missing:
         return [program for program in found.values() if program is not None], 0
     _forbid_in_cache_only([programs[i] for i in missing], request)
-    with _building(programs[missing[0]], request):
+    with _building([programs[i] for i in missing], request):
         found.update({i: _load(programs[i], request, again=True) for i in missing})
         missing = [i for i in missing if found[i] is None]
         found.update(zip(missing, _seeded([programs[i] for i in missing], request), strict=True))
@@ -56,11 +57,27 @@ def _seeded(programs: Sequence[Program], request: Request) -> list[BuiltProgram 
     return loaded
 
 
-def _building(program: Program, request: Request) -> AbstractContextManager[Any]:
-    """Waits for other processes that build this program."""
+def _building(programs: Sequence[Program], request: Request) -> AbstractContextManager[Any]:
+    """Waits for other processes that build one of these programs.
+
+    Locks are taken in the order of their keys, so that no two processes wait for each other, and
+    all of them within the time for one.
+    """
+    held = ExitStack()
     if request.cache is None:
-        return nullcontext()
-    return request.cache.building(program_record(program, request.device))
+        return held
+    records = {
+        record.digest: record for record in (program_record(p, request.device) for p in programs)
+    }
+    until = time.monotonic() + LOCK_TIMEOUT
+    try:
+        for digest in sorted(records):
+            left = max(0.0, until - time.monotonic())
+            held.enter_context(request.cache.building(records[digest], left))
+    except BaseException:
+        held.close()
+        raise
+    return held
 
 
 def _load(program: Program, request: Request, again: bool = False) -> BuiltProgram | None:
