@@ -62,7 +62,8 @@ async def begun(scheduler, device):
     """Closes the gate behind a first request, which an instance has taken."""
     device.gate.clear()
     first = asyncio.ensure_future(scheduler.submit(rows(1), 60))
-    await asyncio.sleep(0)
+    for _ in range(2):
+        await asyncio.sleep(0)
     assert scheduler.waiting == 0
     return first
 

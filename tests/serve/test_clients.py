@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx
+import ml_dtypes
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -25,6 +27,10 @@ TYPES = {
     "INT32": (TensorProto.INT32, np.array([[0, -(2**31), 2**31 - 1], [7, 8, 9]], np.int32)),
     "INT64": (TensorProto.INT64, np.array([[0, -(2**63), 2**63 - 1], [7, 8, 9]], np.int64)),
     "FP16": (TensorProto.FLOAT16, np.array([[0.1, -0.0, np.inf], [6e-8, 65504, 1]], np.float16)),
+    "BF16": (
+        TensorProto.BFLOAT16,
+        np.array([[0.1, -0.0, np.inf], [1e-40, 3e38, 1]], ml_dtypes.bfloat16),
+    ),
     "FP32": (TensorProto.FLOAT, np.array([[0.1, -0.0, -np.inf], [1e-45, 3e38, 1]], np.float32)),
     "FP64": (TensorProto.DOUBLE, np.array([[0.1, -0.0, np.inf], [5e-324, 1e308, 1]])),
     "BYTES": (
@@ -69,8 +75,8 @@ def calls(running):
 @pytest.mark.parametrize("raw_in", [True, False])
 @pytest.mark.parametrize("datatype", TYPES)
 def test_rest_gives_every_type_back_bit_for_bit(rest, datatype, raw_in, raw_out):
-    if datatype == "FP16" and not (raw_in and raw_out):
-        pytest.skip("the client itself sends and reads FP16 as raw bytes only")
+    if datatype in ("FP16", "BF16") and not (raw_in and raw_out):
+        pytest.skip("the client itself sends and reads these as raw bytes only")
     array = TYPES[datatype][1]
     given = http.InferInput("x", array.shape, datatype)
     if not (raw_in and raw_out) and array.dtype.kind == "f":
@@ -89,6 +95,16 @@ def test_grpc_gives_every_type_back_bit_for_bit(calls, datatype):
     result = calls.infer(datatype.lower(), [given], request_id="7")
     assert result.get_response().id == "7"
     same(result.as_numpy("y"), array)
+
+
+def test_halves_come_and_go_as_json(running):
+    item = {"name": "x", "shape": [1, 3], "data": [0.5, -2.0, 0.099975586]}
+    for datatype, last in (("FP16", 0.0999755859375), ("BF16", 0.10009765625)):
+        answer = httpx.post(
+            f"{running.url}/v2/models/{datatype.lower()}/infer",
+            json={"inputs": [{**item, "datatype": datatype}]},
+        )
+        assert answer.json()["outputs"][0]["data"] == [0.5, -2.0, last]
 
 
 def same(answer, array):
@@ -147,6 +163,63 @@ def test_health_metadata_and_index(rest, calls):
     names = {row["name"] for row in rest.get_model_repository_index()}
     assert names == {"digits", *(name.lower() for name in TYPES)}
     assert {row.name for row in calls.get_model_repository_index().models} == names
+
+
+def test_loading_and_unloading(rest, calls):
+    from tritonclient.utils import InferenceServerException
+
+    given = {module: module.InferInput("x", [2, 3], "INT8") for module in (http, grpc)}
+    for module, client in ((http, rest), (grpc, calls)):
+        given[module].set_data_from_numpy(TYPES["INT8"][1])
+        client.unload_model("int8")
+        assert not client.is_model_ready("int8")
+        with pytest.raises(InferenceServerException, match="unloaded"):
+            client.infer("int8", [given[module]])
+        client.load_model("int8")
+        same(client.infer("int8", [given[module]]).as_numpy("y"), TYPES["INT8"][1])
+        with pytest.raises(InferenceServerException, match="nothing"):
+            client.load_model("nothing")
+        with pytest.raises(InferenceServerException, match="config is not taken"):
+            client.load_model("int8", config="{}")
+
+
+def test_statistics(rest, calls):
+    given = http.InferInput("x", [2, 3], "UINT16")
+    given.set_data_from_numpy(TYPES["UINT16"][1])
+
+    def rows():
+        yield from rest.get_inference_statistics("uint16")["model_stats"]
+        yield from calls.get_inference_statistics("uint16", as_json=True)["model_stats"]
+
+    def told(row, stage):
+        return int(row["inference_stats"][stage].get("count", 0))
+
+    before = list(rows())
+    rest.infer("uint16", [given])
+    with pytest.raises(Exception, match="no output"):
+        rest.infer("uint16", [given], outputs=[http.InferRequestedOutput("z")])
+    for early, late in zip(before, rows(), strict=True):
+        assert late["name"] == "uint16"
+        assert int(late["execution_count"]) == int(early.get("execution_count", 0)) + 1
+        assert int(late["inference_count"]) == int(early.get("inference_count", 0)) + 2
+        for stage in ("success", "fail", "compute_infer"):
+            assert told(late, stage) == told(early, stage) + 1
+    assert len(rest.get_inference_statistics()["model_stats"]) == len(TYPES) + 1
+
+
+def test_what_is_not_supported_is_refused(rest, calls):
+    from tritonclient.utils import InferenceServerException
+
+    for client in (rest, calls):
+        with pytest.raises(InferenceServerException, match=r"404|UNIMPLEMENTED"):
+            client.register_system_shared_memory("region", "/region", 24)
+        with pytest.raises(InferenceServerException, match=r"404|UNIMPLEMENTED"):
+            client.register_cuda_shared_memory("region", b"aGFuZGxl", 0, 24)
+    for module, client in ((http, rest), (grpc, calls)):
+        given = module.InferInput("x", [2, 3], "FP32")
+        given.set_shared_memory("region", 24)
+        with pytest.raises(InferenceServerException, match="shared memory"):
+            client.infer("fp32", [given])
 
 
 def test_asynchronous_and_streamed_calls(rest, calls):

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import ExitStack, suppress
 
 import httpx
 import numpy as np
@@ -51,6 +52,9 @@ def head(content: bytes, *more: str, length: int | None = None) -> bytes:
         *more,
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+IN_PIECES = head(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
 
 
 def connect(running) -> socket.socket:
@@ -114,6 +118,8 @@ def works(running) -> None:
         (body(parameters={"shared_memory_region": "x"}), "shared memory"),
         (body()[:-1] + b', "parameters": {"sequence_id": 1}}', "sequence_id"),
         (body()[:-1] + b', "parameters": {"timeout": -1}}', "microseconds"),
+        (body()[:-1] + b', "parameters": {"timeout": %d}}' % 10**400, "microseconds"),
+        (body()[:-1] + b', "parameters": {"timeout": NaN}}', "microseconds"),
         (body()[:-1] + b', "outputs": [{"name": "q"}]}', "no output 'q'"),
         (body()[:-2] + b"," + body()[12:], "given twice"),
     ],
@@ -134,6 +140,7 @@ def test_what_is_no_request_is_said_to_be_none(running, content, says):
         ("content-encoding: br", 415),
         ("content-encoding: gzip", 400),
         ("origin: http://elsewhere.example", 403),
+        ("origin: http://[", 400),
     ],
 )
 def test_headers_that_do_not_fit(running, line, status):
@@ -157,6 +164,8 @@ def test_a_host_that_is_not_this_machines_name_is_refused(running):
         b"GET /v2 HTTP/9.9\r\n\r\n",
         b"POST /v2/models/dense/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n",
         head(b"", "transfer-encoding: chunked", length=5) + b"0\r\n\r\n",
+        IN_PIECES + b"zz\r\n",
+        b"GET /v2 HTTP/1.1\r\nhost: [::1\r\nconnection: close\r\n\r\n",
     ],
 )
 def test_what_is_no_http_ends_the_connection(running, sent):
@@ -171,8 +180,7 @@ def test_oversized_bodies_are_refused_before_they_are_read(running):
     assert status == 413
     assert "100000 bytes" in document["error"]
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    start = head(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
-    assert answered(running, start + 2 * chunk)[0] == 413
+    assert answered(running, IN_PIECES + 2 * chunk)[0] == 413
     bomb = gzip.compress(b" " * 50_000_000)
     assert len(bomb) < 100_000
     lines = ("content-encoding: gzip", "connection: close")
@@ -191,6 +199,61 @@ def test_slow_heads_and_bodies_are_given_up(running):
     assert answered(running, head(body()) + body()[:40])[0] == 408
     with connect(running) as silent:
         assert everything(silent) == b""  # nothing was asked, so nothing is said
+    works(running)
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for(running):
+    """It is answered at once, and given up later, however much comes of it."""
+    with connect(running) as connection:
+        start = head(b"", length=10**9).replace(b"dense", b"nothing")
+        connection.sendall(start + b"x")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        with pytest.raises(OSError):  # a reset, or a broken pipe
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.01)
+    works(running)
+
+
+def test_what_follows_a_body_in_pieces_is_not_kept(running):
+    content = body()
+    pieces = b"%x\r\n%s\r\n0\r\n" % (len(content), content)
+    with connect(running) as connection:
+        connection.sendall(
+            IN_PIECES.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") + pieces
+        )
+        connection.sendall(b"x-more: y\r\n" * 20_000 + b"\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 200")
+    works(running)
+
+
+def test_a_client_that_takes_no_answers_is_left(running):
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", running.port))
+        ask = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        size = len(httpx.get(f"{running.url}/metrics").content)
+        connection.sendall(ask * (12 * 2**20 // size))  # more than the system keeps for it
+        assert has_peer(connection.getsockname())
+        end = time.monotonic() + ANSWER
+        while has_peer(connection.getsockname()):
+            assert time.monotonic() < end, "still connected"
+            time.sleep(0.05)
+    works(running)
+
+
+def test_more_connections_than_may_be(running):
+    with ExitStack() as stack:
+        for _ in range(LIMITS["max_connections"]):
+            stack.enter_context(connect(running))
+        end = time.monotonic() + ANSWER
+        while (answer := httpx.get(f"{running.url}/v2")).status_code != 503:
+            assert time.monotonic() < end
+        assert "connections" in answer.json()["error"]
+        assert answer.headers["retry-after"]
+    end = time.monotonic() + ANSWER
+    while httpx.get(f"{running.url}/v2").status_code != 200:
+        assert time.monotonic() < end
     works(running)
 
 
@@ -284,6 +347,12 @@ def test_grpcs_malformed_and_oversized_requests(running):
         given.contents.fp32_contents.extend([1.0] * 48)
         response = infer(whole(), timeout=ANSWER)
         assert list(response.outputs[0].shape) == [2, 10]
+        given.datatype = "F" * 50_000  # quoted no longer than what clients take of an error
+        with pytest.raises(grpc.RpcError) as found:
+            infer(whole(), timeout=ANSWER)
+        assert found.value.code().name == "INVALID_ARGUMENT"
+        assert "expected" not in found.value.details()
+        assert len(found.value.details()) <= 1000
         missing = channel.unary_unary(f"/{SERVICE}/CudaSharedMemoryStatus")
         with pytest.raises(grpc.RpcError) as found:
             missing(b"", timeout=ANSWER)
@@ -315,6 +384,15 @@ def test_clients_that_leave_cost_nothing_that_stays(running):
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def has_peer(address: tuple[str, int]) -> bool:
+    """Whether this process, which is the server's too, has a connection to that address."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as other:
+            if other.getpeername() == address:
+                return True
+    return False
 
 
 def test_no_answer_goes_to_another_client(running):

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 
 from api.made import dense_answer, dense_model, finished, one_node
 from clinfer.errors import ClinferError, ModelError, PropertyError
+from clinfer.serve import service
 from clinfer.serve.server import Server
 from clinfer.serve.settings import Settings
 from serve.conftest import LIMIT, ROOT, place, serving
@@ -61,7 +62,8 @@ def test_versions_and_which_are_served(serve, tmp_path):
     assert ask(running, path="chosen/versions/one").status_code == 400
 
 
-def test_loading_anew_loses_no_request(serve, tmp_path):
+def test_loading_anew_loses_no_request(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "_IN_LOOP", 0)  # arrays are made in threads, as large ones are
     place(tmp_path, "dense", dense_model(1))
     running = serve(tmp_path)
     seen, stop = set(), threading.Event()
@@ -204,6 +206,9 @@ def test_several_instances_and_preprocessing(serve, tmp_path):
         ('{"preprocessing": {"spin": 1}}', "preprocessing"),
         ('{"preprocessing": {"resize": "up"}}', "expected one of"),
         ('{"version_policy": {"specific": {"versions": [7]}}}', "there are [1]"),
+        ('{"version_policy": {"specific": {"versions": ["a"]}}}', "expected numbers"),
+        ('{"version_policy": {"specific": {"version": [1]}}}', "specific.version: no such field"),
+        ('{"version_policy": {"all": {}, "latest": {}}}', "one of all, latest"),
         ('{"properties": {"NUM_STREAM": 1}}', "NUM_STREAM"),
     ],
 )
@@ -212,6 +217,26 @@ def test_a_configuration_that_is_wrong_says_where(tmp_path, cache, config, says,
     (tmp_path / "dense" / "config.json").write_text(config)
     with pytest.raises(ClinferError, match=re.escape(says)), serving(tmp_path, cache):
         pass
+
+
+def test_a_model_that_the_repository_lacks_is_named(tmp_path, cache):
+    place(tmp_path, "dense", dense_model())
+    with (
+        pytest.raises(ClinferError, match="no model 'other'"),
+        serving(tmp_path, cache, models=("other",)),
+    ):
+        pass
+
+
+def test_a_repository_that_is_gone_leaves_what_is_loaded(serve, tmp_path):
+    root = tmp_path / "repository"
+    place(root, "dense", dense_model())
+    running = serve(root)
+    root.rename(tmp_path / "elsewhere")
+    assert right(values(ask(running)))
+    answer = httpx.post(f"{running.url}/v2/repository/index")
+    assert answer.status_code == 503
+    assert answer.json()["error"] == "the repository cannot be read: No such file or directory"
 
 
 def test_tritons_own_configuration_is_not_passed_over(tmp_path, cache):

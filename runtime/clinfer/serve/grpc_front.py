@@ -18,6 +18,7 @@ from clinfer.serve.logs import LOG
 from clinfer.serve.messages import SERVICE, message
 from clinfer.serve.refusals import INTERNAL, UNAVAILABLE, RefusedError, kind_of, words_of
 from clinfer.serve.service import EXTENSIONS, Answer, Call, Caller, Given, Service, request_id
+from clinfer.serve.statistics import statistics
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -51,6 +52,7 @@ def server(service: Service) -> grpc.aio.Server:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", settings.max_header),
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", round(1e3 * settings.header_timeout)),
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
         ],
@@ -63,6 +65,7 @@ def server(service: Service) -> grpc.aio.Server:
         "ServerMetadata": front.server_metadata,
         "ModelReady": front.model_ready,
         "ModelMetadata": front.model_metadata,
+        "ModelStatistics": front.statistics,
         "ModelInfer": front.infer,
         "RepositoryIndex": front.index,
         "RepositoryModelLoad": front.load,
@@ -114,7 +117,7 @@ class _Front:
         if kind is INTERNAL and "Infer" not in name:
             self._models.failed(name, error, request_id=caller.request_id)
         elif kind is not INTERNAL:
-            extra = {"request_id": caller.request_id, "path": name, "error": str(error)}
+            extra = {"request_id": caller.request_id, "path": name, "error": words_of(error)}
             LOG.info("refused", extra={**extra, "code": kind.grpc})
         return grpc.StatusCode[kind.grpc]
 
@@ -166,6 +169,10 @@ class _Front:
     async def model_metadata(self, request: Any, caller: Caller) -> Any:
         found = self._models.metadata(request.name, request.version)
         return message("ModelMetadataResponse")(**found)
+
+    async def statistics(self, request: Any, caller: Caller) -> Any:
+        chosen = self._models.chosen(request.name, request.version)
+        return message("ModelStatisticsResponse")(**statistics(chosen))
 
     async def index(self, request: Any, caller: Caller) -> Any:
         return message("RepositoryIndexResponse")(models=self._models.index(request.ready))

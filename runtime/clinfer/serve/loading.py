@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clinfer import dtypes
-from clinfer.errors import InputError, PropertyError, ShapeError, UnsupportedError
+from clinfer.errors import ClinferError, InputError, PropertyError, ShapeError, UnsupportedError
 from clinfer.serve.batching import Arrays, Run
 from clinfer.serve.repository import Group, ModelConfig
 from clinfer.serve.tensors import DATATYPES
@@ -22,6 +24,28 @@ if TYPE_CHECKING:
     from clinfer.core import Core
     from clinfer.models import ModelLike
     from clinfer.ports import Port
+
+
+_MODULES = (
+    "clinfer.core_cache",
+    "clinfer.device.discover",
+    "clinfer.device.executor",
+    "clinfer.device.programs",
+    "clinfer.lowering.plan_io",
+    "clinfer.plugins.cpu",
+    "clinfer.plugins.gpu",
+)
+"""What `compile_model` imports where it is first called with a warm cache."""
+
+
+def prepare() -> None:
+    """Imports what loading is made of, and opens drivers: beside something else that takes time."""
+    for name in _MODULES:
+        import_module(name)
+    from clinfer.device.discover import list_devices
+
+    with suppress(ClinferError):  # which loading says again, with the model's name
+        list_devices()
 
 
 class Loaded(NamedTuple):

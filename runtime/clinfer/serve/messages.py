@@ -51,6 +51,16 @@ InferOutputTensor: name=1:string datatype=2:string shape=3:int64* parameters=4:I
 ModelStreamInferResponse: error_message=1:string infer_response=2:ModelInferResponse
 ModelRepositoryParameter: bool_param=1:bool| int64_param=2:int64| string_param=3:string|
     bytes_param=4:bytes|
+ModelStatisticsRequest: name=1:string version=2:string
+ModelStatisticsResponse: model_stats=1:ModelStatistics*
+ModelStatistics: name=1:string version=2:string last_inference=3:uint64 inference_count=4:uint64
+    execution_count=5:uint64 inference_stats=6:InferStatistics batch_stats=7:InferBatchStatistics*
+InferStatistics: success=1:StatisticDuration fail=2:StatisticDuration queue=3:StatisticDuration
+    compute_input=4:StatisticDuration compute_infer=5:StatisticDuration
+    compute_output=6:StatisticDuration cache_hit=7:StatisticDuration cache_miss=8:StatisticDuration
+InferBatchStatistics: batch_size=1:uint64 compute_input=2:StatisticDuration
+    compute_infer=3:StatisticDuration compute_output=4:StatisticDuration
+StatisticDuration: count=1:uint64 ns=2:uint64
 RepositoryIndexRequest: repository_name=1:string ready=2:bool
 RepositoryIndexResponse: models=1:ModelIndex*
 ModelIndex: name=1:string version=2:string state=3:string reason=4:string

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
     from clinfer.core import Core
@@ -18,8 +27,78 @@ _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-_SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _MODEL = ("model", "version")
+
+
+class Histogram:
+    """How many values are up to each of `ends` and above the one before, and their sum.
+
+    A list and a search: prometheus_client's own takes a lock and a walk for each value, which in a
+    request of a millisecond were a twentieth of it. Each is written by the event loop's thread.
+    """
+
+    __slots__ = ("_ends", "_numbers", "total")
+
+    def __init__(self, ends: Sequence[float]) -> None:
+        self._ends = ends
+        self._numbers = [0] * (len(ends) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Counts a value."""
+        self._numbers[bisect_left(self._ends, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return sum(self._numbers)
+
+    def parts(self) -> list[tuple[str, int]]:
+        """Each part's upper end, and how many are in it."""
+        ends = [*map(floatToGoString, self._ends), "+Inf"]
+        return list(zip(ends, list(self._numbers), strict=True))
+
+    def tell(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Adds it to a family of Prometheus', whose buckets hold all below their end."""
+        found, below = [], 0
+        for end, number in self.parts():
+            below += number
+            found.append((end, below))
+        family.add_metric(labels, found, self.total)
+
+
+class Counts:
+    """What is counted of a version; it stays where that is loaded anew (`batching.Watch`)."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.stages = {stage: Histogram(_SECONDS) for stage in STAGES}
+        self.samples = Histogram(_SAMPLES)
+        self.joined = Histogram(_SAMPLES)
+        self.failed = Histogram(())  # requests, seconds; they are in "total" too
+        self.last = 0  # when a run ended, milliseconds since 1970
+
+    def ran(self, samples: int, requests: int, waited: Sequence[float], seconds: float) -> None:
+        """Counts a run."""
+        self.last = time_ns() // 1_000_000
+        self.samples.observe(samples)
+        self.joined.observe(requests)
+        self.stages["run"].observe(seconds)
+        for wait in waited:
+            self.stages["queue"].observe(wait)
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """Counts the time of a stage of a request."""
+        self.stages[stage].observe(seconds)
+
+    def ended(self, protocol: str, code: str, seconds: float) -> None:
+        """Counts a request that is over."""
+        self.requests[protocol, code] += 1
+        self.stages["total"].observe(seconds)
+        if code != "OK":
+            self.failed.observe(seconds)
 
 
 class Metrics:
@@ -27,61 +106,63 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        more: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter(
-            "clinfer_requests",
-            "Inference requests by protocol and the protocol's code",
-            (*_MODEL, "protocol", "code"),
-            **more,
-        )
-        self.seconds = Histogram(
-            "clinfer_request_seconds",
-            "Time of inference requests by stage",
-            (*_MODEL, "stage"),
-            buckets=_SECONDS,
-            **more,
-        )
-        self.samples = Histogram(
-            "clinfer_batch_samples", "Samples in a run", _MODEL, buckets=_SAMPLES, **more
-        )
-        self.joined = Histogram(
-            "clinfer_batch_requests", "Requests in a run", _MODEL, buckets=_SAMPLES, **more
-        )
+        self._counts: dict[tuple[str, str], Counts] = {}
 
     def watch(self, core: Core, versions: Callable[[], Sequence[Version]]) -> None:
         """Adds what is asked of the cache and of the loaded models when somebody looks."""
-        self.registry.register(_Looked(core, versions))
+        self.registry.register(_Looked(core, versions, self._counts))
 
-    def forget(self, model: str, version: str) -> None:
-        """Drops the series of a version that is not served any more."""
-        for metric in (self.requests, self.seconds, self.samples, self.joined):
-            metric.remove_by_labels({"model": model, "version": version})
+    def of(self, model: str, number: int) -> Counts:
+        """The counts of a version."""
+        return self._counts.setdefault((model, str(number)), Counts())
+
+    def forget(self, model: str, number: int) -> None:
+        """Drops the counts of a version that is not served any more."""
+        self._counts.pop((model, str(number)), None)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def counts(self, model: str, version: str, stage: str = "total") -> list[tuple[str, int]]:
-        """A stage's histogram: each bucket's upper end in seconds, and how many are in it."""
-        wanted = {"model": model, "version": version, "stage": stage}
-        found, below = [], 0.0
-        for sample in next(iter(self.seconds.collect())).samples:
-            if sample.name.endswith("_bucket") and wanted.items() <= sample.labels.items():
-                found.append((sample.labels["le"], int(sample.value - below)))
-                below = sample.value
-        return found
-
 
 class _Looked:
-    """A collector of prometheus_client: numbers that are asked for, not counted."""
+    """A collector of prometheus_client: numbers that are asked for when somebody looks."""
 
-    def __init__(self, core: Core, versions: Callable[[], Sequence[Version]]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        versions: Callable[[], Sequence[Version]],
+        counts: dict[tuple[str, str], Counts],
+    ) -> None:
         self._core = core
         self._versions = versions
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
+        yield from _of_requests(self._counts.copy())
         yield from _of_models(self._versions())
         yield from _of_caches(self._core.cache_statistics())
+
+
+def _of_requests(found: dict[tuple[str, str], Counts]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "clinfer_requests",
+        "Inference requests by protocol and the protocol's code",
+        labels=(*_MODEL, "protocol", "code"),
+    )
+    seconds = HistogramMetricFamily(
+        "clinfer_request_seconds", "Time of inference requests by stage", labels=(*_MODEL, "stage")
+    )
+    samples = HistogramMetricFamily("clinfer_batch_samples", "Samples in a run", labels=_MODEL)
+    joined = HistogramMetricFamily("clinfer_batch_requests", "Requests in a run", labels=_MODEL)
+    for named, counts in found.items():
+        for how, number in counts.requests.copy().items():
+            requests.add_metric((*named, *how), number)
+        for stage, histogram in counts.stages.items():
+            histogram.tell(seconds, (*named, stage))
+        counts.samples.tell(samples, named)
+        counts.joined.tell(joined, named)
+    yield from (requests, seconds, samples, joined)
 
 
 def _of_models(versions: Iterable[Version]) -> Iterator[Metric]:

@@ -14,7 +14,7 @@ from clinfer.errors import ClinferError
 from clinfer.serve.batching import Rules, Scheduler
 from clinfer.serve.loading import Loaded, load
 from clinfer.serve.logs import LOG
-from clinfer.serve.metrics import STAGES, Metrics
+from clinfer.serve.metrics import Metrics
 from clinfer.serve.refusals import (
     INVALID,
     NOT_FOUND,
@@ -41,35 +41,6 @@ class Failure(NamedTuple):
     what: str
 
 
-class Counts:
-    """The metrics of a version."""
-
-    def __init__(self, metrics: Metrics, name: str, number: int) -> None:
-        labels = (name, str(number))
-        self._requests = metrics.requests
-        self._labels = labels
-        self._stages = {stage: metrics.seconds.labels(*labels, stage) for stage in STAGES}
-        self._samples = metrics.samples.labels(*labels)
-        self._joined = metrics.joined.labels(*labels)
-
-    def ran(self, samples: int, requests: int, waited: Sequence[float], seconds: float) -> None:
-        """Counts a run (`batching.Watch`)."""
-        self._samples.observe(samples)
-        self._joined.observe(requests)
-        self._stages["run"].observe(seconds)
-        for wait in waited:
-            self._stages["queue"].observe(wait)
-
-    def observe(self, stage: str, seconds: float) -> None:
-        """Counts the time of a stage of a request."""
-        self._stages[stage].observe(seconds)
-
-    def ended(self, protocol: str, code: str, seconds: float) -> None:
-        """Counts a request that is over."""
-        self._requests.labels(*self._labels, protocol, code).inc()
-        self._stages["total"].observe(seconds)
-
-
 class Version:
     """A version of a model that is served. Nothing leads back to it, so it goes when unloaded."""
 
@@ -80,7 +51,7 @@ class Version:
         self.number = number
         self.config = config
         self.loaded = loaded
-        self.counts = Counts(models.metrics, name, number)
+        self.counts = models.metrics.of(name, number)
         self.coverage: str | None = None  # what the status page has found out
         most = config.max_queue or models.settings.max_queue
         rules = Rules(config.max_batch, config.gathers, config.delay, most)
@@ -133,7 +104,11 @@ class Models:
         the old versions then stay.
         """
         async with self._turn:
-            self.repository.folder(name)
+            try:
+                self.repository.folder(name)
+            except RefusedError as error:
+                self.failed(f"loading {name}", error)
+                raise
             entry = self._entries.setdefault(name, _Entry())
             entry.loading = True
             start = perf_counter()
@@ -183,19 +158,18 @@ class Models:
 
         A loaded plan has references to itself, so that is for the collector to do.
         """
-        for number in list(old):
-            version = old.pop(number)
+        while old:
+            number, version = old.popitem()
             await version.scheduler.close()
             if number not in (keep or {}):
-                self.metrics.forget(version.name, str(number))
+                self.metrics.forget(version.name, number)
             del version
-            await asyncio.to_thread(gc.collect)
+        await asyncio.to_thread(gc.collect)
 
     async def close(self) -> None:
         """Runs what waits, and ends the instances."""
         self.is_ready = False
-        for entry in self._entries.values():
-            await self._close(dict(entry.versions))
+        await asyncio.gather(*(version.scheduler.close() for version in self.versions()))
 
     def versions(self) -> list[Version]:
         """All that are served."""
@@ -219,6 +193,13 @@ class Models:
                 NOT_FOUND, f"model '{name}' has the versions {[*entry.versions]}, not {version}"
             )
         return entry.versions[int(version)]
+
+    def chosen(self, name: str | None, version: str) -> list[Version]:
+        """All versions that are served; with a name, or a version too, those. Raises as `find`."""
+        if not name:
+            return self.versions()
+        found = self.find(name, version)
+        return [found] if version else list(self._entries[name].versions.values())
 
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """The protocol's metadata of a model. Raises `RefusedError`."""

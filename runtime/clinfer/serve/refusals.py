@@ -33,6 +33,8 @@ INTERNAL = Kind(500, "INTERNAL")
 UNAVAILABLE = Kind(503, "UNAVAILABLE")
 TIMEOUT = Kind(504, "DEADLINE_EXCEEDED")
 
+_MOST_WORDS = 1000
+
 _KINDS: tuple[tuple[type[Exception], Kind], ...] = (
     (InputError, INVALID),
     (ShapeError, INVALID),
@@ -57,7 +59,11 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def words_of(error: BaseException) -> str:
-    """What the client is told: clinfer's own messages; of a fault only that there is one."""
+    """What the client is told: clinfer's own messages; of a fault only that there is one.
+
+    No more than gRPC's clients take: a message may quote what was sent.
+    """
     if isinstance(error, ClinferError):
-        return str(error)
+        text = str(error)
+        return text if len(text) <= _MOST_WORDS else f"{text[: _MOST_WORDS - 4]} ..."
     return "a fault of the server's; its log has the details under the request's id"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clinfer.errors import ModelError, PropertyError
-from clinfer.serve.refusals import NOT_FOUND, RefusedError
+from clinfer.errors import ModelError, PropertyError, listed
+from clinfer.serve.refusals import NOT_FOUND, UNAVAILABLE, RefusedError
 
 MODEL_FILE = "model.onnx"
 _CONFIG_FILE = "config.json"
@@ -54,9 +54,17 @@ class Repository:
         self.root = root
 
     def names(self) -> list[str]:
-        """The folders that have a version."""
-        with_versions = (p for p in self.root.iterdir() if not p.name.startswith("."))
-        return sorted(p.name for p in with_versions if p.is_dir() and self._numbers(p))
+        """The folders that have a version, and a name that can be printed.
+
+        Raises `RefusedError` where the repository cannot be read.
+        """
+        try:
+            shown = [p for p in self.root.iterdir() if not p.name.startswith(".")]
+            named = [p for p in shown if p.name.isprintable()]  # the protocol has only those
+            return sorted(p.name for p in named if p.is_dir() and self._numbers(p))
+        except OSError as error:
+            said = f"the repository cannot be read: {error.strerror}"
+            raise RefusedError(UNAVAILABLE, said) from error
 
     def folder(self, name: str) -> Path:
         """A model's folder; what is asked for is compared with names, never made a path.
@@ -92,7 +100,7 @@ class Repository:
             return ModelConfig()
         try:
             return parsed(json.loads(file.read_bytes()))
-        except (ValueError, RecursionError, PropertyError) as error:
+        except (OSError, ValueError, RecursionError, PropertyError) as error:
             raise PropertyError(f"model '{name}', {_CONFIG_FILE}: {error}") from error
 
     @staticmethod
@@ -164,10 +172,17 @@ def _group(given: Any) -> Group:
 
 
 def _version_policy(fields: _Fields) -> Callable[[Sequence[int]], list[int]]:
+    if len(fields.values) > 1:
+        raise PropertyError(f"version_policy: one of {listed(sorted(fields.values))} may be said")
     latest, every = fields.fields("latest"), fields.take("all", dict, None)
-    chosen = fields.fields("specific").take("versions", list, [])
+    specific = fields.fields("specific")
+    chosen = specific.take("versions", list, [])
     number = latest.count("num_versions", 1) or 1
-    fields.require_empty()
+    for part in (latest, specific, fields):
+        part.require_empty()
+    # A number may be a text: so JSON has the 64 bits of Triton's configuration.
+    if not all(type(item) in (int, str) and str(item).isdecimal() for item in chosen):
+        raise PropertyError(f"version_policy.specific.versions: expected numbers, found {chosen}")
     if every is not None:
         return list
     return (

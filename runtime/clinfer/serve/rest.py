@@ -33,6 +33,7 @@ from clinfer.serve.refusals import (
     words_of,
 )
 from clinfer.serve.service import EXTENSIONS, Caller, Service, request_id
+from clinfer.serve.statistics import statistics
 
 _PATIENCE = 0.05
 """Seconds after which it is asked whether the client is still there."""
@@ -54,10 +55,13 @@ def application(service: Service) -> ASGIApp:
         ("GET", "/v2/health/live", front.live),
         ("GET", "/v2/health/ready", front.ready),
         ("GET", "/v2", front.server),
-        ("GET", model, front.model),
         ("GET", f"{model}/versions/{{version}}", front.model),
         ("GET", f"{model}/ready", front.model_ready),
         ("GET", f"{model}/versions/{{version}}/ready", front.model_ready),
+        ("GET", "/v2/models/stats", front.statistics),
+        ("GET", f"{model}/stats", front.statistics),
+        ("GET", f"{model}/versions/{{version}}/stats", front.statistics),
+        ("GET", model, front.model),
         ("POST", "/v2/repository/index", front.index),
         ("POST", "/v2/repository/models/{model}/load", front.load),
         ("POST", "/v2/repository/models/{model}/unload", front.unload),
@@ -108,6 +112,11 @@ class _Around:
             await self._inner(scope, receive, sending)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:  # the time to drain is over
+            if not begun:
+                await _refusal(RefusedError(UNAVAILABLE, "the server ends"), UNAVAILABLE)(
+                    scope, receive, sending
+                )
         except Exception as error:
             kind = kind_of(error)
             if not begun:
@@ -115,18 +124,21 @@ class _Around:
             if kind is INTERNAL and not scope["path"].endswith("/infer"):
                 self._service.models.failed(scope["path"], error, request_id=number)
             elif kind is not INTERNAL:
-                extra = {"request_id": number, "path": scope["path"], "error": str(error)}
+                extra = {"request_id": number, "path": scope["path"], "error": words_of(error)}
                 LOG.info("refused", extra={**extra, "code": kind.http})
 
     def _require_own_page(self, headers: Mapping[str, str]) -> None:
         """Refuses what pages of other sites send by a browser on this machine (docs/server.md)."""
-        host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname if host else None
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            name = urlsplit(f"//{host}").hostname if host else None
+            page = None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            raise RefusedError(INVALID, "Host or Origin is no address") from None
         local = self._service.settings.is_local and not self._service.settings.api_key
         if local and name is not None and name not in _LOCAL_NAMES:
             raise RefusedError(FORBIDDEN, f"the host {host!r} is not this machine's own name")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if page is not None and page != host:
             raise RefusedError(FORBIDDEN, "requests from pages of other sites are not served")
 
 
@@ -202,6 +214,10 @@ class _Front:
             return _json({"name": _named(request)["name"], "ready": False}, 503)
         return _json({"name": _named(request)["name"], "ready": True})
 
+    async def statistics(self, request: Request) -> Response:
+        named = request.path_params
+        return _json(statistics(self._models.chosen(named.get("model"), named.get("version", ""))))
+
     async def index(self, request: Request) -> Response:
         asked = await self._parameters(request)
         return _json(self._models.index(asked.get("ready") is True))
@@ -221,7 +237,7 @@ class _Front:
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def status(self, request: Request) -> Response:
-        page = await status.page(self._models, self._service.metrics)
+        page = await status.page(self._models)
         return Response(page, headers=status.HEADERS)
 
     async def _parameters(self, request: Request) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import uvicorn
 
 from clinfer.errors import ClinferError, PropertyError
 from clinfer.serve.connections import protocol
+from clinfer.serve.loading import prepare
 from clinfer.serve.logs import LOG
 from clinfer.serve.metrics import Metrics
 from clinfer.serve.models import Models
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from clinfer.core import Core
 
 _KEEP_ALIVE = 30
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Started = Callable[["Server"], None]
 
@@ -69,7 +72,12 @@ class Server:
         `started` is called when the addresses are open, before models are loaded. Raises
         `ClinferError` where a model cannot be loaded and the settings say not to keep going.
         """
-        asyncio.run(self.serve(started, signals=True))
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        try:
+            asyncio.run(self.serve(started, signals=True))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def stop(self) -> None:
         """Asks a server, from any thread, to drain and end."""
@@ -80,15 +88,14 @@ class Server:
     async def serve(self, started: Started = _nothing, signals: bool = False) -> None:
         """As `run`, in an event loop that is there; without `signals` it ends with `stop`."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        preparing = self._loop.run_in_executor(None, prepare)
         metrics = Metrics()
         self.models = models = Models(self.repository, self.core, self.settings, metrics)
-        loading = asyncio.ensure_future(models.load_all(self.settings.models))
         service = Service(self.settings, models, metrics)
         try:
             with _listening(self.settings) as address:
-                await self._serve(service, address, loading, started, signals)
+                await self._serve(service, address, preparing, started, signals)
         finally:
-            loading.cancel()
             await models.close()
         LOG.info("stopped")
 
@@ -96,19 +103,20 @@ class Server:
         self,
         service: Service,
         address: socket.socket,
-        loading: asyncio.Future[list[str]],
+        preparing: asyncio.Future[None],
         started: Started,
         signals: bool,
     ) -> None:
         assert self._stop is not None
-        await asyncio.sleep(0)  # the loading begins
         self.port = address.getsockname()[1]
         web = self._web(service)
         calls = await self._calls(service)
         serving = asyncio.ensure_future(web.serve(sockets=[address]))
         stopping = asyncio.ensure_future(self._stop.wait())
+        await preparing  # beside the fronts, with which loading would take turns
+        loading = asyncio.ensure_future(service.models.load_all(self.settings.models))
         failure: ClinferError | None = None
-        with self._signals(signals, web):
+        with self._signals(signals):
             try:
                 self._tell_address()
                 started(self)
@@ -124,6 +132,7 @@ class Server:
                 service.models.is_ready = False
                 web.should_exit = True
                 stopping.cancel()
+                loading.cancel()
                 if calls is not None:
                     await calls.stop(self.settings.drain)
                 await serving
@@ -149,7 +158,6 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=settings.max_connections,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=max(1, round(settings.drain)),
             ssl_certfile=settings.tls_certificate,
@@ -186,25 +194,30 @@ class Server:
             LOG.warning("other machines can reach this server, and no API key is asked for")
 
     @contextmanager
-    def _signals(self, wanted: bool, web: _Web) -> Iterator[None]:
+    def _signals(self, wanted: bool) -> Iterator[None]:
         assert self._loop is not None and self._stop is not None
         loop, stop = self._loop, self._stop
 
-        def received() -> None:
+        def received(number: int) -> None:
             if stop.is_set():
-                web.force_exit = True
+                _end_by(number)
             stop.set()
 
-        numbers = (signal.SIGTERM, signal.SIGINT) if wanted else ()
-        before = {number: signal.getsignal(number) for number in numbers}
+        numbers = _SIGNALS if wanted else ()
         for number in numbers:
-            loop.add_signal_handler(number, received)
+            loop.add_signal_handler(number, received, number)
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number in numbers:
                 loop.remove_signal_handler(number)
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL)  # a thread may be loading still
+
+
+def _end_by(number: int) -> None:
+    """Ends the process by a signal, at once."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 @contextmanager

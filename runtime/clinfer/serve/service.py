@@ -7,10 +7,9 @@ import base64
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from random import getrandbits
 from time import perf_counter
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from clinfer.errors import InputError, listed
 from clinfer.ports import Port, index_of
@@ -29,7 +28,12 @@ from clinfer.serve.refusals import (
 )
 from clinfer.serve.settings import Settings
 
-EXTENSIONS = ("binary_tensor_data", "model_repository", "model_repository(unload_dependents)")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _IN_LOOP = 256 * 1024
 """Bytes that the event loop's thread decodes itself; more than that would keep others waiting."""
@@ -49,8 +53,7 @@ class Given(NamedTuple):
     values: Any = None
 
 
-@dataclass
-class Call:
+class Call(NamedTuple):
     """An inference request of either protocol; `outputs` None: all."""
 
     model: str
@@ -58,8 +61,8 @@ class Call:
     id: str
     inputs: Sequence[Given]
     outputs: Sequence[str] | None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    nbytes: int = 0
+    parameters: Mapping[str, Any]
+    nbytes: int
 
 
 class Caller(NamedTuple):
@@ -81,7 +84,7 @@ class Answer(NamedTuple):
 def request_id(headers: Mapping[str, str]) -> str:
     """The id that a client gives in `x-request-id`, where it is one; else a new one."""
     given = headers.get("x-request-id", "")
-    return given if _ID.fullmatch(given) else uuid4().hex
+    return given if given and _ID.fullmatch(given) else f"{getrandbits(128):032x}"
 
 
 class Service:
@@ -154,6 +157,9 @@ class Service:
             arrays = _arrays(version, call)
         else:
             arrays = await asyncio.to_thread(_arrays, version, call)
+            if version.scheduler.is_closing:  # meanwhile: another may have taken its place
+                another = self.models.find(call.model, call.version)
+                return await self._infer(another, call, caller, begin)
         version.counts.observe("decode", perf_counter() - begin)
         outputs = await version.scheduler.submit(arrays, seconds)
         ports = version.loaded.outputs
@@ -167,14 +173,18 @@ class Service:
 
     def _seconds(self, call: Call, caller: Caller) -> float:
         """How long the client waits: the least of its deadline, its `timeout` and the server's."""
-        refused = _REFUSED_PARAMETERS & call.parameters.keys()
-        if refused:
-            raise InputError(f"the parameter {listed(sorted(refused))} is not supported")
-        timeout = call.parameters.get("timeout", 0)  # in microseconds, as Triton has it
-        if type(timeout) is not int or timeout < 0:
-            raise InputError(f"timeout: expected microseconds, found {timeout!r}")
-        limits = [self.settings.timeout, timeout / 1e6 or None, caller.left]
-        return max(_LEAST_SECONDS, min(limit for limit in limits if limit is not None))
+        seconds = self.settings.timeout
+        if call.parameters:
+            refused = _REFUSED_PARAMETERS & call.parameters.keys()
+            if refused:
+                raise InputError(f"the parameter {listed(sorted(refused))} is not supported")
+            timeout = call.parameters.get("timeout", 0)  # in microseconds, as Triton has it
+            if type(timeout) is not int or not 0 <= timeout < 2**64:
+                raise InputError(f"timeout: expected microseconds, found {timeout!r}"[:200])
+            seconds = min(seconds, timeout / 1e6 or seconds)
+        if caller.left is not None:
+            seconds = min(seconds, caller.left)
+        return max(_LEAST_SECONDS, seconds)
 
     def _count(self, version: Version, caller: Caller, kind: Kind | None, seconds: float) -> None:
         code = "OK" if kind is None else kind.grpc

@@ -12,7 +12,6 @@ from typing import Any
 from clinfer import __version__
 from clinfer.errors import ClinferError
 from clinfer.serve.loading import source_of
-from clinfer.serve.metrics import Metrics
 from clinfer.serve.models import Models, Version
 
 _STYLE = files("clinfer.serve").joinpath("status.css").read_text("utf-8")
@@ -35,7 +34,7 @@ def _template() -> Any:
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
 
 
-async def page(models: Models, metrics: Metrics) -> str:
+async def page(models: Models) -> str:
     """The page as it is now."""
     versions = models.versions()
     for version in versions:
@@ -47,7 +46,7 @@ async def page(models: Models, metrics: Metrics) -> str:
             release=__version__,
             ready=models.is_ready,
             index=models.index(),
-            versions=[_row(version, metrics) for version in versions],
+            versions=[_row(version) for version in versions],
             devices=_devices(versions),
             caches=models.core.cache_statistics(),
             failures=list(models.failures),
@@ -70,8 +69,8 @@ def _coverage(models: Models, version: Version) -> str:
     return "; ".join(found)
 
 
-def _row(version: Version, metrics: Metrics) -> dict[str, Any]:
-    counts = metrics.counts(version.name, str(version.number))
+def _row(version: Version) -> dict[str, Any]:
+    counts = version.counts.stages["total"].parts()
     most = max((number for _, number in counts), default=0)
     rules = version.config
     return {
