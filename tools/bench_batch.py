@@ -53,7 +53,8 @@ def main() -> None:
 def _on_ray(options: Any, model: Path, place: Path, one: dict[int, Any], base: float) -> None:
     import ray
 
-    ray.init(num_cpus=options.workers, include_dashboard=False, log_to_driver=False)
+    # A core more than workers: actors keep theirs, and what reads and splits needs one.
+    ray.init(num_cpus=options.workers + 1, include_dashboard=False, log_to_driver=False)
     title = f"run(), Ray, {options.workers} workers"
     pids = set(ray.get([ray.remote(os.getpid).remote() for _ in range(4 * options.workers)]))
 

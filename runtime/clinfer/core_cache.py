@@ -101,19 +101,25 @@ class CoreCache(CoreDevices):
         watch: Watch,
         seconds: float,
         config: Mapping[str, Any] | None = None,
+        lease: float | None = None,
     ) -> list[Warmed]:
         """Compiles models, each given by name when its turn comes, into the cache in force.
 
-        See `clinfer.plugins.warm`. Raises `CacheError` where nothing can be stored.
+        With a `lease`, in seconds, as one of the workers that fill its remote store together. See
+        `clinfer.plugins.warm` and `fleet`. Raises `CacheError` where nothing can be stored.
         """
-        from clinfer.plugins.warm import warm
-
         request = self._request(device, config, runs=False)
         plugin = self._plugin(request.device)
         sources = {
             name: lambda give=give: self._models.source(give(), request.cache)
             for name, give in models.items()
         }
+        if lease is not None:
+            from clinfer.plugins.fleet import warm_fleet
+
+            return warm_fleet(plugin, sources, request, watch, seconds, lease)
+        from clinfer.plugins.warm import warm
+
         return warm(plugin, sources, request, watch, seconds)
 
     @entry("tune")

@@ -236,7 +236,10 @@ def converted(port: Port, array: Array, expected: np.dtype[Any]) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         converted = array.astype(expected)
         if array.dtype.kind in "iu":
-            lost = not np.array_equal(converted.astype(array.dtype), array)
+            # A sign may come and go with the bits as they are: -5 as uint64.
+            lost = not np.array_equal(converted.astype(array.dtype), array) or (
+                expected.kind in "iu" and not np.array_equal(converted < 0, array < 0)
+            )
         else:
             lost = expected.kind == "f" and bool(np.any(np.isinf(converted) & ~np.isinf(array)))
     if lost:

@@ -1,9 +1,14 @@
-"""Names of devices: which stand for several, before anybody looks what is there."""
+"""Names that tell something before anybody looks what is there: of devices, and of files."""
 
 from __future__ import annotations
 
 MODES = ("AUTO", "MULTI", "HETERO", "BATCH")
 """What a name of several devices begins with; docs/devices.md says what each does."""
+
+PICTURES = frozenset(
+    [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"]
+)
+"""How names of pictures end, in small letters."""
 
 
 def mode_of(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +28,22 @@ class DiesOnce(Predictor):
         return super().__call__(batch)
 
 
+def worker(seconds: float = 0.5) -> int:
+    """The process that does this, for long enough that others get the next."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory):
-    """A cluster of two workers."""
+    """A cluster of two workers, and a core for the reading."""
     module = pytest.importorskip("ray")
     mark = tmp_path_factory.mktemp("ray") / "died"
     cache = tmp_path_factory.mktemp("cache")
     module.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     variables = {"CLINFER_TEST_MARK": str(mark), "CLINFER_CACHE_DIR": str(cache)}
     module.init(
-        num_cpus=2,
+        num_cpus=3,  # one for what reads: actors keep theirs
         include_dashboard=False,
         log_to_driver=False,
         runtime_env={"env_vars": variables},
@@ -60,7 +67,7 @@ def test_map_batches_of_ray_with_a_worker_that_dies(ray, dense, x):
 
 
 def test_files_by_ray_with_a_worker_that_is_killed(ray, dense, x, tmp_path):
-    workers = set(ray.get([ray.remote(os.getpid).remote() for _ in range(8)]))
+    workers = set(ray.get([ray.remote(worker).remote() for _ in range(3)]))
     killed = []
 
     def kill(done: int, _total: int) -> None:

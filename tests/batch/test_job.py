@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,78 @@ def test_sources_that_are_none(dense, tmp_path, content):
     (tmp_path / "in" / "b.png").write_bytes(content)
     with pytest.raises(clinfer.InputError, match="of one kind"):
         run(tmp_path / "in", dense, tmp_path / "out")
+
+
+def test_rejected_rows_keep_their_own_columns(dense, x, tmp_path):
+    (tmp_path / "in").mkdir()
+    table = arrow.table({"x": [None, *x[1:3].tolist()], "y": ["a", "b", "c"], "id": range(3)})
+    parquet.write_table(table, tmp_path / "in" / "a.parquet")
+    assert run(tmp_path / "in", dense, tmp_path / "out", keep=False).rejected == 1
+    bad = parquet.read_table(tmp_path / "out" / "rejected-000000.parquet").to_pylist()
+    assert [(row["y"], row["id"]) for row in bad] == [("a", 0)]
+
+
+def test_bad_rows_first_do_not_decide_what_types_results_have(tmp_path, cpu, monkeypatch):
+    """A model without a dimension for rows has results of one dimension more."""
+    monkeypatch.setattr(jobs, "_TABLE_ROWS", 2)
+    ports = {"x": (1, ["a", "b"])}, {"y": (1, ["a", "b"])}
+    model = save(one_node("Relu", *ports), tmp_path / "relu.onnx")
+    feather.write_feather(arrow.table({"x": [None, None, [[1.0]], [[2.0]]]}), tmp_path / "a.arrow")
+    assert run(tmp_path / "a.arrow", model, tmp_path / "out") == (2, 2, 1, 0)
+    found = parquet.read_table(tmp_path / "out" / "part-000000.parquet")
+    assert found["y"].to_pylist() == [[[1.0]], [[2.0]]]
+
+
+def test_results_among_what_is_read_are_refused(dense, x, tmp_path):
+    source = written(tmp_path / "in", x)
+    for target in (source, source / "out"):
+        with pytest.raises(clinfer.InputError, match="outside of the source"):
+            run(source, dense, target)
+
+
+def test_a_disk_without_room_is_an_error_of_clinfer(dense, x, tmp_path, monkeypatch):
+    source, target = written(tmp_path / "in", x), tmp_path / "out"
+
+    def full(*_arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet.ParquetWriter, "write_table", full)
+        with pytest.raises(clinfer.InputError, match="No space left"):
+            run(source, dense, target)
+    assert [path.name for path in target.iterdir()] == ["_clinfer_job.json"]
+    assert run(source, dense, target).rows == 100
+
+
+def test_what_others_have_damaged_is_named(dense, x, tmp_path):
+    source, target = written(tmp_path / "in", x, files=1), tmp_path / "out"
+    run(source, dense, target)
+    (target / "part-000000.parquet").write_bytes(b"junk")
+    with pytest.raises(clinfer.InputError, match=r"part-000000.parquet' is damaged"):
+        run(source, dense, target)
+    content = bytearray((source / "0.parquet").read_bytes())
+    content[40:900] = bytes(860)
+    (source / "0.parquet").write_bytes(content)
+    with pytest.raises(clinfer.InputError, match=r"0.parquet' cannot be read"):
+        run(source, dense, tmp_path / "other")
+
+
+def test_what_a_killed_process_was_writing_goes_after_an_hour(dense, x, tmp_path):
+    source, target = written(tmp_path / "in", x), tmp_path / "out"
+    target.mkdir()
+    old, new = target / ".part-000000.parquet.1-a", target / ".part-000000.parquet.2-b"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    run(source, dense, target)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["piece_rows", "batch_rows"])
+@pytest.mark.parametrize("value", [0, -1, "many"])
+def test_numbers_of_rows_that_are_none(dense, tmp_path, name, value):
+    with pytest.raises(clinfer.InputError, match=f"{name}: expected a number of 1 or more"):
+        run(tmp_path, dense, tmp_path / "out", **{name: value})
 
 
 def test_workers_that_are_none(dense, x, tmp_path):

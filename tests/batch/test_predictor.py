@@ -92,6 +92,60 @@ def test_numbers_that_the_input_has_no_room_for_are_bad_rows(tmp_path, cpu):
     assert found["y"][[0, 2]].ravel().tolist() == [3, -4]
 
 
+def test_nulls_and_strings_among_numbers_are_bad_rows(dense, x):
+    column = np.empty(4, object)
+    column[:] = [x[0].tolist(), [None] * 24, [str(v) for v in x[1]], x[1].tolist()]
+    found = Predictor(dense)({"x": column})
+    assert [bool(error) for error in found[ERROR]] == [False, True, True, False]
+    assert "null is among" in found[ERROR][1]
+    assert "holds strings" in found[ERROR][2]
+
+
+def test_a_batch_of_bad_rows_has_columns_of_the_shape_of_good_ones(dense, x):
+    found = Predictor(dense)({"x": x[:3, :5]})
+    assert all(found[ERROR])
+    assert found["y"].shape == (3, 10)
+    assert Predictor(dense)({"x": x[:0]})["y"].shape == (0, 10)
+
+
+def test_integers_without_a_sign_take_no_negative_ones(tmp_path, cpu):
+    """The bits of -5 are those of a large number: the value would not stay what it is."""
+    ports = {"x": (TensorProto.UINT64, ["n", 1])}, {"y": (TensorProto.UINT64, ["n", 1])}
+    model = save(one_node("Identity", *ports), tmp_path / "identity.onnx")
+    found = Predictor(model)({"x": np.array([[3], [-5]])})
+    assert [bool(error) for error in found[ERROR]] == [False, True]
+    with pytest.raises(clinfer.InputError, match="uint64 does not reach"):
+        clinfer.Core().compile_model(model, cpu)({"x": np.array([[-5]])})
+
+
+def test_strings_come_through_whole(tmp_path, cpu):
+    ports = {"s": (TensorProto.STRING, ["n"])}, {"y": (TensorProto.STRING, ["n"])}
+    model = save(one_node("Identity", *ports), tmp_path / "identity.onnx")
+    column = np.empty(6, object)
+    column[:] = ["a", "end\0", "größer".encode(), b"\xff", 7, None]
+    found = Predictor(model)({"s": column})
+    assert found["y"][:3].tolist() == ["a", "end\0", "größer"]
+    assert [bool(error) for error in found[ERROR]] == [False] * 3 + [True] * 3
+    assert "expected strings" in found[ERROR][4]
+
+
+def test_an_output_without_rows_takes_a_row_at_a_time(tmp_path, cpu):
+    ports = {"x": (TensorProto.FLOAT, ["n", 3])}, {"y": (TensorProto.INT64, [2, "k"])}
+    model = save(one_node("NonZero", *ports), tmp_path / "nonzero.onnx")
+    rows = np.array([[1, 0, 2], [0, 0, 3]], np.float32)
+    with pytest.raises(clinfer.ModelError, match="batch_rows=1"):
+        Predictor(model)({"x": rows})
+    found = Predictor(model, batch_rows=1)({"x": rows})["y"]
+    assert [y.tolist() for y in found] == [[[0, 0], [0, 2]], [[0], [2]]]
+
+
+def test_inputs_whose_rows_do_not_go_together(tmp_path, cpu):
+    ports = {n: (TensorProto.FLOAT, ["n", 3]) for n in "ab"}, {"y": (TensorProto.FLOAT, ["n", 3])}
+    model = save(one_node("Add", *ports), tmp_path / "add.onnx")
+    found = Predictor(model)({"a": np.ones((2, 3)), "b": np.ones(2)})
+    assert "0 of 'b'" in found[ERROR][0]
+
+
 def test_one_bad_index_is_found_among_many(tmp_path, cpu):
     """What only the inference refuses: halves of the batch run again."""
     data, index = (TensorProto.FLOAT, [4]), (TensorProto.INT64, ["n", 1])
@@ -120,6 +174,19 @@ def test_wrong_names_are_told_at_once(dense, x):
         Predictor(dense, batch_rows=0)
     with pytest.raises(clinfer.InputError, match="found int"):
         Predictor(dense)(3)
+    for outputs in ("y", {"y": ERROR}):
+        with pytest.raises(clinfer.InputError, match="outputs: expected"):
+            Predictor(dense, outputs=outputs)({"x": x})
+    twice = arrow_table_of_two(x)
+    with pytest.raises(clinfer.InputError, match="more than one column 'x'"):
+        Predictor(dense)(twice)
+    with pytest.raises(clinfer.InputError, match="columns are arrays; 'x' is 3"):
+        Predictor(dense)({"x": 3})
+
+
+def arrow_table_of_two(x):
+    arrow = pytest.importorskip("pyarrow")
+    return arrow.table([arrow.array(x.tolist())] * 2, names=["x", "x"])
 
 
 def test_it_goes_to_other_processes_without_what_is_loaded(dense, x):
@@ -163,6 +230,8 @@ def test_data_frames(dense, x):
     assert list(found.columns) == ["x", "id", "y", ERROR]
     assert list(found.index) == list(frame.index)
     np.testing.assert_allclose(np.array(found["y"].tolist()), dense_answer(x), rtol=1e-5, atol=1e-5)
+    frame.loc[201, "x"] = pandas.NA
+    assert "null" in Predictor(dense)(frame)[ERROR].iloc[1]
     empty = Predictor(dense).empty(frame.iloc[:0])
     assert list(empty.columns) == list(found.columns)
     assert list(empty.dtypes) == list(found.dtypes)

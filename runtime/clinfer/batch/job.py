@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer.batch.frames import kept
-from clinfer.batch.predictor import ERROR, Predictor
+from clinfer.batch.predictor import ERROR, Predictor, require_count
 from clinfer.batch.sources import Piece, pieces
 from clinfer.errors import ClinferError, InputError
 
@@ -28,6 +29,7 @@ _FORMAT = 1
 _PIECE_ROWS = 4096
 _TABLE_ROWS = 512
 _RETRIES = 5
+_SWEEP_SECONDS = 3600.0
 
 
 class Report(NamedTuple):
@@ -83,12 +85,14 @@ def run(
     done by another. `piece_rows` is about how many rows a piece has. `options` are those of
     `Predictor`.
 
-    Raises `InputError` for a source that cannot be read, and a target with results of another job;
-    what a worker raises (`DeviceError`, `ModelError`).
+    Raises `InputError` for a source that cannot be read, a target that cannot be written to or has
+    results of another job; what a worker raises (`DeviceError`, `ModelError`).
     """
     predictor = Predictor(model, **options)
-    found = pieces(source, piece_rows)
+    require_count("piece_rows", piece_rows)
     folder = Path(target)
+    found = pieces(source, piece_rows)
+    _require_apart(Path(source), folder)
     _begin(folder, predictor.described(), found)
     token = uuid.uuid4().hex
     tasks = [
@@ -123,13 +127,17 @@ def perform(task: _Task) -> Done:
     try:
         for table in task.piece.tables(_TABLE_ROWS):
             found = predictor.of(table)
-            is_good = pyarrow.compute.equal(found[ERROR], "")
+            reasons = found[ERROR]
+            is_good = pyarrow.compute.equal(reasons, "")
             good.write(found.filter(is_good).drop_columns([ERROR]))
-            if not pyarrow.compute.all(is_good).as_py():
-                own = [name for name in found.column_names if name in (*table.names, ERROR)]
-                bad.write(found.filter(pyarrow.compute.invert(is_good)).select(own))
+            is_bad = pyarrow.compute.invert(is_good)
+            if pyarrow.compute.any(is_bad).as_py():
+                own = table.with_columns({}, {}, {ERROR: reasons.to_pylist()}, True)
+                bad.write(own.filter(is_bad))
         bad.finish()
         good.finish()  # last: where it is, the piece is done
+    except OSError as error:  # files that are read have errors of their own
+        raise InputError(f"'{folder}' cannot be written to: {error}") from error
     finally:
         good.give_up()
         bad.give_up()
@@ -143,25 +151,39 @@ class _Part:
         self._place = place
         self._beside = place.with_name(f".{place.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
         self._writer: Any = None
+        self._empty: Any = None
         self.rows = 0
 
     def write(self, table: Any) -> None:
+        """Adds rows. What types columns have, tables with rows tell better than those without."""
+        if not table.num_rows:
+            self._empty = table
+            return
+        self._open(table.schema).write_table(table.cast(self._writer.schema))
+        self.rows += table.num_rows
+
+    def _open(self, schema: Any) -> Any:
         import pyarrow.parquet
 
         if self._writer is None:
-            self._writer = pyarrow.parquet.ParquetWriter(self._beside, table.schema)
-        self._writer.write_table(table.cast(self._writer.schema))
-        self.rows += table.num_rows
+            self._writer = pyarrow.parquet.ParquetWriter(self._beside, schema)
+        return self._writer
 
     def finish(self) -> None:
+        """Puts the file in its place; there is none, nor one of before, where nothing came."""
+        if self._writer is None and self._empty is not None:
+            self._open(self._empty.schema)
         if self._writer is not None:
             self._writer.close()
             self._beside.replace(self._place)
+        else:
+            self._place.unlink(missing_ok=True)
 
     def give_up(self) -> None:
         """Removes what is not finished."""
-        if self._writer is not None:
-            self._writer.close()
+        with suppress(OSError):
+            if self._writer is not None:
+                self._writer.close()
         with suppress(OSError):
             self._beside.unlink()
 
@@ -178,15 +200,20 @@ def _counted(folder: Path, number: int) -> Done:
     """What an earlier run has left of a piece."""
     import pyarrow.parquet
 
-    places = (_part(folder, number), _rejected(folder, number))
-    rows = [pyarrow.parquet.read_metadata(p).num_rows if p.exists() else 0 for p in places]
-    return Done(*rows)
+    def rows(place: Path) -> int:
+        try:
+            return int(pyarrow.parquet.read_metadata(place).num_rows) if place.exists() else 0
+        except (OSError, ValueError) as error:
+            raise InputError(f"'{place}' is damaged: remove it, and run again ({error})") from error
+
+    return Done(rows(_part(folder, number)), rows(_rejected(folder, number)))
 
 
 def _begin(folder: Path, described: Mapping[str, Any], found: Sequence[Piece]) -> None:
     """Notes what the results are of. Raises `InputError` where the folder has those of others."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         record = folder / _RECORD
         states = [piece.state for piece in found]
         job = {"format": _FORMAT, **described, "pieces": states}
@@ -206,6 +233,23 @@ def _begin(folder: Path, described: Mapping[str, Any], found: Sequence[Piece]) -
         beside.replace(record)
     except OSError as error:
         raise InputError(f"'{folder}' cannot be written to: {error}") from error
+
+
+def _require_apart(source: Path, folder: Path) -> None:
+    """Raises `InputError` where results would be among what is read the next time."""
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise InputError(
+            f"target: expected a folder outside of the source '{source}'; found '{folder}'"
+        )
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what processes were writing when they were killed, when nobody can be at it."""
+    for pattern in (".part-*", ".rejected-*"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _SWEEP_SECONDS:
+                    path.unlink()
 
 
 def _read(record: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from clinfer.batch import rows
 from clinfer.batch.assigned import assigned, device_name
 from clinfer.batch.rows import Group
 from clinfer.batch.tables import Kind, Table
-from clinfer.errors import ClinferError, DeviceError, InputError, listed
+from clinfer.errors import ClinferError, DeviceError, InputError, ModelError, listed
 from clinfer.graph.model import Model
 
 if TYPE_CHECKING:
@@ -72,6 +72,12 @@ class Recipe(NamedTuple):
         return " + ".join([str(source.digest), *filter(None, [source.shapes])])
 
 
+def require_count(argument: str, value: Any) -> None:
+    """Raises `InputError` for what is no number of 1 or more."""
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{argument}: expected a number of 1 or more, found {value!r}")
+
+
 class Predictor:
     """Adds a model's outputs to batches of rows; made for Ray Data:
 
@@ -99,8 +105,9 @@ class Predictor:
         or outputs to names of columns. `config`: properties, CACHE_DIR among them. `batch_rows`:
         rows of one inference at most. `keep`: whether the batch's own columns come back too.
         """
-        if batch_rows < 1:
-            raise InputError(f"batch_rows: expected 1 or more, found {batch_rows}")
+        require_count("batch_rows", batch_rows)
+        if isinstance(outputs, str):
+            raise InputError(f"outputs: expected names in a list; found {outputs!r}")
         self._recipe = Recipe.of(model)
         self._columns = dict(columns or {})
         self._outputs = outputs
@@ -109,6 +116,7 @@ class Predictor:
         self._rows = batch_rows
         self._keep = keep
         self._is_together = True  # as models are that have a dimension for rows
+        self._row_names: set[str] = set()  # of the inputs' first dimensions, once they are known
         self._compiled: CompiledModel | None = None
         self._loading = Lock()
 
@@ -141,6 +149,7 @@ class Predictor:
         rows.columns_of(model.inputs, self._columns, [str(name) for name in frame.columns])
         table = Table.of(frame)
         wanted = self._wanted(model)
+        self._row_names = rows.row_names(model.inputs)
         types = {column: self._kind(model.output(name)) for name, column in wanted.items()}
         nothing: dict[str, Any] = {column: [] for column in types}
         return table.with_columns(nothing, types, {ERROR: []}, self._keep)
@@ -175,6 +184,7 @@ class Predictor:
     def of(self, table: Table) -> Any:
         """As a call, for a table of `clinfer.batch.tables`."""
         model = self.compiled
+        self._row_names = rows.row_names(model.inputs)
         names = rows.columns_of(model.inputs, self._columns, table.names)
         values = {name: table.column(column) for name, column in names.items()}
         errors: dict[int, str] = {}
@@ -201,18 +211,38 @@ class Predictor:
                 f"outputs: the model has no output {listed(map(repr, strange))}; it has "
                 f"{listed(map(repr, known))}"
             )
+        columns = [*wanted.values(), ERROR]
+        if len({*columns}) < len(columns):
+            raise InputError(
+                f"outputs: expected a column of its own for each, and none named '{ERROR}'; found "
+                f"{listed(map(repr, wanted.values()))}"
+            )
         return wanted
 
     def _kind(self, port: Port) -> Kind:
         """What a row has of an output."""
-        rank = 0 if port.shape is None else len(port.shape)
-        return Kind(port.dtype, max(rank - self._is_together, 0))
+        sizes = [size if isinstance(size, int) else 0 for size in port.shape or ()]
+        return Kind(port.dtype, tuple(sizes[1:] if self._has_rows(port) else sizes))
+
+    def _has_rows(self, port: Port) -> bool:
+        """Whether an output's first dimension is that of the rows.
+
+        Where a row is an inference, what is no dimension of one row belongs to the result.
+        """
+        if self._rows > 1 or not self._is_together:
+            return self._is_together
+        first = [*port.shape[:1]] if port.shape else []
+        return bool(first) and first[0] in {1, None, *self._row_names}
 
     def _infer(self, group: Group, results: list[Any], errors: dict[int, str]) -> None:
         """Runs rows of one shape: together where the model has a dimension for that."""
         ports = self.compiled.inputs
-        ranks = {name: values[0].ndim for name, values in group.values.items()}
-        self._is_together = rows.takes_rows_together(ports, ranks)
+        ranks = {name: np.ndim(values[0]) for name, values in group.values.items()}
+        try:
+            self._is_together = rows.takes_rows_together(ports, ranks)
+        except InputError as error:
+            errors.update(dict.fromkeys(group.rows, str(error)))
+            return
         if self._is_together:
             for part in rows.parts(group, rows.fixed_rows(ports) or self._rows):
                 self._together(part, results, errors)
@@ -227,7 +257,6 @@ class Predictor:
         more = max(fixed - count, 0)  # a fixed number of rows is filled up with the last one
         try:
             found = self.compiled(part.stacked(more)).to_dict()
-            self._require_rows(found, count + more)
         except DeviceError:
             raise
         except ClinferError as error:
@@ -237,15 +266,22 @@ class Predictor:
             for half in rows.parts(part, -(-count // 2)):
                 self._together(half, results, errors)
             return
+        whole = {port.name for port in self.compiled.outputs if not self._has_rows(port)}
+        self._require_rows({n: v for n, v in found.items() if n not in whole}, count + more)
         for place, row in enumerate(part.rows):
-            results[row] = {name: value[place] for name, value in found.items()}
+            results[row] = {n: v if n in whole else v[place] for n, v in found.items()}
 
     def _require_rows(self, found: Mapping[str, Any], count: int) -> None:
+        """Raises `ModelError` for what has no row for each input, or only by chance."""
+        fixed = rows.fixed_rows(self.compiled.inputs)
         for name, value in found.items():
-            if np.ndim(value) == 0 or len(value) != count:
-                raise DeviceError(
+            first = [*(self.compiled.output(name).shape or ())[:1]]
+            by_chance = bool(first) and isinstance(first[0], int) and first[0] not in (1, fixed)
+            if by_chance or np.ndim(value) == 0 or len(value) != count:
+                advice = "; use batch_rows=1" if self._rows > 1 else ""
+                raise ModelError(
                     f"output '{name}' of shape {list(np.shape(value))} has no row for each of "
-                    f"{count} inputs: the model does not take rows together; use batch_rows=1"
+                    f"{count} inputs: the model does not take rows together{advice}"
                 )
 
     def _alone(self, part: Group, results: list[Any], errors: dict[int, str]) -> None:

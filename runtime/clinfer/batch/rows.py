@@ -24,7 +24,9 @@ class Group(NamedTuple):
     def stacked(self, more: int) -> dict[str, Array]:
         """One array an input, filled up with so many more of the last row."""
         return {
-            name: np.stack([*values, *[values[-1]] * more]) if more else np.asarray(values)
+            name: values
+            if isinstance(values, np.ndarray) and not more
+            else np.stack([*values, *[values[-1]] * more])
             for name, values in self.values.items()
         }
 
@@ -47,6 +49,9 @@ def columns_of(
     lacking = {name: column for name, column in found.items() if column not in names}
     if len(ports) == len(names) == 1 and not given:
         return {ports[0].name: names[0]}
+    twice = [column for column in found.values() if list(names).count(column) > 1]
+    if twice:
+        raise InputError(f"the table has more than one column '{twice[0]}'; rename the others")
     if lacking:
         name, column = next(iter(lacking.items()))
         raise InputError(
@@ -57,9 +62,21 @@ def columns_of(
 
 
 def takes_rows_together(ports: Sequence[Port], row_ranks: Mapping[str, int]) -> bool:
-    """Whether every input has a dimension in front for the rows."""
-    return all(
-        port.shape is not None and len(port.shape) == row_ranks[port.name] + 1 for port in ports
+    """Whether every input has a dimension in front for the rows; else each row is all of it.
+
+    Raises `InputError` where rows are neither.
+    """
+    known = [port for port in ports if port.shape is not None]
+    more = {len(port.shape or ()) - row_ranks[port.name] for port in known}
+    if more == {1} and len(known) == len(ports):
+        return True
+    if more <= {0}:
+        return False
+    wants = ", ".join(f"'{port.name}' {port.partial_shape}" for port in known)
+    has = ", ".join(f"{row_ranks[port.name]} of '{port.name}'" for port in known)
+    raise InputError(
+        "a row has one dimension less than each input, or as many as each; the inputs are "
+        f"{wants}, the row's dimensions {has}"
     )
 
 
@@ -71,12 +88,44 @@ def row_value(port: Port, value: Any) -> Array:
     try:
         if isinstance(value, np.ndarray) and value.dtype == object:
             value = value.tolist()  # nested arrays, as columns of lists come
+        if dtype.hasobject:
+            return _strings(port, value)
         array = np.asarray(value)
         if array.dtype.kind in "OUS":
-            return array.astype(dtype)
+            return _numbers(port, array, dtype)
         return converted(port, array, dtype)
     except (TypeError, ValueError) as error:
         raise InputError(f"input '{port.name}': no array of {port.dtype}: {error}") from error
+
+
+def _strings(port: Port, value: Any) -> Array:
+    """Text as an array of objects, which keeps NULs at the end; bytes are taken for UTF-8."""
+    array = np.array(value, dtype=object)
+    found = np.empty(array.shape, object)
+    for place, item in enumerate(array.flat):
+        _require_value(port, item)
+        text = item.decode() if isinstance(item, bytes) else item
+        if not isinstance(text, str):
+            raise InputError(f"input '{port.name}' holds {type(item).__name__}, expected strings")
+        found.flat[place] = text
+    return found
+
+
+def _numbers(port: Port, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Python's numbers, as decimals come, where they are the type's too."""
+    for item in array.flat:
+        _require_value(port, item)
+        if isinstance(item, (str, bytes)):
+            raise InputError(f"input '{port.name}' holds strings, expected {port.dtype}")
+    made = array.astype(dtype)
+    if dtype.kind in "iub" and not np.array_equal(made, array):
+        raise InputError(f"input '{port.name}' holds values that {port.dtype} does not hold")
+    return made
+
+
+def _require_value(port: Port, item: Any) -> None:
+    if item is None:
+        raise InputError(f"input '{port.name}': a null is among the values")
 
 
 def groups(
@@ -106,7 +155,8 @@ def groups(
 
 def _dense(ports: Sequence[Port], columns: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
     """Columns that are arrays whose values are inputs, all of them; None where a row has to see."""
-    if any(not isinstance(c, np.ndarray) or c.dtype == object for c in columns.values()):
+    kinds = {c.dtype.kind if isinstance(c, np.ndarray) else "O" for c in columns.values()}
+    if kinds & {"O", "U", "S"}:
         return None
     try:
         return {port.name: row_value(port, columns[port.name]) for port in ports}
@@ -122,6 +172,11 @@ def parts(group: Group, most: int) -> Iterator[Group]:
             group.rows[start:end],
             {name: values[start:end] for name, values in group.values.items()},
         )
+
+
+def row_names(ports: Sequence[Port]) -> set[str]:
+    """The names of the inputs' first dimensions, which are those of the rows."""
+    return {port.shape[0] for port in ports if port.shape and isinstance(port.shape[0], str)}
 
 
 def fixed_rows(ports: Sequence[Port]) -> int:

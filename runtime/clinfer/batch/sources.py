@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,13 @@ import numpy as np
 
 from clinfer.batch.tables import ArrowTable, Kind, Table, Values, arrow_column
 from clinfer.errors import InputError
+from clinfer.names import PICTURES
 
 _PARQUET = frozenset([".parquet", ".pq"])
 _ARROW = frozenset([".arrow", ".feather", ".ipc"])
-_PICTURES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"])
-_KINDS = {"Parquet": _PARQUET, "Arrow": _ARROW, "pictures": _PICTURES}
+_MOST_BYTES = 2**26  # of rows that are looked at together
+_MOST_PICTURES = 32  # each may have 36 MB
+_KINDS = {"Parquet": _PARQUET, "Arrow": _ARROW, "pictures": PICTURES}
 
 
 class Piece(NamedTuple):
@@ -28,10 +31,8 @@ class Piece(NamedTuple):
 
     def tables(self, rows: int) -> Iterator[Table]:
         """The piece's rows, so many at a time at most. Raises `InputError` for an unfit file."""
-        try:
+        with _readable(self.paths[0]):
             yield from _READERS[self.kind](self, rows)
-        except OSError as error:
-            raise InputError(f"'{self.paths[0]}' cannot be read: {error}") from error
 
     @property
     def state(self) -> list[Any]:
@@ -64,9 +65,15 @@ def pieces(source: str | os.PathLike[str], rows: int) -> list[Piece]:
         wanted = ", ".join(f"{kind} ({' '.join(sorted(s))})" for kind, s in _KINDS.items())
         raise InputError(f"'{path}': expected files of one kind, {wanted}; it {has}")
     kind = kinds[0]
+    return list(_SPLITTERS[kind]([str(p) for p in found[kind]], rows))
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Around the reading of a file: whatever its readers raise becomes an `InputError`."""
     try:
-        return list(_SPLITTERS[kind]([str(p) for p in found[kind]], rows))
-    except (OSError, ValueError) as error:
+        yield
+    except (OSError, ValueError, NotImplementedError, KeyError) as error:  # Arrow's own are these
         raise InputError(f"'{path}' cannot be read: {error}") from error
 
 
@@ -74,7 +81,8 @@ def _parquet_pieces(paths: Sequence[str], rows: int) -> Iterator[Piece]:
     import pyarrow.parquet
 
     for path in paths:
-        meta = pyarrow.parquet.read_metadata(path)
+        with _readable(path):
+            meta = pyarrow.parquet.read_metadata(path)
         groups: list[int] = []
         count = 0
         for group in range(meta.num_row_groups):
@@ -89,7 +97,9 @@ def _parquet(piece: Piece, rows: int) -> Iterator[Table]:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(piece.paths[0]) as file:
-        for batch in file.iter_batches(rows, row_groups=list(piece.groups)):
+        size = sum(file.metadata.row_group(group).total_byte_size for group in piece.groups)
+        most = _rows_in_memory(rows, size, piece.rows)
+        for batch in file.iter_batches(most, row_groups=list(piece.groups)):
             yield ArrowTable(pyarrow.Table.from_batches([batch]))
 
 
@@ -97,15 +107,20 @@ def _arrow_pieces(paths: Sequence[str], rows: int) -> Iterator[Piece]:
     import pyarrow.dataset
 
     for path in paths:
-        yield Piece("Arrow", (path,), (), pyarrow.dataset.dataset(path, format="ipc").count_rows())
+        with _readable(path):
+            count = pyarrow.dataset.dataset(path, format="ipc").count_rows()
+        yield Piece("Arrow", (path,), (), count)
 
 
 def _arrow(piece: Piece, rows: int) -> Iterator[Table]:
     import pyarrow.dataset
 
     for batch in pyarrow.dataset.dataset(piece.paths[0], format="ipc").to_batches(batch_size=rows):
-        if batch.num_rows:
-            yield ArrowTable(pyarrow.Table.from_batches([batch]))
+        batch.validate(full=True)  # nothing else has looked at what is mapped
+        table = pyarrow.Table.from_batches([batch])
+        most = _rows_in_memory(rows, batch.nbytes, batch.num_rows)
+        for start in range(0, batch.num_rows, most):
+            yield ArrowTable(table.slice(start, most))
 
 
 def _picture_pieces(paths: Sequence[str], rows: int) -> Iterator[Piece]:
@@ -115,8 +130,14 @@ def _picture_pieces(paths: Sequence[str], rows: int) -> Iterator[Piece]:
 
 
 def _pictures(piece: Piece, rows: int) -> Iterator[Table]:
-    for start in range(0, len(piece.paths), rows):
-        yield PictureTable(piece.paths[start : start + rows])
+    most = min(rows, _MOST_PICTURES)
+    for start in range(0, len(piece.paths), most):
+        yield PictureTable(piece.paths[start : start + most])
+
+
+def _rows_in_memory(most: int, size: int, count: int) -> int:
+    """At most so many rows at a time, where `count` of them take `size` bytes."""
+    return max(min(most, _MOST_BYTES * count // max(size, 1)), 1)
 
 
 _SPLITTERS = {"Parquet": _parquet_pieces, "Arrow": _arrow_pieces, "pictures": _picture_pieces}

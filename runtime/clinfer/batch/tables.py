@@ -15,10 +15,15 @@ Values = Sequence[Any]
 
 
 class Kind(NamedTuple):
-    """What a row has of an output: the element type, and how many dimensions."""
+    """What a row has of an output: the element type and the shape, 0 for an open size."""
 
     dtype: str
-    rank: int
+    shape: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """How many dimensions."""
+        return len(self.shape)
 
 
 class Table(ABC):
@@ -64,6 +69,9 @@ class _Arrays(Table):
     def __init__(self, batch: Mapping[str, Any]) -> None:
         self._batch = batch
         self.names = list(batch)
+        lone = [name for name, values in batch.items() if not hasattr(values, "__len__")]
+        if lone:
+            raise InputError(f"a batch's columns are arrays; '{lone[0]}' is {batch[lone[0]]!r}")
         lengths = {len(values) for values in batch.values()}
         if len(lengths) > 1:
             raise InputError(f"a batch's columns have one length; found {sorted(lengths)}")
@@ -80,23 +88,26 @@ class _Arrays(Table):
         text: Mapping[str, Sequence[str]],
         keep: bool,
     ) -> Any:
-        made = {name: _stacked(values, types[name].dtype) for name, values in results.items()}
+        made = {name: _stacked(values, types[name]) for name, values in results.items()}
         words = {name: np.array(list(values), dtype=object) for name, values in text.items()}
         return {**(self._batch if keep else {}), **made, **words}
 
 
-def _stacked(values: Values, dtype: str) -> Any:
+def _stacked(values: Values, of: Kind) -> Any:
     """One array where the shapes are one, with nothing (NaN, 0) for a row without a result."""
     shapes = {np.shape(value) for value in values if value is not None}
     if len(shapes) > 1:
         ragged = np.empty(len(values), dtype=object)
         ragged[:] = list(values)
         return ragged
-    kind = dtypes.to_numpy(dtype)
-    shape = shapes.pop() if shapes else ()
+    kind = dtypes.to_numpy(of.dtype)
+    shape = shapes.pop() if shapes else of.shape
     none = np.full(shape, np.nan if kind.kind == "f" else "" if kind.hasobject else 0, kind)
-    empty = np.empty((0, *shape), kind)
-    return np.stack([none if v is None else v for v in values]) if len(values) else empty
+    if not len(values):
+        return np.empty((0, *shape), kind)
+    # Strings stay objects: NumPy's own type of them drops NULs at the end.
+    given = object if kind.hasobject else None
+    return np.stack([none if v is None else np.asarray(v, given) for v in values])
 
 
 class ArrowTable(Table):
@@ -169,12 +180,39 @@ def arrow_column(values: Values, kind: Kind) -> Any:
 
     dtype = dtypes.to_numpy(kind.dtype)
     plain = pyarrow.string() if dtype.hasobject else _arrow_type(dtype)
+    if dtype.kind in "fiu":
+        found = _alike(values, dtype)
+        if found is not None:
+            return found
     rank = next((np.ndim(value) for value in values if value is not None), kind.rank)
     for _ in range(rank):
         plain = pyarrow.list_(plain)
     wide = np.float32 if dtype.kind == "V" else None  # ml_dtypes' have no type of Arrow
     lists = [None if value is None else np.asarray(value, wide).tolist() for value in values]
     return pyarrow.array(lists, plain)
+
+
+def _alike(values: Values, dtype: np.dtype[Any]) -> Any:
+    """Arrays of one shape as lists (of lists) without a Python object for each number; or None."""
+    import pyarrow
+
+    there = [value for value in values if value is not None]
+    shapes = {np.shape(value) for value in there}
+    shape = shapes.pop() if len(shapes) == 1 else ()
+    if shapes or not shape or 0 in shape:
+        return None
+    found = pyarrow.array(np.stack(there).astype(dtype, copy=False).reshape(-1))
+    if len(found) > np.iinfo(np.int32).max:
+        return None
+    for size in reversed(shape[1:]):
+        offsets = np.arange(0, len(found) + 1, size, dtype=np.int32)
+        found = pyarrow.ListArray.from_arrays(offsets, found)
+    last = 0
+    starts: list[int | None] = []  # null where there is no row
+    for value in values:
+        starts.append(None if value is None else last)
+        last += 0 if value is None else shape[0]
+    return pyarrow.ListArray.from_arrays(pyarrow.array([*starts, last], pyarrow.int32()), found)
 
 
 def _arrow_type(dtype: np.dtype[Any]) -> Any:
@@ -191,12 +229,15 @@ class _Frame(Table):
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
-        self.names = [str(name) for name in batch.columns]
+        self._labels = {str(label): label for label in batch.columns}  # may be numbers
+        self.names = [str(label) for label in batch.columns]
         self.count = len(batch)
 
     def column(self, name: str) -> Values:
-        values: Values = self._batch[name].tolist()
-        return values
+        import pandas
+
+        values = self._batch[self._labels[name]].tolist()
+        return [None if value is pandas.NA else value for value in values]
 
     def with_columns(
         self,

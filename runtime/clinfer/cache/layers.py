@@ -212,10 +212,22 @@ class Layers:
             stored = self.writable.put(record, sections, seconds=seconds, page_aligned=page_aligned)
             if stored and LOG.shows_debug:
                 tell_stored(record, self.writable.directory, sections, seconds)
-        if self.remote is not None:
-            data = to_bytes(record, sections, seconds=seconds, page_aligned=page_aligned)
-            self.remote.push(record, data)
+        self.push(record, sections, seconds=seconds, page_aligned=page_aligned)
         return stored
+
+    def push(
+        self,
+        record: KeyRecord,
+        sections: Mapping[str, SectionData],
+        *,
+        seconds: float = 0.0,
+        page_aligned: Collection[str] = PAGE_ALIGNED,
+    ) -> Miss | None:
+        """Stores an entry in the remote store alone, if there is one; None, or why not."""
+        if self.remote is None:
+            return None
+        data = to_bytes(record, sections, seconds=seconds, page_aligned=page_aligned)
+        return self.remote.push(record, data)
 
     def put_made(
         self,
@@ -264,6 +276,11 @@ class Layers:
     def holds(self, record: KeyRecord) -> bool:
         """Whether a store, the remote one left out, has the entry, intact. Not counted."""
         return any(isinstance(store.peek(record), Entry) for store in self.stores)
+
+    def find(self, record: KeyRecord) -> Entry | None:
+        """The entry of that key from any store but the remote one. Not counted."""
+        found = self._find(record)
+        return found if isinstance(found, Entry) else None
 
     def nearest(self, record: KeyRecord) -> Nearest | None:
         """The key nearest to `record` in any store."""

@@ -18,6 +18,8 @@ from clinfer.sha256 import sha256
 
 FieldValue = str | int | bool
 
+PART = "part"
+"""The kind of key of a program that is kept until the compiled model that needs it is stored."""
 MAX_RECORD_BYTES = 64 * 1024
 MAX_FIELDS = 256
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")

@@ -2,6 +2,7 @@
 
     URL/entries/ab/abcd...      the same containers as in a cache directory, by the key's SHA-256
     URL/signatures/12/1234...   signatures of an entry, by its content: 96 bytes each
+    URL/parts/34/3456...        programs of models that a fleet has not finished (`plugins.fleet`)
 
 So a cache directory copied to a bucket is a remote store. Whatever arrives is checked like a file
 of the cache, digests and key, before anything sees it; the URL itself is handed to nobody.
@@ -17,22 +18,26 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from clinfer import config, forks
 from clinfer.cache.entry import Container, Entry, check_record, read_container
 from clinfer.cache.header import MAX_HEADER_BYTES, EntryError, parse_header
 from clinfer.cache.index import LIMITS, Limits
 from clinfer.cache.policy import Trust
-from clinfer.cache.record import KeyRecord
+from clinfer.cache.record import PART, KeyRecord
 from clinfer.cache.signing import ENTRY_PURPOSE, SIGNED_BYTES, Signature, SigningKey
 from clinfer.cache.stats import Counters, Miss, Reason, Stats, report
 from clinfer.cache.transfer import Objects, TransferError, too_long
 from clinfer.cache.trust import distrust_directory
-from clinfer.errors import ClinferError, UntrustedError
+from clinfer.errors import CacheError, ClinferError, UntrustedError
+
+if TYPE_CHECKING:
+    from clinfer.cache.claims import Claims
 
 Result = TypeVar("Result")
 
+PARTS = "parts"
 _MOST_FAILURES = 3
 _PAUSE_SECONDS = 60.0
 _MOST_SIGNATURES = 16
@@ -99,6 +104,33 @@ class RemoteStore:
         found = self._attempt(lambda: self._fetch(record))
         return found if isinstance(found, Miss) else found.entry
 
+    def holds(self, record: KeyRecord) -> bool:
+        """Whether the entry is there, by its header and signature alone; not counted.
+
+        An object appears whole, so that this is enough to know that another has stored it. Raises
+        CacheError where the store does not answer.
+        """
+        name = _entry_name(record)
+
+        def look() -> int:
+            self._refuse_unsigned()
+            return self._announced(self._objects.start(name, MAX_HEADER_BYTES), record)
+
+        found = self._attempt(look)
+        if isinstance(found, Miss) and found.reason is Reason.UNREADABLE:
+            raise CacheError(f"the remote store cannot be asked: {found.detail}")
+        return not isinstance(found, Miss)
+
+    def discard(self, record: KeyRecord) -> None:
+        """Removes an entry, as far as that can be done."""
+        self._attempt(lambda: self._objects.remove(_entry_name(record)))
+
+    def claims(self, lease: float) -> Claims:
+        """This process's claims in the store, as one of the workers that fill it."""
+        from clinfer.cache.claims import Claims
+
+        return Claims(self._objects, lease)
+
     def nearest(self, record: KeyRecord) -> None:
         """Nothing: what is in a remote store is not listed."""
 
@@ -148,8 +180,8 @@ class RemoteStore:
 
     def _fetch(self, record: KeyRecord) -> Container:
         self._refuse_unsigned()
-        name = record.digest
-        with self._objects.incoming(f"entries/{name[:2]}/{name}", self._limits.entry) as incoming:
+        name = _entry_name(record)
+        with self._objects.incoming(name, self._limits.entry) as incoming:
             # Only now the folder surely exists, and cannot become another's any more.
             self._refuse_unsigned()
             size = self._announced(incoming.start(MAX_HEADER_BYTES), record)
@@ -198,8 +230,7 @@ class RemoteStore:
                 f"nothing is pushed to {self.place} without a signature: name a private key "
                 "(CLINFER_SIGN_KEY)",
             )
-        name = record.digest
-        self._objects.write(f"entries/{name[:2]}/{name}", data)
+        self._objects.write(_entry_name(record), data)
         return None
 
     def _attempt(self, call: Callable[[], Result]) -> Result | Miss:
@@ -233,6 +264,12 @@ class RemoteStore:
         if miss.reason is not Reason.ABSENT:
             report(miss, loud=miss.reason not in self._reported)
             self._reported.add(miss.reason)
+
+
+def _entry_name(record: KeyRecord) -> str:
+    """Where an entry lies. Parts are no entries: they make up a model that is not finished yet."""
+    folder = PARTS if record.kind == PART else "entries"
+    return f"{folder}/{record.digest[:2]}/{record.digest}"
 
 
 def _signature_name(content: str) -> str:

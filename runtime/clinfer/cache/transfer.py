@@ -21,6 +21,7 @@ from clinfer.errors import CacheError, PropertyError
 
 T = TypeVar("T")
 
+_PARTIAL = "tmp"  # where a cache directory has them: what is left there is swept with it
 _PIECE = 8 * 2**20
 _NOT_FOUND = 404
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]*@")
@@ -158,10 +159,60 @@ class Objects:
 
         def task(beat: Beat) -> None:
             file_system, root = self._open()
-            _write(file_system, f"{root}/{name}", data)
+            _write(file_system, root, name, data)
 
         try:
             in_time(self._timeout + len(data) / SLOWEST, task)
+        except TransferError:
+            raise
+        except Exception as error:
+            raise _failure(error, Reason.UNWRITABLE, Reason.READ_ONLY) from None
+
+    def start(self, name: str, count: int) -> bytes:
+        """The first bytes of an object, at most `count`. Raises TransferError."""
+
+        def task(_: Beat) -> bytes:
+            file_system, root = self._open()
+            return bytes(file_system.cat_file(f"{root}/{name}", start=0, end=count))
+
+        return self._reading(task)
+
+    def names(self, folder: str) -> list[str]:
+        """The objects of a folder, without its path, in order. Raises TransferError."""
+
+        def task(_: Beat) -> list[str]:
+            file_system, root = self._open()
+            try:
+                found = file_system.ls(f"{root}/{folder}", detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
+
+        return self._reading(task)
+
+    def remove(self, name: str) -> None:
+        """Removes an object, if it is there. Raises TransferError."""
+
+        def task(_: Beat) -> None:
+            file_system, root = self._open()
+            with suppress(FileNotFoundError):
+                file_system.rm_file(f"{root}/{name}")
+
+        self._removing(task)
+
+    def remove_all(self, folder: str) -> None:
+        """Removes a folder with all that is in it, if it is there. Raises TransferError."""
+
+        def task(_: Beat) -> None:
+            file_system, root = self._open()
+            with suppress(FileNotFoundError):
+                file_system.rm(f"{root}/{folder}", recursive=True)
+
+        self._removing(task)
+
+    def _removing(self, task: Callable[[Beat], None]) -> None:
+        try:
+            in_time(self._timeout, task)
         except TransferError:
             raise
         except Exception as error:
@@ -199,14 +250,15 @@ class Objects:
         return opened[1], opened[2]
 
 
-def _write(file_system: Any, path: str, data: bytes) -> None:
-    # Object stores have no folders, and some say so.
-    with suppress(NotImplementedError):
-        file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
+def _write(file_system: Any, root: str, name: str, data: bytes) -> None:
+    path = f"{root}/{name}"
+    _make_folder(file_system, path)
     if _protocols(file_system) & _WHOLE:
         file_system.pipe_file(path, data)
         return
-    partial = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    # In a folder of their own, so that no listing shows what a process left when it was killed.
+    partial = f"{root}/{_PARTIAL}/{os.getpid()}.{os.urandom(4).hex()}"
+    _make_folder(file_system, partial)
     try:
         file_system.pipe_file(partial, data)
         file_system.mv(partial, path)
@@ -214,6 +266,11 @@ def _write(file_system: Any, path: str, data: bytes) -> None:
         with suppress(Exception):
             file_system.rm_file(partial)
         raise
+
+
+def _make_folder(file_system: Any, path: str) -> None:
+    with suppress(NotImplementedError):  # object stores have no folders, and some say so
+        file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
 
 
 def too_long(size: int, most: int) -> TransferError:

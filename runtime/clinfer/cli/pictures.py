@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clinfer.errors import ClinferError, InputError, listed
+from clinfer.names import PICTURES
 from clinfer.ports import index_of
 
 if TYPE_CHECKING:
     from clinfer.graph.model import Model
     from clinfer.ports import Port
 
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"]
-)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _PICTURE_RANK = 4
 _OPTIONS = [
@@ -116,7 +114,7 @@ def _numbers(text: str) -> list[float]:
 
 def is_picture(path: Path) -> bool:
     """Whether a file's name ends as those of pictures do."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in PICTURES
 
 
 def only(argument: str, names: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from clinfer.threads import usable_cores
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
-    from clinfer.device.workers import Done
+    from clinfer.device.workers import Done, Wanted
 
 __all__ = [
     "BuiltProgram",
@@ -146,12 +146,13 @@ def build_binaries(
     done: Done,
     jobs: int | None = None,
     seconds: float = SECONDS_PER_PROGRAM,
+    wanted: Wanted = lambda _: True,
 ) -> None:
     """Builds programs in worker processes, whatever the driver; none is loaded here.
 
-    A compiler that crashes, or takes longer than those seconds, costs the program at hand only.
-    `done` is told of each as it is finished, in some thread. Raises `DeviceError` where no process
-    can be started.
+    `wanted` is asked, by a source's number, just before it would be built. A compiler that crashes,
+    or takes longer than those seconds, costs the program at hand only. `done` is told of each as it
+    is finished, in some thread. Raises `DeviceError` where no process can be started.
     """
     if not sources:
         return
@@ -159,7 +160,7 @@ def build_binaries(
 
     count = min(_jobs(jobs), len(sources))
     try:
-        workers.pool_of(device).build(sources, count, None, seconds, done)
+        workers.pool_of(device).build(sources, count, None, seconds, done, wanted)
     except OSError as error:
         raise DeviceError(f"no worker process can be started: {error}") from error
 

@@ -41,6 +41,8 @@ Kind = tuple[int, ...]
 """What a process is for: work-groups of one size; () for all of them."""
 Done = Callable[[int, "bytes | BuildError", float], None]
 """Told of each program as it is done: its index, the binary or what went wrong, seconds taken."""
+Wanted = Callable[[int], bool]
+"""Asked of each program, by its index and in some thread, just before it is built."""
 _START = "import sys; sys.path[:] = {path!r}; from clinfer.device.worker import main; main()"
 
 
@@ -211,11 +213,12 @@ class Pool:
         progress: Callable[[str], None] | None,
         seconds: float,
         done: Done | None = None,
+        wanted: Wanted = lambda _: True,
     ) -> list[bytes | BuildError]:
         """A binary or an error per source, built by `jobs` processes, each within the seconds.
 
-        `done` is called in some thread. When interrupted, the processes are ended, whatever they
-        build. Raises `OSError` where no process can be started.
+        What is not `wanted` has none. `done` is called in some thread. When interrupted, the
+        processes are ended, whatever they build. Raises `OSError` where no process can be started.
         """
         kinds: list[Kind] = [source.group if self._one_group else () for source in sources]
         tasks = Tasks(kinds, [len(source.source) for source in sources])
@@ -227,6 +230,9 @@ class Pool:
             index = tasks.take(None)
             try:
                 while index is not None:
+                    if not wanted(index):
+                        index = tasks.take(kinds[index])
+                        continue
                     worker = self._fitting(worker, kinds[index])
                     start = perf_counter()
                     with crew.busy(worker):
@@ -252,7 +258,7 @@ class Pool:
                 tasks.stop()
                 crew.stop()
                 raise
-        return [results[index] for index in range(len(sources))]
+        return [results[index] for index in sorted(results)]
 
     def close(self) -> None:
         """Ends the processes that wait."""

@@ -11,7 +11,7 @@ of an unfinished model are kept as memos, and go when the models that need them 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class Warmed:
     """What became of a model: how many programs it has, how many were built, and what failed.
 
-    `planned`: a plan was made for the cache, where plans are entries of their own.
+    `planned`: an entry was made for the cache of its plan, alone or with its programs. `elsewhere`:
+    another worker of the fleet has made what was missing.
     `seconds` are those of planning and of the builds that no model before it needed; `records` are
     the keys of its entries.
     """
@@ -45,13 +46,16 @@ class Warmed:
     errors: list[str] = field(default_factory=list)
     records: list[KeyRecord] = field(default_factory=list)
     planned: bool = False
+    elsewhere: bool = False
 
     @property
     def result(self) -> str:
-        """'failed', 'warmed', or 'was warm' where nothing had to be built."""
+        """'failed', 'warmed', 'warmed elsewhere', or 'was warm' where nothing had to be built."""
         if self.errors:
             return "failed"
-        return "warmed" if self.built or self.planned else "was warm"
+        if self.built or self.planned:
+            return "warmed"
+        return "warmed elsewhere" if self.elsewhere else "was warm"
 
 
 def warm(
@@ -66,13 +70,21 @@ def warm(
     `models` gives each by name when its turn comes. Raises `CacheError` where the cache takes no
     entries at all, `DeviceError` where no worker process can be started.
     """
-    cache = request.cache
-    if cache is None or not cache.mode.writes:
-        raise CacheError("the cache is not written to: CACHE_MODE must be 'read-write'")
-    work = _warm_models if plugin.export_import else _warm_programs
-    outcomes = work(plugin, models, Builder(request, cache, watch, seconds))
+    cache = writable(request)
+    builder = Builder(request, cache, watch, seconds)
+    if plugin.export_import:
+        outcomes = warm_models(plugin, models, builder, Memos(builder))
+    else:
+        outcomes = warm_programs(plugin, models, builder)
     _tell_evicted(outcomes, cache)
     return outcomes
+
+
+def writable(request: Request) -> Layers:
+    """The request's cache. Raises `CacheError` where nothing is stored in it."""
+    if request.cache is None or not request.cache.mode.writes:
+        raise CacheError("the cache is not written to: CACHE_MODE must be 'read-write'")
+    return request.cache
 
 
 def _tell_evicted(outcomes: Sequence[Warmed], cache: Layers) -> None:
@@ -89,52 +101,81 @@ def _tell_evicted(outcomes: Sequence[Warmed], cache: Layers) -> None:
             )
 
 
-def _warm_programs(
+class Elsewhere:
+    """What an attempt gives where another worker of the fleet is making this."""
+
+
+def in_turn(
+    names: Iterable[str], attempt: Callable[[str], Any], builder: Builder
+) -> Iterator[tuple[str, Any]]:
+    """What an attempt at each gives; what is made elsewhere is attempted again after the others."""
+    waiting = list(names)
+    while waiting:
+        again = []
+        for name in waiting:
+            found = attempt(name)
+            if isinstance(found, Elsewhere):
+                again.append(name)
+            else:
+                yield name, found
+        if again == waiting:
+            builder.rest()
+        waiting = again
+
+
+def warm_programs(
     plugin: Plugin, models: Mapping[str, Callable[[], Source]], builder: Builder
 ) -> list[Warmed]:
     """Plans every model, then builds what any of them lacks."""
-    outcomes = []
-    lists: list[dict[str, Program]] = []
+    outcomes = {name: Warmed(name) for name in models}
+    lists: dict[str, dict[str, Program]] = {}
     missing: dict[str, Program] = {}
     device = builder.request.device
+
+    def planned(name: str) -> Any:
+        start = time.perf_counter()
+        try:
+            return _attempt(partial(_plan, plugin, models[name], builder, outcomes[name]))
+        finally:
+            outcomes[name].seconds += time.perf_counter() - start
+
     with builder.watch("plan", len(models)) as shown:
-        for name, source in models.items():
-            start = time.perf_counter()
-            outcome = Warmed(name)
-            found = _attempt(partial(_plan, plugin, source, builder, outcome))
-            outcome.seconds = time.perf_counter() - start
+        for name, found in in_turn(models, planned, builder):
+            outcome = outcomes[name]
             programs = {}
             if isinstance(found, str):
                 outcome.errors.append(found)
             else:
                 programs = {program.digest: program for program in found}
+            records = {d: program_record(program, device) for d, program in programs.items()}
             outcome.programs = len(programs)
-            outcome.records += [program_record(program, device) for program in programs.values()]
+            outcome.records += records.values()
             lacking = {
-                digest: program
-                for digest, program in programs.items()
-                if digest not in missing and not _is_kept(plugin, program, builder)
+                digest: programs[digest]
+                for digest, record in records.items()
+                if digest not in missing and not builder.has(record, plugin)
             }
             missing.update(lacking)
-            outcomes.append(outcome)
-            lists.append(programs)
+            lists[name] = programs
             shown.step(name)
 
     def keep(program: Program, binary: bytes, seconds: float) -> None:
         builder.store(program_record(program, device), {"binary": binary}, seconds)
 
-    results = builder.build("build", missing, keep)
+    results = builder.build_all("build", missing, keep)
     counted: set[str] = set()
-    for outcome, programs in zip(outcomes, lists, strict=True):
+    for name, outcome in outcomes.items():
+        programs = lists[name]
         new = [digest for digest in programs if digest in results and digest not in counted]
         counted.update(new)
         outcome.built = sum(isinstance(results[digest], bytes) for digest in new)
         outcome.seconds += sum(builder.spent.get(digest, 0.0) for digest in new)
+        outcome.elsewhere |= any(d in missing and d not in results for d in programs)
         if any(isinstance(results.get(digest), BuildError) for digest in programs):
             _discard_plans(outcome, builder)
         errors = _errors(programs, results)
         outcome.errors += [error for error in errors if error not in outcome.errors]
-    return outcomes
+    return list(outcomes.values())
 
 
 def _discard_plans(outcome: Warmed, builder: Builder) -> None:
@@ -146,55 +187,63 @@ def _discard_plans(outcome: Warmed, builder: Builder) -> None:
 
 def _plan(
     plugin: Plugin, give: Callable[[], Source], builder: Builder, outcome: Warmed
-) -> Sequence[Program]:
+) -> Sequence[Program] | Elsewhere:
     """A model's programs; its plan is in the cache then."""
     source, request, look = give(), builder.request, builder.cache.recall
     if source.digest is None:
         return plans.make(source, request.device, look).plan.programs
     record = plans.plan_record(source, request.device, request.properties)
-    entry = builder.cache.get(record)
-    if entry is None or plugin.flaw(entry, look):
-        start = time.perf_counter()
-        made = plans.make(source, request.device, look)
-        if not source.unchanged():
-            raise ModelError("the model's files changed while it was compiled; warm it again")
-        fault = builder.fault()
-        if fault is None:
-            content = plans.sections(made, source.files)
-            builder.store(record, content, time.perf_counter() - start)
-            outcome.planned = True
-        else:
-            outcome.errors.append(str(fault))
-        programs: Sequence[Program] = made.plan.programs
+    entry = builder.usable(record, plugin, look)
+    if entry is not None:
+        programs: Sequence[Program] = programs_of(entry)
     else:
-        programs = programs_of(entry)
+        with builder.making(record) as is_mine:
+            if not is_mine:
+                outcome.elsewhere = True
+                return Elsewhere()
+            programs = _planned(source, record, builder, outcome)
     outcome.records.append(record)
     return programs
 
 
-def _is_kept(plugin: Plugin, program: Program, builder: Builder) -> bool:
-    entry = builder.cache.get(program_record(program, builder.request.device))
-    return entry is not None and not plugin.flaw(entry)
+def _planned(
+    source: Source, record: KeyRecord, builder: Builder, outcome: Warmed
+) -> Sequence[Program]:
+    start = time.perf_counter()
+    made = plans.make(source, builder.request.device, builder.cache.recall)
+    if not source.unchanged():
+        raise ModelError("the model's files changed while it was compiled; warm it again")
+    fault = builder.fault()
+    if fault is None:
+        content = plans.sections(made, source.files)
+        builder.store(record, content, time.perf_counter() - start)
+        outcome.planned = True
+    else:
+        outcome.errors.append(str(fault))
+    return made.plan.programs
 
 
-def _warm_models(
-    plugin: Plugin, models: Mapping[str, Callable[[], Source]], builder: Builder
+def warm_models(
+    plugin: Plugin, models: Mapping[str, Callable[[], Source]], builder: Builder, memos: Memos
 ) -> list[Warmed]:
     """One model after the other; programs they share are built once."""
-    outcomes = []
-    memos = Memos(builder)
+    outcomes = {name: Warmed(name) for name in models}
+
+    def warmed(name: str) -> Any:
+        start = time.perf_counter()
+        work = partial(_warm_model, plugin, models[name], builder, memos, outcomes[name])
+        try:
+            return _attempt(work)
+        finally:
+            outcomes[name].seconds += time.perf_counter() - start
+
     try:
-        for name, source in models.items():
-            start = time.perf_counter()
-            outcome = Warmed(name)
-            problem = _attempt(partial(_warm_model, plugin, source, builder, memos, outcome))
+        for name, problem in in_turn(models, warmed, builder):
             if isinstance(problem, str):
-                outcome.errors.append(problem)
-            outcome.seconds = time.perf_counter() - start
-            outcomes.append(outcome)
+                outcomes[name].errors.append(problem)
     finally:
         memos.drop()
-    return outcomes
+    return list(outcomes.values())
 
 
 def _warm_model(
@@ -203,7 +252,7 @@ def _warm_model(
     builder: Builder,
     memos: Memos,
     outcome: Warmed,
-) -> None:
+) -> Elsewhere | None:
     source = give()
     request = builder.request
     if source.digest is None:
@@ -213,27 +262,56 @@ def _warm_model(
     ((_, record),) = plugin.needs(source, request.device, request.properties, look)
     outcome.records = [record]
     with builder.cache.building(record):
-        entry = builder.cache.get(record)
-        if entry is not None and not plugin.flaw(entry):
-            return
-        start = time.perf_counter()
-        plan = plan_model(source.read(), request.device, request.look)
+        if builder.has(record, plugin):
+            return None
+        with builder.making(record) as is_mine:
+            if is_mine and _make_model(plugin, source, record, builder, memos, outcome):
+                return None
+        outcome.elsewhere = True
+        if not is_mine:
+            outcome.built += builder.help(source, record, memos)
+        return Elsewhere()
+
+
+def _make_model(
+    plugin: Plugin,
+    source: Source,
+    record: KeyRecord,
+    builder: Builder,
+    memos: Memos,
+    outcome: Warmed,
+) -> bool:
+    """Whether the model is done with; not where another worker is building a program of it."""
+    start = time.perf_counter()
+    plan = None
+    programs = builder.drafts.get(record.digest)
+    if programs is None:
+        plan = plan_model(source.read(), builder.request.device, builder.request.look)
         programs = {program.digest: program for program in plan.programs}
-        outcome.programs = len(programs)
-        binaries = memos.known(programs.values())
-        missing = {d: p for d, p in programs.items() if d not in binaries}
-        results = builder.build(outcome.name, missing, memos.keep)
-        outcome.built = sum(isinstance(result, bytes) for result in results.values())
-        outcome.errors += _errors(programs, results)
-        if outcome.errors:
-            return
-        binaries |= {d: result for d, result in results.items() if isinstance(result, bytes)}
-        if not source.unchanged():
-            raise ModelError("the model's files changed while it was compiled; warm it again")
-        sections = plugin.whole(plan, [binaries[program.digest] for program in plan.programs])
-        builder.store(record, sections, time.perf_counter() - start)
-        outcome.built = max(outcome.built, 1)
-        memos.used(programs)
+        builder.drafts[record.digest] = programs
+    outcome.programs = len(programs)
+    binaries = memos.known(programs.values())
+    missing = {d: p for d, p in programs.items() if d not in binaries}
+    results = builder.build(outcome.name, missing, memos.keep)
+    outcome.built += sum(isinstance(result, bytes) for result in results.values())
+    outcome.errors += _errors(programs, results)
+    if outcome.errors:
+        return True
+    binaries |= {d: result for d, result in results.items() if isinstance(result, bytes)}
+    binaries |= memos.found(p for d, p in missing.items() if d not in results)
+    if len(binaries) < len(programs):
+        memos.put_off()
+        return False
+    if plan is None:
+        plan = plan_model(source.read(), builder.request.device, builder.request.look)
+    if not source.unchanged():
+        raise ModelError("the model's files changed while it was compiled; warm it again")
+    sections = plugin.whole(plan, [binaries[program.digest] for program in plan.programs])
+    builder.store(record, sections, time.perf_counter() - start)
+    outcome.planned = True
+    memos.used(programs)
+    builder.drafts.pop(record.digest, None)
+    return True
 
 
 def _errors(

@@ -27,6 +27,7 @@ _SHOWN_FACTS = 4
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL... --device --cache-dir --store --shape --jobs --shard --timeout --tune ..."""
+    from clinfer.cache.claims import LEASE_SECONDS
     from clinfer.device.sources import SECONDS_PER_PROGRAM
 
     common.model_argument(parser, many=True)
@@ -42,12 +43,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="programs built at a time; default: CLINFER_COMPILE_JOBS, else a job per core",
     )
-    parser.add_argument(
+    divided = parser.add_mutually_exclusive_group()
+    divided.add_argument(
+        "--fleet",
+        action="store_true",
+        help="share the work with every other process that fills the same store: what one makes "
+        "the others do not; each ends when the store is complete",
+    )
+    divided.add_argument(
         "--shard",
         type=parse_shard,
         metavar="I/N",
         help="only part I, from 0, of N of the models; default: JOB_COMPLETION_INDEX and "
         "JOB_COMPLETIONS where they are set",
+    )
+    parser.add_argument(
+        "--lease",
+        type=common.positive_seconds,
+        default=LEASE_SECONDS,
+        metavar="SECONDS",
+        help="in a fleet: how long a worker without a sign of life keeps what it was making; "
+        f"default: {LEASE_SECONDS:g}",
     )
     parser.add_argument(
         "--timeout",
@@ -71,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     """Compiles each model; one that fails is reported and does not stop the others."""
     core = common.core(options)
     _check_cache(core)
+    _check_fleet(core, options)
     names = _part(options)
     warmed: list[Warmed] = []
     for target in options.cpu_target or [_locked_target(options)]:
@@ -91,7 +108,8 @@ def _warm(core: Core, names: list[str], options: argparse.Namespace) -> list[War
     watch = partial(progress, quiet=options.json)
     try:
         untuned = {} if options.tune is None else _tune(core, names, device, options)
-        warmed = core.warm(models, device, watch, options.timeout, settings)
+        lease = options.lease if options.fleet else None
+        warmed = core.warm(models, device, watch, options.timeout, settings, lease)
     except KeyboardInterrupt:
         print("clinfer: what was built is stored; the same command goes on there", file=sys.stderr)
         raise
@@ -147,12 +165,21 @@ def _check_cache(core: Core) -> None:
         RemoteStore(url).connect()
 
 
+def _check_fleet(core: Core, options: argparse.Namespace) -> None:
+    if options.fleet and not core.get_property("CACHE_STORE"):
+        raise PropertyError("--fleet: give the store that is filled together, --store URL")
+    if options.fleet and options.tune is not None:
+        raise PropertyError(
+            "--fleet with --tune: each worker would measure all models; tune on one machine first"
+        )
+
+
 def _part(options: argparse.Namespace) -> list[str]:
-    """The models of this shard; all where there are no shards."""
+    """The models of this shard; all where there are no shards, of a fleet the largest first."""
     from clinfer.plugins.warm import shard
 
-    index, count = options.shard or _job()
-    if count == 1:
+    index, count = (0, 1) if options.fleet else options.shard or _job()
+    if count == 1 and not options.fleet:
         return list(dict.fromkeys(str(path) for path in options.model))
     return shard([(str(path), _size(path)) for path in options.model], index, count)
 
