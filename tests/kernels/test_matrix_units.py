@@ -103,16 +103,81 @@ def test_operands_of_16_bits_are_multiplied_exactly(name, dtype, sizes):
     assert np.all(error <= 1.01 * rounding * np.abs(expected) + 2**-20 * magnitudes)
 
 
-def test_three_terms_are_as_good_as_float32():
-    """Against multiply-adds of float32, for sums of BERT's length; large numbers stay finite."""
-    a, b = rng.standard_normal((32, 3072), np.float32), rng.standard_normal((3072, 32), np.float32)
-    a[0] *= np.float32(1e30)
-    spec = product(32, 32, 3072, constant=False)
-    errors = []
-    for tile in (tile_of("mma_3xtf32", (8, 8, 4, 8, 32)), LocalTile(4, 4, 4, 4, unroll=1)):
-        (got,) = run_kernel(matmul.emit(spec, tile, GPU), [a, b], [((32, 32), "float32")])
-        errors.append(off(got, a, b))
-    assert errors[0] <= max(2 * errors[1], 2**-21)
+EXACT = tile_of("mma_3xtf32", (8, 8, 4, 8, 32))
+PLAIN_TILE = LocalTile(4, 4, 4, 4, unroll=1)
+
+
+def both(a, b):
+    """a @ b by three terms and by multiply-adds of float32."""
+    spec = product(a.shape[0], b.shape[1], a.shape[1], constant=False)
+    shape = [((a.shape[0], b.shape[1]), "float32")]
+    return [run_kernel(matmul.emit(spec, t, GPU), [a, b], shape)[0] for t in (EXACT, PLAIN_TILE)]
+
+
+def hard(kind, shape):
+    """Operands that are hard to sum: of one sign, of mixed magnitudes, with sums that cancel, with
+    all bits of the significand, and close to the least and the largest normal numbers."""
+    values = rng.standard_normal(shape, np.float32)
+    if kind == "positive":
+        return np.abs(values)
+    if kind == "magnitudes":
+        return values * np.float32(2) ** rng.integers(-20, 20, shape).astype(np.float32)
+    if kind == "cancelling":
+        values[..., 1::2] = -values[..., ::2] * np.float32(1 + 2**-12)
+        return values
+    if kind == "full significands":
+        return np.float32(2) - np.float32(2**-23) * rng.integers(1, 9, shape).astype(np.float32)
+    return values * np.float32({"tiny": 2.0**-50, "huge": 2.0**56}[kind])
+
+
+@pytest.mark.parametrize(
+    "kind", ["positive", "magnitudes", "cancelling", "full significands", "tiny", "huge"]
+)
+@pytest.mark.parametrize("k", [64, 768])
+def test_three_terms_are_as_good_as_float32(kind, k):
+    """No more than what the multiply-adds of a float32 kernel are off by, or than ten roundings of
+    the sum of magnitudes; the emulation rounds an instruction's sums towards zero.
+    """
+    a, b = hard(kind, (24, k)), np.ascontiguousarray(hard(kind, (20, k)).T)
+    exact, plain = (off(got, a, b) for got in both(a, b))
+    assert exact <= max(plain, 10 * 2**-24)
+
+
+def test_three_terms_keep_what_is_not_finite():
+    """Infinity and NaN as float32 has them: infinite operands, zeros beside them, NaN of any bits,
+    numbers next to the largest, and sums beyond it."""
+    a, b = (rng.standard_normal(s, np.float32) for s in ((40, 70), (70, 37)))
+    a[0, 3], a[1, 69], a[2, 5], b[9, 2] = np.inf, -np.inf, np.nan, np.inf
+    a[3, 7] = np.uint32(0x7FFFFFFF).view(np.float32)
+    a[4, 8], b[8, 1] = np.inf, 0
+    a[5] = 0
+    a[5, 11], b[11] = np.finfo(np.float32).max, 1
+    a[6, :2], b[:2, 5] = (3e38, 3e38), 1
+    a[7, :2], b[:2, 6] = (3e38, -3e38), 8
+    got, plain = both(a, b)
+    assert not np.isfinite(plain).all()
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(plain))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(plain))
+    np.testing.assert_allclose(got, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_subnormal_operands_lose_what_tf32_has_not():
+    """The rest of an operand below 2^-113 has no bits in TF32: an absolute error of 2^-136."""
+    a = np.float32(2.0**-130) * rng.standard_normal((8, 64), np.float32)
+    b = rng.standard_normal((64, 8), np.float32)
+    got, _ = both(a, b)
+    expected = a.astype(float) @ b.astype(float)
+    assert np.max(np.abs(got - expected)) <= 2.0**-135 * np.abs(b).sum(0).max()
+
+
+@pytest.mark.parametrize("name", ["3x3", "few channels", "grouped", "one tap"])
+def test_convolutions_of_three_terms(name):
+    """As exact as float32's; one infinite input makes the results infinite or NaN that see it."""
+    one_tap = Window(32, 21, (5, 4), (3, 3), pads=(1, 1, 1, 1))
+    window = {**PLAIN, "one tap": one_tap}[name]
+    target = GPU._replace(precision="3xtf32", matrix_units=("mma_3xtf32" + EMULATED,))
+    check(window, target, tile=GpuTile(EXACT, not window.constant))
+    check(window, target, tile=GpuTile(EXACT, not window.constant), infinite=True)
 
 
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "given"])
@@ -169,6 +234,13 @@ def test_devices_without_the_instructions_multiply_in_float32(capability):
     target = NVIDIA._replace(matrix_units=available(capability, "", ()), precision="f16")
     assert unit_for(("float32", "float32"), target) is None
     assert entries(product(4096, 768, 768), target)[0].startswith("matmul_local_")
+
+
+@pytest.mark.parametrize(("k", "unit"), [(16, "local"), (768, "mma_3xtf32")])
+def test_short_sums_stay_with_multiply_adds(k, unit):
+    """Float32's error grows with the length of a sum, that of three terms begins above it."""
+    target = NVIDIA._replace(precision="3xtf32")
+    assert entries(product(4096, 768, k), target)[0].startswith(f"matmul_{unit}_")
 
 
 def test_a_refused_unit_leaves_multiply_adds():

@@ -56,6 +56,7 @@ $put
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }
+$again
         $unroll_rows
         for (int r = 0; r < ROWS; ++r) {
             const int i = a0 + $row_place;

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.contraction.matrix_units import UNITS
+from clinfer_kernels.contraction.exact import again
+from clinfer_kernels.contraction.matrix_units import UNITS, MatrixUnit
 from clinfer_kernels.contraction.parts import emit_sum, is_wide, part_lines, part_sizes
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.tiles import LocalTile
@@ -81,6 +82,7 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         a_setup=block(copies["a"].setup(), 2),
         b_setup=block(copies["b"].setup(), 2),
         zero=block(unit.begin(tile, vec), 2),
+        again=block(_again(tile, unit, a, b), 2),
         unroll_rows="" if _keeps_loops(target) else "#pragma unroll",
         sums=block(_sums(tile, unit, vec, target), 4),
         row_place=unit.row(),
@@ -116,6 +118,11 @@ def _copy(name: str, walk: Walk, product: Product, tile: LocalTile, unit: Unit) 
     whole_k = isinstance(product.k, int) and product.k % tile.k_step == 0
     pitch = size + LANES
     return Copy(name, walk, size, tile.k_step, tile.work_group, pitch, *types, whole_k, packing)
+
+
+def _again(tile: LocalTile, unit: Unit, a: Walk, b: Walk) -> list[str]:
+    is_exact = isinstance(unit, MatrixUnit) and unit.is_exact
+    return again(tile, unit, a, b) if is_exact else []
 
 
 def _keeps_loops(target: Target) -> bool:

@@ -56,6 +56,11 @@ class MatrixUnit:
         """16-bit operands."""
         return Packing(self.operand, "ushort", "uint2", 2, "packed")
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether results are float32's, infinite ones and NaN among them (`exact`)."""
+        return False
+
     def places(self, tile: Shape) -> list[str]:
         rows, cols, lanes = self.lane_rows, self.lane_cols, self.lanes
         return [
@@ -93,10 +98,17 @@ class Mma(MatrixUnit):
 
     `terms` 3: float32 operands are the sum of two TF32, the products of which are added but for
     that of the small ones (Markidis et al., "NVIDIA Tensor Core Programmability, Performance &
-    Precision", 2018).
+    Precision", 2018). Instructions round their sums towards zero, so each adds to a sum that begins
+    at 0 every 16 k, and that is added to the others to nearest (Ootomo & Yokota, "Recovering single
+    precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance",
+    2022). What is not finite is made again by multiply-adds (`exact`).
     """
 
     terms: int = 1
+
+    @property
+    def is_exact(self) -> bool:
+        return self.terms == 3
 
     @property
     def is_tf32(self) -> bool:
@@ -114,13 +126,17 @@ class Mma(MatrixUnit):
         if self.terms == 3:
             text.append(_HIGH)
         if not self.is_emulated:
-            return [*text, _MMA.replace("@", self.instruction)]
+            text.append(_MMA.replace("@", self.instruction))
+            if self.terms == 3:
+                text.append(_FIRST.replace("@", self.instruction))
+            return text
         value = {
             "float16": "vload_half(i, (const __local half*)&(x))",
             "bfloat16": "as_float((x) >> (16 * (i)) << 16)",
         }.get(self.operand, "as_float(x)")
         per = 1 if self.is_tf32 else 2
-        return [*text, _EMULATED_MMA.replace("@VALUE", value).replace("@P", str(per))]
+        made = _EMULATED_MMA.replace("@VALUE", value).replace("@P", str(per))
+        return [*text, _TOWARDS_ZERO if self.terms == 3 else _TO_NEAREST, made]
 
     def places(self, tile: Shape) -> list[str]:
         lines = super().places(tile)
@@ -171,16 +187,15 @@ class Mma(MatrixUnit):
                     for v in range(per):
                         n = f"{name}{f}_{v}"
                         lines.append(f"const uint4 {n}h = high({n});")
-                        lines.append(
-                            f"const uint4 {n}l = high(as_uint4(as_float4({n}) - as_float4({n}h)));"
-                        )
+                        lines.append(f"const uint4 {n}l = low({n}, {n}h);")
         return [*lines, *(self._emulated(tile) if self.is_emulated else self._native(tile))]
 
     @property
     def _turns(self) -> list[tuple[int, str, str]]:
-        """The instructions of a fragment: which part of its k, and which terms of A and B."""
+        """The instructions of a fragment: which part of its k, and which terms of A and B; small
+        terms first, so that only two sums of each 16 k are rounded by much."""
         terms = (("l", "h"), ("h", "l"), ("h", "h")) if self.terms == 3 else (("", ""),)
-        return [(part, *pair) for part in range(2 if self.is_tf32 else 1) for pair in terms]
+        return [(part, *pair) for pair in terms for part in range(2 if self.is_tf32 else 1)]
 
     def _a(self, p: int, part: int, term: str) -> list[str]:
         if self.is_tf32:
@@ -193,22 +208,52 @@ class Mma(MatrixUnit):
         return [f"b{q}_0.{s}" for s in ("xy", "zw")[j]]
 
     def _native(self, tile: Shape) -> list[str]:
+        if self.terms == 3:
+            return self._native_apart(tile)
         lines = []
         for part, left, right in self._turns:
             for p in range(tile.rows // 2):
-                for q in range(tile.cols // LANES):
-                    for j in range(2):
-                        first, apart = (2 * j, 1) if self.is_tf32 else (j, 2)
-                        columns = (LANES * q + first, LANES * q + first + apart)
-                        d = [f"acc[{2 * p + r}][{c}]" for r in range(2) for c in columns]
-                        operands = [*d, *self._a(p, part, left), *self._b(q, j, part, right)]
-                        lines.append(f"MULTIPLY({', '.join(operands)});")
+                for q, j in self._vectors(tile):
+                    d = ", ".join(self._d(p, q, j))
+                    operands = [*self._a(p, part, left), *self._b(q, j, part, right)]
+                    lines.append(f"MULTIPLY({d}, {', '.join(operands)});")
         return lines
+
+    def _native_apart(self, tile: Shape) -> list[str]:
+        """The same by sums that begin at 0, for a strip of rows at a time."""
+        lines = []
+        for p in range(tile.rows // 2):
+            lines.append("{")
+            for n, (part, left, right) in enumerate(self._turns):
+                for q, j in self._vectors(tile):
+                    d = ", ".join(f"d{q}{j}{i}" for i in range(4))
+                    operands = [*self._a(p, part, left), *self._b(q, j, part, right)]
+                    if n == 0:
+                        lines.append(f"    float {d};")
+                    name = "MULTIPLY" if n else "MULTIPLY_FIRST"
+                    lines.append(f"    {name}({d}, {', '.join(operands)});")
+            for q, j in self._vectors(tile):
+                each = enumerate(self._d(p, q, j))
+                lines += [f"    {to} += d{q}{j}{i};" for i, to in each]
+            lines.append("}")
+        return lines
+
+    @staticmethod
+    def _vectors(tile: Shape) -> list[tuple[int, int]]:
+        """The instructions side by side: the vector of columns, and which of its two."""
+        return [(q, j) for q in range(tile.cols // LANES) for j in range(2)]
+
+    def _d(self, p: int, q: int, j: int) -> list[str]:
+        """The sums of an instruction."""
+        first, apart = (2 * j, 1) if self.is_tf32 else (j, 2)
+        columns = (LANES * q + first, LANES * q + first + apart)
+        return [f"acc[{2 * p + r}][{c}]" for r in range(2) for c in columns]
 
     def _emulated(self, tile: Shape) -> list[str]:
         """The same by way of local memory, an instruction of all fragments at a time."""
         items = tile.wg_rows * tile.wg_cols
-        lines = []
+        sums = "apart" if self.terms == 3 else "acc"
+        lines = ["float apart[ROWS][COLS] = {{0}};"] if self.terms == 3 else []
         for part, left, right in self._turns:
             lines.append("barrier(CLK_LOCAL_MEM_FENCE);")
             for p in range(tile.rows // 2):
@@ -227,9 +272,13 @@ class Mma(MatrixUnit):
                 f"    const __local uint* a_wave = a_lanes + 4 * (p * {items} + item - lane);",
                 f"    const __local uint* b_wave = b_lanes + 2 * (n * {items} + item - lane);",
                 f"    const int c = n / 2 * LANES + {self._column};",
-                "    acc[2 * p + d / 2][c] += emulated(a_wave, b_wave, lane, d);",
+                f"    __private float* const to = &{sums}[2 * p + d / 2][c];",
+                "    *to = emulated(a_wave, b_wave, lane, d, *to);",
                 "}",
             ]
+        if self.terms == 3:
+            add = "acc[n / COLS][n % COLS] += apart[n / COLS][n % COLS];"
+            lines.append(f"for (int n = 0; n < ROWS * COLS; ++n) {add}")
         return lines
 
     @property
@@ -242,22 +291,40 @@ _MMA = """#define MULTIPLY(d0, d1, d2, d3, a0, a1, a2, a3, b0, b1) \\
         : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3) \\
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1))"""
 
+_FIRST = """#define MULTIPLY_FIRST(d0, d1, d2, d3, a0, a1, a2, a3, b0, b1) \\
+    __asm__ ("{.reg .f32 z; mov.f32 z, 0f00000000;" \\
+        "@ {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {z, z, z, z};}" \\
+        : "=f"(d0), "=f"(d1), "=f"(d2), "=f"(d3) \\
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1))"""
+
+# What an emulation sums in, and how it rounds the sum.
+_TO_NEAREST = """#define SUM_TYPE float
+#define ROUNDED(x) (x)"""
+_TOWARDS_ZERO = """#pragma OPENCL EXTENSION cl_khr_fp64 : enable
+#define SUM_TYPE double
+#define ROUNDED(x) convert_float_rtz(x)"""
+
 _EMULATED_MMA = """#define VALUE(x, i) (@VALUE)
-static float emulated(const __local uint* a, const __local uint* b, int lane, int d)
+static float emulated(const __local uint* a, const __local uint* b, int lane, int d, float c)
 {
-    float sum = 0;
+    SUM_TYPE sum = c;
     const int row = lane / 4 + d / 2 * 8;
     const int column = lane % 4 * 2 + d % 2;
     for (int r = 0; r < 2; ++r)
         for (int t = 0; t < 4; ++t)
             for (int i = 0; i < @P; ++i)
-                sum += VALUE(a[4 * (row % 8 * 4 + t) + 2 * r + row / 8], i)
+                sum += (SUM_TYPE)VALUE(a[4 * (row % 8 * 4 + t) + 2 * r + row / 8], i)
                      * VALUE(b[2 * (column * 4 + t) + r], i);
-    return sum;
+    return ROUNDED(sum);
 }"""
 
-_HIGH = """// float32 to the nearest TF32, ties away from zero.
-static uint4 high(uint4 v) { return (v + 0x1000u) & 0xFFFFE000u; }"""
+_HIGH = """// float32 as two TF32: the nearest, ties away from zero, and the rest, whose 12 bits
+// lose one. Neither loses NaN, and what is infinite, or becomes so, makes the rest NaN.
+static uint4 high(uint4 v) { return (v + 0x1000u) & 0xFFFFE000u; }
+static uint4 low(uint4 v, uint4 h)
+{
+    return as_uint4(as_float4(v) - as_float4(h)) & 0xFFFFE000u;
+}"""
 
 
 def _asm_pack(kind: str) -> str:
@@ -285,7 +352,9 @@ _PACK_BFLOAT16 = """static uint2 packed(float4 v)
 }"""
 _PACK_TF32 = """static float4 packed(float4 v)
 {
-    return as_float4((as_uint4(v) + 0x1000u) & 0xFFFFE000u); // to nearest, ties away from zero
+    const uint4 b = as_uint4(v);
+    const uint4 near = (b + 0x1000u) & 0xFFFFE000u; // to nearest, ties away from zero
+    return as_float4(isnan(v) ? b | 0x400000u : near);
 }"""
 # By operand, and whether NVIDIA's conversions may be used.
 _PACK = {

@@ -33,6 +33,8 @@ _LATENCY = 500  # clocks of a step whose loads nothing hides
 _LOCAL_BYTES = 128  # of local memory in a clock, where each lane reads bytes of its own
 _MOST_SUMS = 256  # bytes of sums that a work-item keeps
 _ITEMS_AT_ONCE = 512  # work-items of a unit, with some 128 registers each
+_CLOCKS_OF = 32  # values of k: a multiple of every tile's step
+_LEAST_EXACT = 32  # values of k for which three terms are not worse than float32 in any case
 _SPLIT = 8000  # clocks of a further launch
 
 
@@ -225,9 +227,10 @@ def choices(product: Product, target: Target, has_rows: bool) -> tuple[Choice, .
     sizes = (product.m, product.n, product.k, product.batches)
     if all(isinstance(size, int) for size in sizes):
         guesses: tuple[Choice, ...] = ()
-        for tiles in filter(None, (matrix, found)):
+        rivals = [*matrix, *found] if _is_exact(matrix) else matrix
+        for tiles in filter(None, (rivals, found)):
             ordered = sorted(_with_splits(tiles), key=lambda tile: _clocks(product, tile, target))
-            guesses += tuple(ordered[:_MOST_GUESSES])
+            guesses += tuple(tile for tile in ordered[:_MOST_GUESSES] if tile not in guesses)
         if few is not None and isinstance(product.m, int) and product.m <= _MOST_ROWS:
             parts = parts_of(product, few, target)
             return (replace(few, is_split=parts != 1), *guesses, *plain)
@@ -280,7 +283,7 @@ def unit_for(stored: Sequence[str], target: Target) -> MatrixUnit | None:
 def _matrix_tiles(product: Product, target: Target) -> list[LocalTile]:
     """The tiles of the matrix unit that the product may use, the largest first."""
     unit = unit_for(product.stored, target) if product.acc == "float32" else None
-    if unit is None:
+    if unit is None or (unit.is_exact and isinstance(product.k, int) and product.k < _LEAST_EXACT):
         return []
     tiles = (replace(tile, unit=unit.name) for tile in _MMA_TILES[unit.packing.size])
     return [
@@ -288,6 +291,11 @@ def _matrix_tiles(product: Product, target: Target) -> list[LocalTile]:
         for tile in tiles
         if tile.work_group <= target.max_work_group and tile.local_bytes(4) <= target.local_mem
     ]
+
+
+def _is_exact(tiles: Sequence[LocalTile]) -> bool:
+    """Whether tiles of a matrix unit give what multiply-adds do."""
+    return bool(tiles) and MATRIX_UNITS[tiles[0].unit].is_exact
 
 
 def _with_splits(tiles: list[LocalTile]) -> Iterator[LocalTile]:
@@ -341,10 +349,10 @@ def parts_of(product: Product, tile: LocalTile | FewRows, target: Target) -> Dim
 
 
 def _whole_clocks(product: Product, tile: LocalTile, target: Target) -> Dim:
-    """Of a step of all groups on the busiest unit."""
+    """Of _CLOCKS_OF values of k, of all groups on the busiest unit."""
     groups = product.groups(tile.tile_m, tile.tile_n)
     clocks = _device(target).clocks(tile, compute_size(product.acc))
-    return ceildiv(groups, target.group_units) * max(clocks, _LATENCY)
+    return ceildiv(groups, target.group_units) * (max(clocks, _LATENCY) * _CLOCKS_OF // tile.k_step)
 
 
 def _clocks(product: Product, tile: LocalTile, target: Target) -> int:

@@ -58,6 +58,10 @@ class Walk(Protocol):
         """The same elements as 16-bit numbers, as they are stored; for 16-bit dtypes."""
         ...
 
+    def single(self) -> Walk:
+        """The same elements, one at a time and in any order."""
+        ...
+
     def declare(self, signature: Signature) -> None:
         """The operand's parameters."""
         ...
@@ -99,6 +103,7 @@ class MatrixWalk:
     size: str  # the parameter that counts places
     k: Dim
     acc: str
+    is_single: bool = False
 
     @property
     def dtype(self) -> str:
@@ -111,6 +116,8 @@ class MatrixWalk:
     @property
     def width(self) -> int:
         """16-byte pieces, where all begin at multiples of their size and none goes over an end."""
+        if self.is_single:
+            return 1
         along_k = self.along == "k"
         if along_k and self.matrix.col != 1:
             return 1
@@ -121,6 +128,9 @@ class MatrixWalk:
 
     def bits(self) -> Walk:
         return replace(self, matrix=replace(self.matrix, dtype="uint16"), acc="uint16")
+
+    def single(self) -> Walk:
+        return replace(self, is_single=True)
 
     def declare(self, signature: Signature) -> None:
         matrix = self.matrix if self.along == "k" else self.matrix.transposed
@@ -182,6 +192,9 @@ class PanelWalk:
     def bits(self) -> Walk:
         return replace(self, acc="uint16", dtype="uint16")
 
+    def single(self) -> Walk:
+        return replace(self, width=1)
+
     def declare(self, signature: Signature) -> None:
         signature.read(self.kind, self.number, self.dtype, "b")
 
@@ -226,6 +239,7 @@ class WindowWalk:
     k_step: int
     transposed: bool
     along: str = "k"
+    is_single: bool = False
 
     @property
     def dtype(self) -> str:
@@ -233,6 +247,8 @@ class WindowWalk:
 
     @property
     def width(self) -> int:
+        if self.is_single:
+            return 1
         x, channels = self.problem.x, self.problem.channels
         pixels = Matrix(x.dtype, x.offset, x.strides[:-2], x.strides[-2], x.strides[-1])
         dense = x.strides[-1] == 1 and pixels.is_aligned(LANES)
@@ -241,7 +257,8 @@ class WindowWalk:
     @property
     def is_one_tap(self) -> bool:
         """Whether a step never goes beyond a tap."""
-        return self.problem.window > 1 and _is_multiple(self.problem.channels, self.k_step)
+        one = _is_multiple(self.problem.channels, self.k_step) and not self.is_single
+        return self.problem.window > 1 and one
 
     @property
     def tested(self) -> tuple[int, ...]:
@@ -259,6 +276,9 @@ class WindowWalk:
     def bits(self) -> Walk:
         x = self.problem.x._replace(dtype="uint16")
         return replace(self, problem=replace(self.problem, x=x, acc="uint16"))
+
+    def single(self) -> Walk:
+        return replace(self, is_single=True)
 
     def declare(self, signature: Signature) -> None:
         x = self.problem.x

@@ -47,6 +47,11 @@ def has_precision(target: Target, hint: str) -> bool:
     return unit_for(("float32", "float32"), target._replace(precision=hint)) is not None
 
 
+def exact_precision(target: Target) -> str:
+    """The precision of the fastest products whose error is float32's."""
+    return "3xtf32" if has_precision(target, "3xtf32") else "f32"
+
+
 def _matrix_units(info: DeviceInfo) -> tuple[str, ...]:
     from clinfer_kernels.contraction.matrix_units import available
 
