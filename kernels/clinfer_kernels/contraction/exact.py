@@ -56,14 +56,16 @@ def _element(name: str, walk: Walk, place: str) -> list[str]:
     kept = ", ".join(walk.kept())
     lines, condition, value = walk.load("k", "")
     step = walk.step("k") if walk.along == "k" else []
-    read = [*lines, f"{name}_value = {value};"]
+    made, value = walk.single_value(value, "", "k", name)
+    read = [*lines, *made, f"{name}_value = {value};"]
     if condition:
         read = [f"if ({condition}) {{", *(f"    {line}" for line in read), "}"]
     return [
         f"float {name}_value = 0;",
         "{",
         f"    int {kept};",
-        *(f"    {line}" for line in ("{", *walk.place(place, ""), "}")),
+        *(f"    float {value};" for value in walk.values()),
+        *(f"    {line}" for line in ("{", *walk.place(place, ""), *walk.row(place, ""), "}")),
         *(f"    {line}" for line in (*step, *read)),
         "}",
     ]

@@ -19,6 +19,7 @@
 #define LANES 4 // of a vector
 #define TILE_M (WG_ROWS * ROWS)
 #define TILE_N (WG_COLS * COLS)
+#define WG_SIZE (WG_ROWS * WG_COLS)
 #define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
 #define B_PITCH (TILE_N + LANES)
 
@@ -69,5 +70,6 @@ $sums
 $end
             }
         }
+$after
     }
 }

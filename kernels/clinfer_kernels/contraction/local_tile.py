@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
+from clinfer_kernels.contraction.copies import Copy
 from clinfer_kernels.contraction.exact import again
 from clinfer_kernels.contraction.matrix_units import UNITS, MatrixUnit
 from clinfer_kernels.contraction.parts import emit_sum, is_wide, part_lines, part_sizes
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.tiles import LocalTile
 from clinfer_kernels.contraction.units import LANES, Unit
-from clinfer_kernels.contraction.walks import Copy, Walk
+from clinfer_kernels.contraction.walks import Walk
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Target
@@ -95,6 +96,7 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         put=block(_put(copies, "turn"), 4),
         row=block([] if is_split else product.end.row(), 3),
         end=block(_partial(product) if is_split else _finish(product, vec, acc), 4),
+        after=block([] if is_split else product.end.after("TILE_M", "a0", "TILE_N", "b0"), 2),
     )
     items = group_items(tasks, tile.work_group, target)
     return Launch(entry, text, signature.args, (items,), (tile.work_group,), flops=product.flops)
@@ -112,7 +114,12 @@ def _copy(name: str, walk: Walk, product: Product, tile: LocalTile, unit: Unit) 
     """How operand `name` gets into local memory: as it is stored where the unit takes it so."""
     size = tile.tile_m if name == "a" else tile.tile_n
     dtype, packing = product.acc, unit.packing
-    if packing is not None and packing.size == 2 and walk.dtype == packing.operand:
+    if (
+        packing is not None
+        and packing.size == 2
+        and walk.is_stored
+        and walk.dtype == packing.operand
+    ):
         walk, dtype = walk.bits(), "uint16"
     types = (register(dtype, LANES), compute(dtype))
     whole_k = isinstance(product.k, int) and product.k % tile.k_step == 0

@@ -221,7 +221,7 @@ def choices(product: Product, target: Target, has_rows: bool) -> tuple[Choice, .
     """
     found, matrix = _fitting(product, target), _matrix_tiles(product, target)
     few = _few(product, target) if has_rows else None
-    plain = (FewRows(1, 1, 1),) if has_rows else ()
+    plain = (FewRows(1, _least_items(product), 1),) if has_rows else ()
     if not found:
         return plain
     sizes = (product.m, product.n, product.k, product.batches)
@@ -248,11 +248,17 @@ def _few(product: Product, target: Target) -> FewRows | None:
     """The schedule for few rows, where the device has room for it."""
     size, m = compute_size(product.acc), product.m
     rows = min(m, _MOST_ROWS) if isinstance(m, int) else _SOME_ROWS
+    columns = max(16, _least_items(product))
     for slices in (16, 8, 4):
-        tile = FewRows(max(rows, 1), 16, slices)
+        tile = FewRows(max(rows, 1), columns, max(1, slices * 16 // columns))
         if tile.work_group <= target.max_work_group and tile.local_bytes(size) <= target.local_mem:
             return tile
     return None
+
+
+def _least_items(product: Product) -> int:
+    """Work-items along the columns for what those of a tile are to be a multiple of."""
+    return product.end.multiple // (product.b.width if product.b.along == "place" else 1) or 1
 
 
 def _fitting(product: Product, target: Target) -> list[LocalTile]:
@@ -265,6 +271,7 @@ def _fitting(product: Product, target: Target) -> list[LocalTile]:
         if tile.work_group <= target.max_work_group
         and tile.local_bytes(size) <= target.local_mem
         and tile.rows * tile.cols * size <= _MOST_SUMS
+        and tile.tile_n % product.end.multiple == 0
     ]
 
 
