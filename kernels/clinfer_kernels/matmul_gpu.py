@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels.contraction.emit import emit_product
 from clinfer_kernels.contraction.ends import MatrixEnd
+from clinfer_kernels.contraction.matrix_tiles import unit_for
 from clinfer_kernels.contraction.narrow import narrow_of, narrowed
 from clinfer_kernels.contraction.product import Product
-from clinfer_kernels.contraction.tiles import Choice, choices, unit_for
+from clinfer_kernels.contraction.tiles import Choice, choices
 from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.contraction.walks import MatrixWalk
 from clinfer_kernels.matmul_problem import Problem

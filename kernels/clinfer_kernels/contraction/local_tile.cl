@@ -19,8 +19,8 @@
 #define LANES 4 // of a vector
 #define TILE_M (WG_ROWS * ROWS)
 #define TILE_N (WG_COLS * COLS)
-#define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
-#define B_PITCH (TILE_N + LANES)
+#define A_PITCH (TILE_M + $pad) // of a tile's rows: vectors stay aligned, columns change banks
+#define B_PITCH (TILE_N + $pad)
 
 $head
 $parameters)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clinfer_kernels import memory
+from clinfer_kernels.contraction.puts import Pieces, put_lines
 from clinfer_kernels.contraction.units import LANES, Packing
 from clinfer_kernels.conv_problem import Problem as Convolution
 from clinfer_kernels.conv_prologue import declare as declare_prologue
@@ -27,7 +28,7 @@ from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import declare as declare_matrix
 from clinfer_kernels.nest import advance, stride_kind
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.types import compute, storage
+from clinfer_kernels.types import compute, size_of, storage
 from clinfer_kernels.window import (
     WindowAxis,
     declare_axes,
@@ -55,7 +56,7 @@ class Walk(Protocol):
     def dtype(self) -> str: ...
 
     def bits(self) -> Walk:
-        """The same elements as 16-bit numbers, as they are stored; for 16-bit dtypes."""
+        """The same elements as unsigned numbers, as they are stored; for 8 and 16 bits."""
         ...
 
     def declare(self, signature: Signature) -> None:
@@ -120,7 +121,8 @@ class MatrixWalk:
         return LANES if whole else 1
 
     def bits(self) -> Walk:
-        return replace(self, matrix=replace(self.matrix, dtype="uint16"), acc="uint16")
+        kind = bits_of(self.dtype)
+        return replace(self, matrix=replace(self.matrix, dtype=kind), acc=kind)
 
     def declare(self, signature: Signature) -> None:
         matrix = self.matrix if self.along == "k" else self.matrix.transposed
@@ -180,7 +182,8 @@ class PanelWalk:
     width: int = LANES
 
     def bits(self) -> Walk:
-        return replace(self, acc="uint16", dtype="uint16")
+        kind = bits_of(self.dtype)
+        return replace(self, acc=kind, dtype=kind)
 
     def declare(self, signature: Signature) -> None:
         signature.read(self.kind, self.number, self.dtype, "b")
@@ -257,8 +260,9 @@ class WindowWalk:
         return tuple(a for a in windowed(len(self.problem.axes)) if self.problem.axes[a].taps > 1)
 
     def bits(self) -> Walk:
-        x = self.problem.x._replace(dtype="uint16")
-        return replace(self, problem=replace(self.problem, x=x, acc="uint16"))
+        kind = bits_of(self.dtype)
+        x = self.problem.x._replace(dtype=kind)
+        return replace(self, problem=replace(self.problem, x=x, acc=kind))
 
     def declare(self, signature: Signature) -> None:
         x = self.problem.x
@@ -332,6 +336,11 @@ class WindowWalk:
             return [], " && ".join(tests), made
         lines, made = prepared(self.problem.prologue, x, value, "z * C + channel", acc)
         return lines, " && ".join(tests), made
+
+
+def bits_of(dtype: str) -> str:
+    """The unsigned integers of a dtype's size."""
+    return f"uint{8 * size_of(dtype)}"
 
 
 def is_inside(axis: WindowAxis, transposed: bool) -> bool:
@@ -488,7 +497,12 @@ class Copy:
     def _put_packed(self, to: str, steps: int, packing: Packing) -> list[str]:
         """The pieces as vectors along k: [k / LANES][place][LANES]."""
         n, pitch = self.name, self.pitch
-        if self.walk.along == "k":
+        v = packing.together[n == "b"]
+        if v < LANES:
+            pack = "" if self._is_ready else packing.pack
+            counts = (self.pieces, self.walk.width, self.walk.along == "k", self._turn, steps)
+            body = put_lines(Pieces(n, *counts, pitch, v, pack))
+        elif self.walk.along == "k":
             at = f"({n}_k / LANES * {pitch} + {n}_place + @ * {steps}) * LANES"
             if self.walk.width > 1:
                 body = self._loop([self._packed(packing, at, f"{n}_piece@")])
@@ -518,7 +532,7 @@ class Copy:
     @property
     def _is_ready(self) -> bool:
         """Whether the pieces are as they are to be: read as bits, or not packed."""
-        return self.acc == "ushort" or not (self.packing and self.packing.pack)
+        return self.acc in ("ushort", "uchar") or not (self.packing and self.packing.pack)
 
     def _packed(self, packing: Packing, at: str, vector: str, count: int = LANES) -> str:
         """The statement that puts `count` neighbouring k, the first lanes of a vector."""
