@@ -176,6 +176,7 @@ def kernels_of(gpu: Gpu, launches: Launches) -> list[Kernel]:
 
 def _kernel(gpu: Gpu, steps: tuple[Step, ...]) -> Kernel:
     first = steps[0]
+    gpu = gpu.running(first.source)
     facts = (first.source, first.entry, first.options, gpu.arch, gpu.vendor)
     try:
         analysis = analysed(listings.compiled(*facts), gpu, first.items)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer_kernels.contraction.emit import emit_product
 from clinfer_kernels.contraction.ends import MatrixEnd
+from clinfer_kernels.contraction.matrix_tiles import unit_for
 from clinfer_kernels.contraction.narrow import narrow_of, narrowed
 from clinfer_kernels.contraction.normed import Normed, walk_of
 from clinfer_kernels.contraction.product import Product
-from clinfer_kernels.contraction.tiles import Choice, choices, unit_for
+from clinfer_kernels.contraction.tiles import Choice, choices
 from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.contraction.walks import MatrixWalk, Walk
 from clinfer_kernels.matmul_problem import Problem

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clinfer_kernels.contraction.puts import Pieces, put_lines
 from clinfer_kernels.contraction.units import LANES, Packing
 from clinfer_kernels.contraction.walks import Walk
 
@@ -143,6 +144,15 @@ class Copy:
 
     def put(self, turn: str) -> list[str]:
         """Statements that put the pieces into tile number `turn`."""
+        return [*self._finished(), *self._put(turn)]
+
+    def _finished(self) -> list[str]:
+        """Statements that make of the pieces what is to be multiplied."""
+        n = self.name
+        lines, value = self.walk.finish(f"{n}_piece@", "@")
+        return self._loop(["{", *_inside([*lines, f"{n}_piece@ = {value};"]), "}"] if lines else [])
+
+    def _put(self, turn: str) -> list[str]:
         n, steps = self.name, self.work_group // self._row
         to = f"{n}_tile + {turn} * {self.k_step * self.pitch}"
         if self.packing is not None:
@@ -155,36 +165,34 @@ class Copy:
                 body = [f"{n}_to[{at}] = {n}_piece@;"]
         else:
             at = f"{n}_place + @ * {steps}"
-            lines, value = self.walk.finish(f"{n}_piece@", "@")
             if self.walk.width > 1:
                 body = [
-                    f"{n}_to[({n}_k + {j}) * {self.pitch} + {at}] = {value}.s{j};"
+                    f"{n}_to[({n}_k + {j}) * {self.pitch} + {at}] = {n}_piece@.s{j};"
                     for j in range(self.walk.width)
                 ]
             else:
-                body = [f"{n}_to[{n}_k * {self.pitch} + {at}] = {value};"]
-            if lines:
-                body = ["{", *_inside([*lines, *body]), "}"]
+                body = [f"{n}_to[{n}_k * {self.pitch} + {at}] = {n}_piece@;"]
         made = [f"__local {self.acc}* {n}_to = {to};", *self._loop(body)]
         return ["{", *_inside(made), "}"]
 
     def _put_packed(self, to: str, steps: int, packing: Packing) -> list[str]:
         """The pieces as vectors along k: [k / LANES][place][LANES]."""
         n, pitch = self.name, self.pitch
-        if self.walk.along == "k":
+        v = packing.together[n == "b"]
+        if v < LANES:
+            pack = "" if self._is_ready else packing.pack
+            counts = (self.pieces, self.walk.width, self.walk.along == "k", self._turn, steps)
+            body = put_lines(Pieces(n, *counts, pitch, v, pack))
+        elif self.walk.along == "k":
             at = f"({n}_k / LANES * {pitch} + {n}_place + @ * {steps}) * LANES"
-            lines, value = self.walk.finish(f"{n}_piece@", "@")
             if self.walk.width > 1:
-                each = [self._packed(packing, at, value)]
+                body = self._loop([self._packed(packing, at, f"{n}_piece@")])
             else:
-                one = f"({self.vec})({value}, 0, 0, 0)"
+                one = f"({self.vec})({n}_piece@, 0, 0, 0)"
                 kept = packing.element
                 if not self._is_ready:
                     one = f"{packing.pack}({one})"
-                each = [f"{n}_to[{at} + {n}_k % LANES] = ({kept})({one}).s0;"]
-            if lines:
-                each = ["{", *_inside([*lines, *each]), "}"]
-            body = self._loop(each)
+                body = self._loop([f"{n}_to[{at} + {n}_k % LANES] = ({kept})({one}).s0;"])
         else:
             body = []
             turn = self._turn
@@ -205,7 +213,7 @@ class Copy:
     @property
     def _is_ready(self) -> bool:
         """Whether the pieces are as they are to be: read as bits, or not packed."""
-        return self.acc == "ushort" or not (self.packing and self.packing.pack)
+        return self.acc in ("ushort", "uchar") or not (self.packing and self.packing.pack)
 
     def _packed(self, packing: Packing, at: str, vector: str, count: int = LANES) -> str:
         """The statement that puts `count` neighbouring k, the first lanes of a vector."""

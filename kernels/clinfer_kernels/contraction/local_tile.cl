@@ -20,8 +20,8 @@
 #define TILE_M (WG_ROWS * ROWS)
 #define TILE_N (WG_COLS * COLS)
 #define WG_SIZE (WG_ROWS * WG_COLS)
-#define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
-#define B_PITCH (TILE_N + LANES)
+#define A_PITCH (TILE_M + $pad) // of a tile's rows: vectors stay aligned, columns change banks
+#define B_PITCH (TILE_N + $pad)
 
 $head
 $parameters)

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS, MatrixUnit
+from clinfer_kernels.contraction.instructions import MatrixUnit
+from clinfer_kernels.contraction.matrix_tiles import cuts_of, unit_for
+from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.dims import Dim, at_most, ceildiv, floordiv, maximum, minimum
@@ -73,7 +75,8 @@ class LocalTile:
         """Local memory for elements of `size` bytes; matrix units have their own."""
         packing = UNITS[self.unit].packing
         size = size if packing is None else packing.size
-        return 2 * self.k_step * (self.tile_m + self.tile_n + 2 * LANES) * size
+        pad = LANES if packing is None else packing.pad
+        return 2 * self.k_step * (self.tile_m + self.tile_n + 2 * pad) * size
 
 
 @dataclass(frozen=True)
@@ -168,32 +171,13 @@ class Device:
 
 
 def _matrix_clocks(tile: LocalTile, size: int, unit: MatrixUnit) -> int:
-    """As `Device.clocks`: a lane reads its rows and columns, of the quads of k that are its."""
+    """As `Device.clocks`, with the unit's own reads of local memory."""
     results = tile.tile_m * tile.tile_n
-    places = tile.rows + tile.cols * unit.lane_cols // unit.lane_rows
-    read = places * tile.k_step // unit.lane_cols * tile.work_group
-    put = (tile.tile_m + tile.tile_n) * tile.k_step
-    local = (read + put) * unit.packing.size // _LOCAL_BYTES
+    put = (tile.tile_m + tile.tile_n) * tile.k_step * unit.packing.size
+    local = (unit.read_bytes(tile) + put) // _LOCAL_BYTES
     loaded = (tile.tile_m + tile.tile_n) * size * tile.k_step // _LOADED_BYTES
     return max(results * tile.k_step // unit.rate, local, loaded) + _AROUND
 
-
-# Of matrix units with waves of 8 x 4 lanes, by the bytes of an operand.
-_MMA_TILES = {
-    2: (
-        LocalTile(32, 8, 8, 16, k_step=16),  # 256 x 128, waves of 64 x 64
-        LocalTile(16, 16, 8, 8, k_step=32),  # 128 x 128, waves of 64 x 32
-        LocalTile(16, 8, 8, 8, k_step=32),  # 128 x 64
-        LocalTile(16, 8, 4, 8, k_step=32),  # 64 x 64
-        LocalTile(8, 8, 4, 8, k_step=32),  # 32 x 64
-    ),
-    4: (
-        LocalTile(16, 16, 8, 8, k_step=16),
-        LocalTile(16, 8, 4, 8, k_step=32),
-        LocalTile(8, 8, 4, 8, k_step=32),
-    ),
-}
-_HINTED = {"3xtf32": "float32", "tf32": "tf32", "f16": "float16", "bf16": "bfloat16"}
 
 _EVERY = (_SMALL, _NARROW, _FLAT, _LINE, _TINY, _LEAST)
 _PLAIN = Device((_TALL, *_EVERY), _SMALL, 4)
@@ -275,24 +259,14 @@ def _fitting(product: Product, target: Target) -> list[LocalTile]:
     ]
 
 
-def unit_for(stored: Sequence[str], target: Target) -> MatrixUnit | None:
-    """The matrix unit for operands of those dtypes; None where the product is to be float32's.
-
-    16-bit operands are multiplied exactly, so they need no hint.
-    """
-    operand = _HINTED.get(target.precision, "")
-    if set(stored) in ({"float16"}, {"bfloat16"}):
-        operand = stored[0]
-    units = (MATRIX_UNITS[name] for name in target.matrix_units)
-    return next((unit for unit in units if unit.operand == operand), None)
-
-
 def _matrix_tiles(product: Product, target: Target) -> list[LocalTile]:
     """The tiles of the matrix unit that the product may use, the largest first."""
-    unit = unit_for(product.stored, target) if product.acc == "float32" else None
-    if unit is None or (unit.is_exact and isinstance(product.k, int) and product.k < _LEAST_EXACT):
+    unit = unit_for(product.stored, target)
+    if unit is None or unit.acc != product.acc:
         return []
-    tiles = (replace(tile, unit=unit.name) for tile in _MMA_TILES[unit.packing.size])
+    if unit.is_exact and isinstance(product.k, int) and product.k < _LEAST_EXACT:
+        return []
+    tiles = [LocalTile(*cut, unit=unit.name) for cut in cuts_of(unit)]
     return [
         tile
         for tile in tiles
@@ -301,8 +275,8 @@ def _matrix_tiles(product: Product, target: Target) -> list[LocalTile]:
 
 
 def _is_exact(tiles: Sequence[LocalTile]) -> bool:
-    """Whether tiles of a matrix unit give what multiply-adds do."""
-    return bool(tiles) and MATRIX_UNITS[tiles[0].unit].is_exact
+    """Whether tiles of a matrix unit give what multiply-adds of float32 do."""
+    return bool(tiles) and MATRIX_UNITS[tiles[0].unit].operand == "float32"
 
 
 def _with_splits(tiles: list[LocalTile]) -> Iterator[LocalTile]:

@@ -20,7 +20,7 @@ from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import declare as declare_matrix
 from clinfer_kernels.nest import advance, stride_kind
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.types import compute, storage
+from clinfer_kernels.types import compute, size_of, storage
 from clinfer_kernels.window import (
     WindowAxis,
     declare_axes,
@@ -69,7 +69,7 @@ class Walk(Protocol):
     ) -> tuple[list[str], str]: ...
 
     def bits(self) -> Walk:
-        """The same elements as 16-bit numbers, as they are stored; for 16-bit dtypes."""
+        """The same elements as unsigned numbers, as they are stored; for 8 and 16 bits."""
         ...
 
     def single(self) -> Walk:
@@ -175,7 +175,8 @@ class MatrixWalk(StoredWalk):
         return LANES if whole else 1
 
     def bits(self) -> Walk:
-        return replace(self, matrix=replace(self.matrix, dtype="uint16"), acc="uint16")
+        kind = bits_of(self.dtype)
+        return replace(self, matrix=replace(self.matrix, dtype=kind), acc=kind)
 
     def single(self) -> Walk:
         return replace(self, is_single=True)
@@ -238,7 +239,8 @@ class PanelWalk(StoredWalk):
     width: int = LANES
 
     def bits(self) -> Walk:
-        return replace(self, acc="uint16", dtype="uint16")
+        kind = bits_of(self.dtype)
+        return replace(self, acc=kind, dtype=kind)
 
     def single(self) -> Walk:
         return replace(self, width=1)
@@ -322,8 +324,9 @@ class WindowWalk(StoredWalk):
         return tuple(a for a in windowed(len(self.problem.axes)) if self.problem.axes[a].taps > 1)
 
     def bits(self) -> Walk:
-        x = self.problem.x._replace(dtype="uint16")
-        return replace(self, problem=replace(self.problem, x=x, acc="uint16"))
+        kind = bits_of(self.dtype)
+        x = self.problem.x._replace(dtype=kind)
+        return replace(self, problem=replace(self.problem, x=x, acc=kind))
 
     def single(self) -> Walk:
         return replace(self, is_single=True)
@@ -400,6 +403,11 @@ class WindowWalk(StoredWalk):
             return [], " && ".join(tests), made
         lines, made = prepared(self.problem.prologue, x, value, "z * C + channel", acc)
         return lines, " && ".join(tests), made
+
+
+def bits_of(dtype: str) -> str:
+    """The unsigned integers of a dtype's size."""
+    return f"uint{8 * size_of(dtype)}"
 
 
 def is_inside(axis: WindowAxis, transposed: bool) -> bool:

@@ -42,7 +42,7 @@ def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
 
 def has_precision(target: Target, hint: str) -> bool:
     """Whether a device has a matrix unit for float32 products of that precision."""
-    from clinfer_kernels.contraction.tiles import unit_for
+    from clinfer_kernels.contraction.matrix_tiles import unit_for
 
     return unit_for(("float32", "float32"), target._replace(precision=hint)) is not None
 
@@ -55,7 +55,7 @@ def exact_precision(target: Target) -> str:
 def _matrix_units(info: DeviceInfo) -> tuple[str, ...]:
     from clinfer_kernels.contraction.matrix_units import available
 
-    return available(info.capability, info.full_name, info.extensions)
+    return available(info.capability, info.full_name, info.extensions, info.subgroup_sizes)
 
 
 def _has_subgroups(info: DeviceInfo) -> bool:
