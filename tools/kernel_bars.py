@@ -28,6 +28,8 @@ for folder in ("tools", "kernels", "runtime"):
     sys.path.insert(0, str(ROOT / folder))
 
 import kernel_listings as listings  # noqa: E402
+from clinfer.config import DYNAMIC  # noqa: E402
+from clinfer.device.target import exact_precision  # noqa: E402
 from clinfer.properties import PRECISIONS  # noqa: E402
 from clinfer_kernels.spec import Target  # noqa: E402
 from kernel_compilers import RefusedError  # noqa: E402
@@ -111,16 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", nargs="+", default=[], metavar="NAME=N", help="free dimensions")
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--gpu", nargs="+", choices=GPUS, default=DEFAULT_GPUS, metavar="GPU")
-    parser.add_argument("--precision", choices=PRECISIONS, default="f32", help="of the hint")
+    parser.add_argument("--precision", choices=PRECISIONS, default=DYNAMIC, help="of the hint")
     parser.add_argument("--kernels", type=int, default=6, metavar="N", help="rows for each case")
     parser.add_argument("--check", action="store_true", help="against docs/kernel-bars.json")
     parser.add_argument("--accept", action="store_true", help="write bars and documentation")
     parser.add_argument("--measured", type=Path, nargs="+", help="steps-MODEL.json of a GPU")
     options = parser.parse_intermixed_args(arguments)
-    if options.precision != "f32" and (options.check or options.accept):
-        parser.error("bars are those of precision f32")
+    if options.precision != DYNAMIC and (options.check or options.accept):
+        parser.error(f"bars are those of precision {DYNAMIC}")
     gpus = [
-        replace(gpu, target=gpu.target._replace(precision=options.precision))
+        replace(gpu, target=gpu.target._replace(precision=_precision(gpu, options.precision)))
         for gpu in (GPUS[name] for name in options.gpu)
         if _is_there(gpu)
     ]
@@ -147,6 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if faults else 0
 
 
+def _precision(gpu: Gpu, hint: str) -> str:
+    return exact_precision(gpu.target) if hint == DYNAMIC else hint
+
+
 def _is_there(gpu: Gpu) -> bool:
     reason = listings.missing(gpu.vendor)
     if reason:
@@ -170,6 +176,7 @@ def kernels_of(gpu: Gpu, launches: Launches) -> list[Kernel]:
 
 def _kernel(gpu: Gpu, steps: tuple[Step, ...]) -> Kernel:
     first = steps[0]
+    gpu = gpu.running(first.source)
     facts = (first.source, first.entry, first.options, gpu.arch, gpu.vendor)
     try:
         analysis = analysed(listings.compiled(*facts), gpu, first.items)

@@ -6,11 +6,14 @@ tools/gpu_first_run.py measures them).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from clinfer_kernels.contraction.matrix_units import available
+from clinfer_kernels.contraction.matrix_units import DPAS, available
 from clinfer_kernels.spec import Target
+
+_SUB_GROUP = re.compile(r"intel_reqd_sub_group_size\((\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Gpu:
     latency: int
     launch: float
     matrix: Mapping[str, float] = field(default_factory=dict)
+
+    def running(self, source: str) -> Gpu:
+        """As a kernel sees it: with sub-groups of the size that its text asks for."""
+        size = _SUB_GROUP.search(source)
+        return replace(self, wave=int(size[1])) if size else self
 
     @property
     def peak(self) -> float:
@@ -80,7 +88,14 @@ _INTEL = Target(
     dialect="intel",
     subgroup_sizes=(8, 16, 32),
     extensions=frozenset({"cl_khr_fp16", "cl_intel_subgroups", "cl_khr_subgroups"}),
+    matrix_units=available((0, 0), "", {DPAS}, (8, 16, 32)),
 )
+
+
+def _amd(name: str, units: int) -> Target:
+    known = available((0, 0), name, ())
+    return _AMD._replace(architecture=name, compute_units=units, matrix_units=known)
+
 
 GPUS = {
     gpu.name: gpu
@@ -134,7 +149,7 @@ GPUS = {
             title="AMD MI250 (one die)",
             arch="gfx90a",
             vendor="amd",
-            target=_AMD._replace(compute_units=104),
+            target=_amd("gfx90a", 104),
             units=104,
             clock=1.70,
             lanes=128,
@@ -151,11 +166,32 @@ GPUS = {
             matrix={"f32": 128, "half": 512, "int8": 512},
         ),
         Gpu(
+            name="mi300x",
+            title="AMD MI300X",
+            arch="gfx940",  # as clang 15 knows gfx942
+            vendor="amd",
+            target=_amd("gfx942", 304),
+            units=304,
+            clock=2.1,
+            lanes=128,
+            issues=1,
+            local_bytes=128,
+            wave=64,
+            registers=4 * 64 * 512,
+            items=2048,
+            local=64 * 1024,
+            memory=5300,
+            cache=12000,
+            latency=700,
+            launch=6,
+            matrix={"f32": 128, "half": 1024, "int8": 2048},
+        ),
+        Gpu(
             name="rx7900",
             title="AMD RX 7900 XTX",
             arch="gfx1100",
             vendor="amd",
-            target=_AMD._replace(compute_units=48),
+            target=_amd("gfx1100", 48),
             units=96,
             clock=2.5,
             lanes=128,

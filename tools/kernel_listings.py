@@ -23,6 +23,7 @@ import platformdirs
 
 import kernel_compilers as offline
 from clinfer.device.sources import STANDARD
+from clinfer_kernels.contraction.matrix_units import DPAS
 
 _PTX = ("-target", "nvptx64-nvidia-nvcl", "-S")
 _PTX_CPU = "sm_80"  # what clang 15 knows; ptxas makes machine code of newer ones from it
@@ -136,7 +137,11 @@ def _intel(place: Path, entry: str, options: list[str], arch: str) -> Code:
     dump.mkdir()
     flags = " ".join([STANDARD, *options])
     command = [ocloc, "compile", "-file", str(place), "-device", arch, "-out_dir", str(made)]
-    told = offline.run_compiler([*command, "-output", "k", "-options", flags])
+    command += ["-output", "k", "-options", flags]
+    if DPAS in place.read_text():  # a driver says that the device has it; ocloc 22.43 does not
+        enabled = ",".join(f"+{name}" for name in (DPAS, "cl_intel_subgroups", "cl_khr_fp16"))
+        command += ["-internal_options", f"-cl-ext=-all,{enabled}"]
+    told = offline.run_compiler(command)
     binary = next(made.glob("*.bin"), None)
     if binary is None:
         raise offline.RefusedError(offline.first_error(told) or "ocloc has made nothing")

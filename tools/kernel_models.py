@@ -1,6 +1,7 @@
 """Three architectures at full size for tools/kernel_bars.py, and the launches of a model.
 
-What counts here is structure and size: weights of one shape share one array, which nothing reads.
+What counts here is structure and size: weights of one shape share one array, which nothing reads,
+but for products of one value, which would be the same product.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ class Builder:
         self.nodes.append(helper.make_node(op, list(inputs), [result], name=result, **attributes))
         return result
 
-    def weight(self, *shape: int) -> str:
-        """A float32 constant."""
-        name = f"w_{'x'.join(map(str, shape))}"
+    def weight(self, *shape: int, number: int = 0) -> str:
+        """A float32 constant; `number` tells those of one shape apart."""
+        name = f"w_{'x'.join(map(str, shape))}_{number}"
         if name not in self.initialisers:
-            content = np.full(shape, 1 / 64, np.float32)
+            content = np.full(shape, 1 / (64 + number), np.float32)
             self.initialisers[name] = onnx.numpy_helper.from_array(content, name)
         return name
 
@@ -93,9 +94,10 @@ class Builder:
 
     # parts of transformers
 
-    def linear(self, x: str, rows: int, columns: int) -> str:
+    def linear(self, x: str, rows: int, columns: int, number: int = 0) -> str:
         """x W + b."""
-        return self("Add", self("MatMul", x, self.weight(rows, columns)), self.weight(columns))
+        weight = self.weight(rows, columns, number=number)
+        return self("Add", self("MatMul", x, weight), self.weight(columns))
 
     def norm(self, x: str) -> str:
         """Layer normalisation."""
@@ -106,11 +108,12 @@ class Builder:
         """Multi-head attention with its three projections, without the output's."""
         split = self.constant([0, 0, _HEADS, _HIDDEN // _HEADS])
 
-        def heads(order: Sequence[int]) -> str:
-            projected = self("Reshape", self.linear(x, _HIDDEN, _HIDDEN), split)
+        def heads(order: Sequence[int], number: int) -> str:
+            projected = self("Reshape", self.linear(x, _HIDDEN, _HIDDEN, number), split)
             return self("Transpose", projected, perm=order)
 
-        queries, keys, values = heads([0, 2, 1, 3]), heads([0, 2, 3, 1]), heads([0, 2, 1, 3])
+        orders = ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+        queries, keys, values = (heads(order, n + 1) for n, order in enumerate(orders))
         scale = self.constant(float(np.sqrt(_HIDDEN // _HEADS)), "float32")
         scores = self("Div", self("MatMul", queries, keys), scale)
         if mask is not None:

@@ -30,9 +30,15 @@ _SHAPES = (
     (re.compile(r"^v_s?mfma_i32_(\d+x\d+x\d+)"), "int8", lambda n: _product(n)),
     (re.compile(r"^v_wmma_f(?:32|16)_(\d+x\d+x\d+)"), "half", lambda n: _product(n)),
     (re.compile(r"^v_wmma_i32_(\d+x\d+x\d+)"), "int8", lambda n: _product(n)),
-    (re.compile(r"^dpas\.\d+x(\d+).*:(?:hf|bf)"), "half", lambda n: 8 * int(n) * 16),
-    (re.compile(r"^dpas\.\d+x(\d+)"), "int8", lambda n: 8 * int(n) * 32),
+    (re.compile(r"^dpas\.\d+(x\d+ +\(\d+)\|.*:(?:hf|bf)"), "half", lambda n: 16 * _repeats(n)),
+    (re.compile(r"^dpas\.\d+(x\d+ +\(\d+)\|"), "int8", lambda n: 32 * _repeats(n)),
 )
+
+
+def _repeats(text: str) -> int:
+    """Rows by lanes of 'x8 (16'."""
+    rows, lanes = re.findall(r"\d+", text)
+    return int(rows) * int(lanes)
 
 
 def _product(text: str) -> int:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from clinfer_kernels import memory
 from clinfer_kernels.contraction.emit import launches_of
 from clinfer_kernels.contraction.ends import PixelEnd
+from clinfer_kernels.contraction.matrix_tiles import unit_for
 from clinfer_kernels.contraction.narrow import narrowed
 from clinfer_kernels.contraction.product import Product
-from clinfer_kernels.contraction.tiles import Choice, choices, unit_for
+from clinfer_kernels.contraction.tiles import Choice, choices
 from clinfer_kernels.contraction.walks import PanelWalk, WindowWalk
 from clinfer_kernels.conv_pack import Panels, constant_panels, pack_panels
 from clinfer_kernels.conv_problem import Problem, problems_of
@@ -77,7 +78,12 @@ def emit_gpu(spec: ConvSpec, tile: GpuTile, target: Target) -> Kernel:
 
 
 def _stored(problem: Problem) -> tuple[str, str]:
-    """The dtypes of what is multiplied; what a prologue makes is not rounded by itself."""
+    """The dtypes of what is multiplied; what a prologue makes is not rounded by itself.
+
+    Panels hold the dtype of the sums, so that integers are int32.
+    """
+    if problem.acc == "int32":
+        return ("int32", "int32")
     return (problem.acc if problem.prologue else problem.x.dtype, problem.weights.dtype)
 
 

@@ -22,6 +22,7 @@ FAMILIES = {
     "SoftmaxSpec": "softmax",
     "NormSpec": "norm",
     "MatmulSpec": "matmul",
+    "RowMatmulSpec": "matmul_rows",
     "EncodedMatmulSpec": "matmul_encoded",
     "AttentionSpec": "attention",
     "ConvSpec": "conv",

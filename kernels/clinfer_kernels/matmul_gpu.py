@@ -7,15 +7,17 @@ is contiguous in memory.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer_kernels.contraction.emit import emit_product
 from clinfer_kernels.contraction.ends import MatrixEnd
+from clinfer_kernels.contraction.matrix_tiles import unit_for
 from clinfer_kernels.contraction.narrow import narrow_of, narrowed
+from clinfer_kernels.contraction.normed import Normed, walk_of
 from clinfer_kernels.contraction.product import Product
-from clinfer_kernels.contraction.tiles import Choice, choices, unit_for
+from clinfer_kernels.contraction.tiles import Choice, choices
 from clinfer_kernels.contraction.units import LANES
-from clinfer_kernels.contraction.walks import MatrixWalk
+from clinfer_kernels.contraction.walks import MatrixWalk, Walk
 from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import bases, declare_batch, suffix
@@ -28,17 +30,32 @@ if TYPE_CHECKING:
 GpuTile = Choice
 
 
-def gpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[GpuTile, ...]:
+class Rows(NamedTuple):
+    """What else becomes of rows: how A's are normalised, and the output for sums of the results'
+    (-1: none)."""
+
+    normed: Normed | None = None
+    sums: int = -1
+
+
+NO_ROWS = Rows()
+
+
+def gpu_tiles(
+    problem: Problem, constant_b: bool, target: Target, rows: Rows = NO_ROWS
+) -> tuple[GpuTile, ...]:
     """The tiles within the device's limits: the best guess first, a plain one last."""
-    return choices(_product(problem, constant_b, target), target, has_rows=True)
+    return choices(_product(problem, constant_b, target, rows), target, has_rows=True)
 
 
-def emit_gpu(problem: Problem, constant_b: bool, tile: GpuTile, target: Target) -> Kernel:
+def emit_gpu(
+    problem: Problem, constant_b: bool, tile: GpuTile, target: Target, rows: Rows = NO_ROWS
+) -> Kernel:
     """The launches of all cuts of a tile."""
-    return emit_product(_product(problem, constant_b, target), tile, target)
+    return emit_product(_product(problem, constant_b, target, rows), tile, target)
 
 
-def _product(problem: Problem, constant_b: bool, target: Target) -> Product:
+def _product(problem: Problem, constant_b: bool, target: Target, rows: Rows) -> Product:
     """B is packed where its rows are not whole vectors, or are to be rounded for a matrix unit."""
     b, stored = problem.b, (problem.a.dtype, problem.b.dtype)
     packs: tuple[Pack, ...] = ()
@@ -50,12 +67,15 @@ def _product(problem: Problem, constant_b: bool, target: Target) -> Product:
         key = f"rows-{LANES}-{narrow}" if narrow else f"rows-{LANES}"
         packs = (Pack(1, key, partial(_pad_rows, narrow=narrow)),)
 
-    def walk_a(k_step: int) -> MatrixWalk:
-        return MatrixWalk("a", problem.a, "in", 0, problem.m, "M", problem.k, problem.acc)
+    def walk_a(k_step: int) -> Walk:
+        walk = MatrixWalk("a", problem.a, "in", 0, problem.m, "M", problem.k, problem.acc)
+        return walk_of(walk, rows.normed)
+
+    beside = ("_normed" if rows.normed else "") + ("_sums" if rows.sums >= 0 else "")
 
     return Product(
         name="matmul",
-        suffix=suffix(problem.a),
+        suffix=suffix(problem.a) + beside,
         m=problem.m,
         n=problem.n,
         k=problem.k,
@@ -63,7 +83,7 @@ def _product(problem: Problem, constant_b: bool, target: Target) -> Product:
         acc=problem.acc,
         a=walk_a,
         b=_walk_b(problem, b),
-        end=MatrixEnd(problem),
+        end=MatrixEnd(problem, rows.sums),
         declare_batch=lambda signature: declare_batch(signature, problem.batch),
         batch=lambda names: bases(names, len(problem.batch)),
         operands=("a", "b"),

@@ -78,6 +78,22 @@ def _encoded(spec: Any) -> Regions:
     return Regions(tuple(_whole(spec)), (*_named(spec, names), (blocks * spec.block, inner)))
 
 
+def _row_matmul(spec: Any) -> Regions:
+    """A matrix product; sums of A's rows and operands along them come last, and after the result
+    a row's mean and deviation and the sums of its rows."""
+    operands = len(spec.epilogue.inputs) - 1
+    names = ["*mk", "*kn", *["*mn"] * operands]
+    equal: list[tuple[Dim, Dim]] = []
+    if spec.norm is not None:
+        names += ["*mc2", *["k"] * (len(spec.norm.inputs) - 1)]
+        equal.append((spec.ins[2 + operands].shape[-2] * 64, spec.ins[0].shape[-1]))
+    names += ["*mn", *["*m1", "*m1"] * spec.keeps, *["*md2"] * spec.sums]
+    if spec.sums:
+        equal.append((spec.outs[-1].shape[-2] * 64, spec.outs[0].shape[-1]))
+    pairs = (*_named(spec, names), *(pair for pair in equal if pair[0] != pair[1]))
+    return Regions(tuple(_whole(spec)), pairs)
+
+
 def _iota(spec: Any) -> Regions:
     return Regions(tuple(_whole(spec)), ())
 
@@ -217,6 +233,7 @@ _TABLE: dict[str, Callable[[Any], Regions]] = {
     "SoftmaxSpec": _alike,
     "NormSpec": _alike,
     "MatmulSpec": _by_letters(("*mk", "*kn"), "*mn"),
+    "RowMatmulSpec": _row_matmul,
     "EncodedMatmulSpec": _encoded,
     "AttentionSpec": _attention,
     "ConvSpec": _window,

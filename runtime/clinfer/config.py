@@ -18,6 +18,8 @@ from clinfer.errors import PropertyError
 
 T = TypeVar("T")
 
+DYNAMIC = "dynamic"
+"""The precision of a device's own choice: float32's error, by the unit that is fastest at it."""
 CACHE_MODES = ("read-write", "read-only", "cache-only", "off")
 CPU_TARGETS = (
     "x86-64-v2",

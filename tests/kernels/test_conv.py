@@ -116,13 +116,21 @@ def data(window: Window) -> tuple[Array, Array]:
     return x.astype(dtype), w.astype(dtype)
 
 
-def check(window: Window, target: Target, tolerance: float = 2e-5, tile: Any = None) -> None:
+def check(
+    window: Window,
+    target: Target,
+    tolerance: float = 2e-5,
+    tile: Any = None,
+    infinite: bool = False,
+) -> None:
     """Runs the window with an identity epilogue on dense tensors.
 
-    `tile` is a candidate, or a class: the first candidate of it.
+    `tile` is a candidate, or a class: the first candidate of it. `infinite`: one input is.
     """
     window = window.full
     x, w = data(window)
+    if infinite:
+        x.reshape(-1)[x.size // 2] = np.inf
     shape = (window.n, *window.out_size(window.size), window.m)
     out = dense(window.dtype, shape)
     spec = window.spec(dense(window.dtype, x.shape), out, identity(window.dtype), ())

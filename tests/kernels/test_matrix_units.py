@@ -8,17 +8,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 from harness import TARGETS, run_kernel
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_contraction import product
 from test_conv import PLAIN, Window, check
 
 from clinfer_kernels import matmul
+from clinfer_kernels.contraction.matrix_tiles import cuts_of, unit_for
 from clinfer_kernels.contraction.matrix_units import EMULATED, MATRIX_UNITS, available
 from clinfer_kernels.contraction.narrow import narrowed
-from clinfer_kernels.contraction.tiles import LocalTile, Sized, unit_for
+from clinfer_kernels.contraction.tiles import LocalTile, Sized
 from clinfer_kernels.conv_gpu import GpuTile
 from clinfer_kernels.dims import sym
+from clinfer_kernels.expr import identity
 from clinfer_kernels.families import candidates, emit_best
 from clinfer_kernels.spec import Target, dense
 from clinfer_kernels.specs import MatmulSpec
@@ -37,8 +37,7 @@ rng = np.random.default_rng(7)
 # What a result may be off by, of the sum of its products' magnitudes: twice the rounding of an
 # operand, and float32's own of the sums.
 BOUNDS = {"float16": 2**-10, "bfloat16": 2**-7, "tf32": 2**-10, "float32": 2**-20}
-WAYS = sorted({unit.name.removesuffix(EMULATED) for unit in MATRIX_UNITS.values()})
-GEOMETRIES = ((8, 8, 4, 4, 32), (8, 8, 4, 8, 16), (16, 4, 2, 8, 32))
+ALL = sorted({unit.name.removesuffix(EMULATED) for unit in MATRIX_UNITS.values()})
 
 
 def off(got, a, b):
@@ -47,54 +46,124 @@ def off(got, a, b):
     return np.max(np.abs(got - a @ b) / np.maximum(np.abs(a) @ np.abs(b), 1e-30), initial=0)
 
 
-def tile_of(name, geometry):
-    wg_rows, wg_cols, rows, cols, k_step = geometry
-    return LocalTile(wg_rows, wg_cols, rows, cols, k_step, unit=name + EMULATED)
+# By the lanes of a wave along rows and columns: small, of several fragments, where they allow it of
+# several waves.
+SMALL = {
+    (8, 4): (8, 8, 4, 8),
+    (16, 4): (16, 4, 2, 16),
+    (16, 2): (16, 4, 2, 16),
+    (1, 8): (4, 16, 8, 4),
+    (1, 16): (4, 16, 8, 4),
+}
 
 
-@pytest.mark.parametrize("name", WAYS)
-@given(
-    m=st.integers(1, 70),
-    n=st.integers(1, 70),
-    k=st.integers(0, 70),
-    transposed=st.booleans(),
-    is_split=st.booleans(),
-)
-@settings(max_examples=4, deadline=None)
-def test_every_size_is_right(name, m, n, k, transposed, is_split):
-    """Around and between the edges of tiles, fragments and vectors; B as [K, N] or as [N, K]."""
-    a = rng.standard_normal((m, k), np.float32)
-    b = rng.standard_normal((n, k) if transposed else (k, n), np.float32)
-    spec = product(m, n, k, constant=False)
+def tile_of(name, geometry=None):
+    """A small tile of the unit's emulation."""
+    unit = MATRIX_UNITS[name]
+    geometry = geometry or (*SMALL[unit.rows.lanes, unit.cols.lanes], unit.depth)
+    return LocalTile(*geometry, unit=name + EMULATED)
+
+
+def numbers(dtype, *shape):
+    """Random numbers; of 8-bit integers all there are, the least and the greatest among them."""
+    if dtype in ("int8", "uint8"):
+        limits = np.iinfo(dtype)
+        made = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+        made.reshape(-1)[:2] = (limits.min, limits.max)[: made.size]
+        return made
+    return rng.standard_normal(shape, np.float32)
+
+
+def agree(name, sizes, transposed=False, is_split=False, tile=None):
+    """The unit's product of float32, or of 8-bit integers, against NumPy's."""
+    m, n, k = sizes
+    unit = MATRIX_UNITS[name]
+    left, right = (unit.operand, "int8") if unit.acc == "int32" else ("float32", "float32")
+    a, b = numbers(left, m, k), numbers(right, *((n, k) if transposed else (k, n)))
+    views = [dense(left, (m, k)), dense(right, (k, n))]
     if transposed:
-        view = dense("float32", (n, k))._replace(shape=(k, n), strides=(1, k))
-        spec = MatmulSpec(False, spec.epilogue, (spec.ins[0], view), spec.outs)
-    tile = tile_of(name, (8, 8, 4, 8, 32))
-    kernel = matmul.emit(spec, replace(tile, is_split=is_split), GPU)
-    (got,) = run_kernel(kernel, [a, b], [((m, n), "float32")])
-    assert off(got, a, b.T if transposed else b) <= BOUNDS[MATRIX_UNITS[name].operand]
+        views[1] = dense(right, (n, k))._replace(shape=(k, n), strides=(1, k))
+    out = dense(unit.acc, (m, n))
+    spec = MatmulSpec(False, identity(unit.acc), tuple(views), (out,))
+    kernel = matmul.emit(spec, replace(tile or tile_of(name), is_split=is_split), GPU)
+    (got,) = run_kernel(kernel, [a, b], [((m, n), unit.acc)])
+    b = b.T if transposed else b
+    if unit.acc == "int32":
+        np.testing.assert_array_equal(got, a.astype(int) @ b.astype(int))
+    else:
+        assert off(got, a, b) <= BOUNDS[unit.operand], sizes
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("name", ["mma_f16", "mma_tf32"])
-def test_every_geometry_of_waves_is_right(name, geometry):
-    tile = tile_of(name, geometry)
-    m, n, k = tile.tile_m + 3, 2 * tile.tile_n, 3 * tile.k_step + 4
-    a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
-    kernel = matmul.emit(product(m, n, k), tile, GPU)
-    (got,) = run_kernel(kernel, [a, b], [((m, n), "float32")])
-    assert off(got, a, b) <= BOUNDS[MATRIX_UNITS[name].operand]
+# Around and between the edges of tiles, fragments and vectors.
+ODD = [(3, 5, 1), (17, 33, 15), (31, 65, 33), (34, 63, 47), (70, 66, 70)]
+EVEN = [(4, 8, 32), (33, 68, 64), (66, 36, 96)]
+LEAST = [(1, 1, 1), (3, 5, 0)]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("mma_f16", "float16"), ("mma_bf16", "bfloat16")])
-@pytest.mark.parametrize("sizes", [(33, 36, 40), (20, 31, 45)])
+@pytest.mark.parametrize("name", ALL)
+def test_every_size_is_right(name):
+    for sizes in (*ODD, *(LEAST if name == "mma_f16" else ())):
+        agree(name, sizes)
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["[K, N]", "[N, K]"])
+@pytest.mark.parametrize("name", ["mma_f16", "mma_tf32", "mma_s8", "dpas8_f16", "dpas16_f16"])
+def test_whole_vectors_are_right(name, transposed):
+    """One unit for each way in which operands lie in local memory; B as [K, N] or as [N, K]."""
+    for sizes in EVEN:
+        agree(name, sizes, transposed)
+
+
+@pytest.mark.parametrize("name", ["mma_f16", "mma_u8"])
+def test_parts_of_k_are_added(name):
+    agree(name, (33, 35, 199), is_split=True)
+
+
+@pytest.mark.parametrize("geometry", [(8, 8, 4, 4, 32), (16, 4, 2, 8, 32)])
+def test_every_geometry_of_waves_is_right(geometry):
+    tile = tile_of("mma_tf32", geometry)
+    agree("mma_tf32", (tile.tile_m + 3, 2 * tile.tile_n, 3 * tile.k_step + 4), tile=tile)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("along", ["k", "place"])
+@pytest.mark.parametrize("width", [1, 4])
+def test_work_items_share_every_tile(name, along, width):
+    """Whatever an operand's memory looks like, each has as many pieces."""
+    for cut in cuts_of(MATRIX_UNITS[name]):
+        tile = LocalTile(*cut, unit=name)
+        for size in (tile.tile_m, tile.tile_n):
+            row = (tile.k_step if along == "k" else size) // width
+            pieces, rest = divmod(size * tile.k_step, tile.work_group * width)
+            assert rest == 0 and tile.work_group % row == 0, cut
+            assert along == "k" or pieces % 2 == 0, cut
+
+
+def test_subnormal_halves_are_zero_where_the_unit_takes_them_so():
+    a = np.full((4, 8), 2**-15, np.float16)
+    b = np.ones((8, 4), np.float16)
+    spec = product(4, 4, 8, "float16", constant=False)
+    for name, expected in (("mfma_f16", 2**-12), ("mfma_f16_flushing", 0)):
+        (got,) = run_kernel(matmul.emit(spec, tile_of(name), GPU), [a, b], [((4, 4), "float16")])
+        np.testing.assert_array_equal(got, np.full((4, 4), expected, np.float16))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "sizes"),
+    [
+        ("mma_f16", "float16", (20, 31, 45)),
+        ("mma_bf16", "bfloat16", (33, 36, 40)),
+        ("dpas8_bf16", "bfloat16", (33, 36, 40)),
+        ("dpas16_f16", "float16", (20, 31, 45)),
+    ],
+)
 def test_operands_of_16_bits_are_multiplied_exactly(name, dtype, sizes):
     """Sums are float32's; only the stored result is rounded."""
     m, n, k = sizes
     kind = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
     a, b = (rng.standard_normal(s, np.float32).astype(kind) for s in ((m, k), (k, n)))
     spec = product(m, n, k, dtype, constant=False)
-    kernel = matmul.emit(spec, tile_of(name, (8, 8, 4, 8, 32)), GPU)
+    kernel = matmul.emit(spec, tile_of(name), GPU)
     (got,) = run_kernel(kernel, [a, b], [((m, n), dtype)])
     expected = a.astype(float) @ b.astype(float)
     rounding = 2**-11 if dtype == "float16" else 2**-8
@@ -103,16 +172,81 @@ def test_operands_of_16_bits_are_multiplied_exactly(name, dtype, sizes):
     assert np.all(error <= 1.01 * rounding * np.abs(expected) + 2**-20 * magnitudes)
 
 
-def test_three_terms_are_as_good_as_float32():
-    """Against multiply-adds of float32, for sums of BERT's length; large numbers stay finite."""
-    a, b = rng.standard_normal((32, 3072), np.float32), rng.standard_normal((3072, 32), np.float32)
-    a[0] *= np.float32(1e30)
-    spec = product(32, 32, 3072, constant=False)
-    errors = []
-    for tile in (tile_of("mma_3xtf32", (8, 8, 4, 8, 32)), LocalTile(4, 4, 4, 4, unroll=1)):
-        (got,) = run_kernel(matmul.emit(spec, tile, GPU), [a, b], [((32, 32), "float32")])
-        errors.append(off(got, a, b))
-    assert errors[0] <= max(2 * errors[1], 2**-21)
+EXACT = tile_of("mma_3xtf32", (8, 8, 4, 8, 32))
+PLAIN_TILE = LocalTile(4, 4, 4, 4, unroll=1)
+
+
+def both(a, b):
+    """a @ b by three terms and by multiply-adds of float32."""
+    spec = product(a.shape[0], b.shape[1], a.shape[1], constant=False)
+    shape = [((a.shape[0], b.shape[1]), "float32")]
+    return [run_kernel(matmul.emit(spec, t, GPU), [a, b], shape)[0] for t in (EXACT, PLAIN_TILE)]
+
+
+def hard(kind, shape):
+    """Operands that are hard to sum: of one sign, of mixed magnitudes, with sums that cancel, with
+    all bits of the significand, and close to the least and the largest normal numbers."""
+    values = rng.standard_normal(shape, np.float32)
+    if kind == "positive":
+        return np.abs(values)
+    if kind == "magnitudes":
+        return values * np.float32(2) ** rng.integers(-20, 20, shape).astype(np.float32)
+    if kind == "cancelling":
+        values[..., 1::2] = -values[..., ::2] * np.float32(1 + 2**-12)
+        return values
+    if kind == "full significands":
+        return np.float32(2) - np.float32(2**-23) * rng.integers(1, 9, shape).astype(np.float32)
+    return values * np.float32({"tiny": 2.0**-50, "huge": 2.0**56}[kind])
+
+
+@pytest.mark.parametrize(
+    "kind", ["positive", "magnitudes", "cancelling", "full significands", "tiny", "huge"]
+)
+@pytest.mark.parametrize("k", [64, 768])
+def test_three_terms_are_as_good_as_float32(kind, k):
+    """No more than what the multiply-adds of a float32 kernel are off by, or than ten roundings of
+    the sum of magnitudes; the emulation rounds an instruction's sums towards zero.
+    """
+    a, b = hard(kind, (24, k)), np.ascontiguousarray(hard(kind, (20, k)).T)
+    exact, plain = (off(got, a, b) for got in both(a, b))
+    assert exact <= max(plain, 10 * 2**-24)
+
+
+def test_three_terms_keep_what_is_not_finite():
+    """Infinity and NaN as float32 has them: infinite operands, zeros beside them, NaN of any bits,
+    numbers next to the largest, and sums beyond it."""
+    a, b = (rng.standard_normal(s, np.float32) for s in ((40, 70), (70, 37)))
+    a[0, 3], a[1, 69], a[2, 5], b[9, 2] = np.inf, -np.inf, np.nan, np.inf
+    a[3, 7] = np.uint32(0x7FFFFFFF).view(np.float32)
+    a[4, 8], b[8, 1] = np.inf, 0
+    a[5] = 0
+    a[5, 11], b[11] = np.finfo(np.float32).max, 1
+    a[6, :2], b[:2, 5] = (3e38, 3e38), 1
+    a[7, :2], b[:2, 6] = (3e38, -3e38), 8
+    got, plain = both(a, b)
+    assert not np.isfinite(plain).all()
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(plain))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(plain))
+    np.testing.assert_allclose(got, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_subnormal_operands_lose_what_tf32_has_not():
+    """The rest of an operand below 2^-113 has no bits in TF32: an absolute error of 2^-136."""
+    a = np.float32(2.0**-130) * rng.standard_normal((8, 64), np.float32)
+    b = rng.standard_normal((64, 8), np.float32)
+    got, _ = both(a, b)
+    expected = a.astype(float) @ b.astype(float)
+    assert np.max(np.abs(got - expected)) <= 2.0**-135 * np.abs(b).sum(0).max()
+
+
+@pytest.mark.parametrize("name", ["3x3", "few channels", "grouped", "one tap"])
+def test_convolutions_of_three_terms(name):
+    """As exact as float32's; one infinite input makes the results infinite or NaN that see it."""
+    one_tap = Window(32, 21, (5, 4), (3, 3), pads=(1, 1, 1, 1))
+    window = {**PLAIN, "one tap": one_tap}[name]
+    target = GPU._replace(precision="3xtf32", matrix_units=("mma_3xtf32" + EMULATED,))
+    check(window, target, tile=GpuTile(EXACT, not window.constant))
+    check(window, target, tile=GpuTile(EXACT, not window.constant), infinite=True)
 
 
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "given"])
@@ -122,7 +256,7 @@ def test_convolutions(name, constant):
     one_tap = Window(32, 21, (5, 4), (3, 3), pads=(1, 1, 1, 1))
     window = replace({**PLAIN, "one tap": one_tap}[name], constant=constant)
     target = GPU._replace(precision="f16", matrix_units=("mma_f16" + EMULATED,))
-    cut = tile_of("mma_f16", (8, 8, 4, 8, 32))
+    cut = tile_of("mma_f16")
     check(window, target, tolerance=2e-2, tile=GpuTile(cut, not constant))
 
 
@@ -164,11 +298,67 @@ def test_storage_and_hint_choose_the_unit(dtype, precision, unit):
     assert made[0].startswith(f"matmul_{unit}_" if unit else "matmul_local_")
 
 
+def units_of(*facts):
+    return [name.partition("_")[0] for name in available(*facts) if "f16" in name.split("_")]
+
+
+def test_devices_say_what_they_have():
+    dpas = {"cl_intel_subgroup_matrix_multiply_accumulate"}
+    assert units_of((9, 0), "NVIDIA H200", ()) == ["mma"]
+    assert units_of((0, 0), "gfx90a:sramecc+:xnack-", ()) == ["mfma"]
+    assert units_of((0, 0), "gfx942", ()) == ["mfma"]
+    assert units_of((0, 0), "gfx1102", ()) == ["wmma"]
+    assert units_of((0, 0), "Intel(R) Arc(TM) A770 Graphics", dpas, (8, 16, 32)) == ["dpas8"]
+    assert units_of((0, 0), "Intel(R) Arc(TM) B580 Graphics", dpas, (16, 32)) == ["dpas16"]
+    for name in ("gfx1030", "gfx906", "gfx1201", "Intel(R) UHD Graphics", "cpu-skylake"):
+        assert not available((0, 0), name, (), (8, 16, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "precision", "unit"),
+    [
+        ("gfx90a", "float32", "f32", "mfma_f32"),
+        ("gfx90a", "float32", "3xtf32", "mfma_f32"),
+        ("gfx90a", "float32", "f16", "mfma_f16_flushing"),
+        ("gfx90a", "float16", "f32", "mfma_f32"),
+        ("gfx90a", "float16", "f16", "mfma_f16_flushing"),
+        ("gfx90a", "bfloat16", "f32", "mfma_bf16"),
+        ("gfx942", "float16", "f32", "mfma_f16"),
+        ("gfx1100", "float32", "f32", None),
+        ("gfx1100", "float16", "f32", "wmma_f16"),
+        ("gfx1100", "float32", "bf16", "wmma_bf16"),
+    ],
+)
+def test_storage_and_hint_choose_the_unit_of_amd(name, dtype, precision, unit):
+    """Halves that the unit takes for zero are not lost unless they are asked for."""
+    target = GPU._replace(
+        max_work_group=256, local_mem=65536, dialect="amd", architecture=name, compute_units=104,
+        matrix_units=available((0, 0), name, ()), precision=precision,
+    )  # fmt: skip
+    made = entries(product(4096, 768, 768, dtype), target)
+    assert made[0].startswith(f"matmul_{unit}_" if unit else "matmul_local_")
+
+
+@pytest.mark.parametrize(("left", "unit"), [("int8", "mma_s8"), ("uint8", "mma_u8")])
+def test_integers_of_8_bits_have_a_unit_of_their_own(left, unit):
+    shape = (dense(left, (4096, 768)), dense("int8", (768, 768)))
+    spec = MatmulSpec(True, identity("int32"), shape, (dense("int32", (4096, 768)),))
+    assert entries(spec, NVIDIA)[0].startswith(f"matmul_{unit}_")
+    assert entries(spec, NVIDIA._replace(precision="f16"))[0].startswith(f"matmul_{unit}_")
+
+
 @pytest.mark.parametrize("capability", [(0, 0), (7, 5)])
 def test_devices_without_the_instructions_multiply_in_float32(capability):
     target = NVIDIA._replace(matrix_units=available(capability, "", ()), precision="f16")
     assert unit_for(("float32", "float32"), target) is None
     assert entries(product(4096, 768, 768), target)[0].startswith("matmul_local_")
+
+
+@pytest.mark.parametrize(("k", "unit"), [(16, "local"), (768, "mma_3xtf32")])
+def test_short_sums_stay_with_multiply_adds(k, unit):
+    """Float32's error grows with the length of a sum, that of three terms begins above it."""
+    target = NVIDIA._replace(precision="3xtf32")
+    assert entries(product(4096, 768, k), target)[0].startswith(f"matmul_{unit}_")
 
 
 def test_a_refused_unit_leaves_multiply_adds():
@@ -186,7 +376,7 @@ def test_a_plan_of_unknown_sizes_is_right(rows, precision):
     names = tuple(name for name in MATRIX_UNITS if name.endswith(EMULATED))
     target = GPU._replace(precision=precision, matrix_units=names, local_mem=1 << 20)
     spec = product(sym("rows"), 36, 200)
-    tile = Sized(*(tile_of(f"mma_{precision}", g) for g in ((8, 8, 4, 8, 32),) * 2),
+    tile = Sized(*(tile_of(f"mma_{precision}") for _ in range(2)),
                  candidates(spec, target)[0].few)  # fmt: skip
     a, b = (rng.standard_normal(s, np.float32) for s in ((rows, 200), (200, 36)))
     kernel = matmul.emit(spec, tile, target)

@@ -171,6 +171,27 @@ def _summed(inputs: Sequence[Array]) -> list[Array]:
     return [v.astype(np.int32) if v.dtype.itemsize == 1 else v for v in inputs]
 
 
+def _row_matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    """The product, and of A's rows mean and inverse deviation, and of the result's rows sums."""
+    a, b, *beside = inputs[: node.attrs["own"]]
+    made: list[Any] = [None, None, None, None]
+    norm = node.attrs.get("norm")
+    if norm is not None:
+        wide = a.astype(np.float64)
+        mean = 0 * wide[..., :1] if node.attrs["rms"] else wide.mean(-1, keepdims=True)
+        inverse = 1 / np.sqrt(((wide - mean) ** 2).mean(-1, keepdims=True) + node.attrs["eps"])
+        normal = ((wide - mean) * inverse).astype(a.dtype)
+        columns = [np.broadcast_to(v, a.shape) for v in beside[1:]]
+        a = run_expr(norm, [normal, *columns])
+        made[1:3] = mean.astype(np.float32), inverse.astype(np.float32)
+    product = np.matmul(a, b).astype(a.dtype)
+    made[0] = _epilogue(run, node, inputs, 2, product)
+    parts = made[0].astype(np.float64).reshape(*made[0].shape[:-1], -1, 64)
+    away = ((parts - parts.mean(-1, keepdims=True)) ** 2).sum(-1)
+    made[3] = np.stack([parts.mean(-1), away], -1).astype(np.float32)
+    return made
+
+
 @_anchor(4)
 def _encoded_matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     a, codes, scales, zeros = inputs
@@ -331,6 +352,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "Slice": _slice,
     "MatMul": _matmul,
     "clinfer.EncodedMatMul": _encoded_matmul,
+    "clinfer.RowMatMul": _row_matmul,
     **dict.fromkeys(_REDUCERS, _reduce),
     "Resize": _resize,
     "Gelu": lambda run, node, inputs: _gelu(inputs[0], node.attrs["approximate"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from clinfer_kernels.contraction.normed import CHUNK, row_sums
 from clinfer_kernels.conv_problem import Problem as Convolution
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
@@ -29,8 +30,18 @@ class End(Protocol):
         """Whether neighbouring columns are stored side by side."""
         ...
 
+    @property
+    def multiple(self) -> int:
+        """Of what a tile's columns, and the results', are to be a multiple."""
+        ...
+
     def declare(self, signature: Signature) -> None:
         """The parameters."""
+        ...
+
+    def after(self, rows: str, row0: str, columns: str, column0: str) -> list[str]:
+        """Statements of a group that has stored the results of so many rows and columns, `item`
+        being a work-item's number of WG_SIZE."""
         ...
 
     def row(self) -> list[str]:
@@ -47,10 +58,18 @@ class MatrixEnd:
     """The epilogue of a matrix product."""
 
     problem: Problem
+    sums: int = -1  # the number of the output with sums of rows (`normed`), -1 for none
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(tensors(self.problem))
+
+    @property
+    def multiple(self) -> int:
+        return CHUNK if self.sums >= 0 else 1
+
+    def after(self, rows: str, row0: str, columns: str, column0: str) -> list[str]:
+        return row_sums(self.problem, rows, row0, columns, column0) if self.sums >= 0 else []
 
     @property
     def is_dense(self) -> bool:
@@ -58,6 +77,8 @@ class MatrixEnd:
 
     def declare(self, signature: Signature) -> None:
         declare_epilogue(signature, self.problem)
+        if self.sums >= 0:
+            signature.buffer("out", self.sums, "float32", "row_sums")
 
     def row(self) -> list[str]:
         return []
@@ -75,6 +96,13 @@ class PixelEnd:
     @property
     def names(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def multiple(self) -> int:
+        return 1
+
+    def after(self, rows: str, row0: str, columns: str, column0: str) -> list[str]:
+        return []
 
     @property
     def is_dense(self) -> bool:

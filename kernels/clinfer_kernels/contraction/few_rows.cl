@@ -46,6 +46,7 @@ $row
 $end
             }
         }
+$after
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 }

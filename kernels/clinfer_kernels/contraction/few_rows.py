@@ -76,6 +76,7 @@ def _rows(product: Product, tile: FewRows, target: Target, parts: Dim, scratch: 
         put=block(_put(tile, cols_each), 2),
         row=block([] if is_split else product.end.row(), 3),
         end=block([partial] if is_split else product.end.finish(1), 4),
+        after=block([] if is_split else product.end.after("ROWS", "a0", "COLS", "b0"), 2),
     )
     items = group_items(tasks, tile.work_group, target)
     return Launch(entry, text, signature.args, (items,), (tile.work_group,), flops=product.flops)
@@ -84,7 +85,14 @@ def _rows(product: Product, tile: FewRows, target: Target, parts: Dim, scratch: 
 def _setup(a: MatrixWalk, b: MatrixWalk, tile: FewRows, place: str, sums: str) -> list[str]:
     kept = ", ".join(b.kept())
     lines = [*a.begin(), *b.begin(), f"int {kept};", *b.place(place, "")]
-    lines += [f"const int a_place{r} = min(a0 + {r}, M - 1);" for r in range(tile.rows)]
+    for r in range(tile.rows):
+        lines.append(f"const int a_place{r} = min(a0 + {r}, M - 1);")
+        values = [f"{name}{r}" for name in a.values()]
+        if values:
+            begins = "item == 0 && b0 == 0 && k_begin == 0"
+            each = [*a.row(f"a_place{r}", str(r)), *a.keep(f"(a0 + {r})", str(r), begins)]
+            lines += [f"{compute(a.acc)} {', '.join(values)};", "{"]
+            lines += [*(f"    {line}" for line in each), "}"]
     zeros = ", ".join(f"sum{r} = 0" for r in range(tile.rows))
     return [*lines, f"{sums} {zeros};"]
 
@@ -95,7 +103,9 @@ def _multiply(a: MatrixWalk, tile: FewRows, k_each: int) -> list[str]:
         for lane in range(k_each):
             value = "b_piece" if k_each == 1 else f"b_piece.s{lane}"
             k = "k" if lane == 0 else f"(k + {lane})"
-            lines.append(f"sum{r} += {a.element(f'a_place{r}', k)} * {value};")
+            read = a.element(f"a_place{r}", k)
+            before, element = a.single_value(read, str(r), k, f"n{r}_{lane}")
+            lines += [*before, f"sum{r} += {element} * {value};"]
     return lines
 
 

@@ -19,8 +19,9 @@
 #define LANES 4 // of a vector
 #define TILE_M (WG_ROWS * ROWS)
 #define TILE_N (WG_COLS * COLS)
-#define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
-#define B_PITCH (TILE_N + LANES)
+#define WG_SIZE (WG_ROWS * WG_COLS)
+#define A_PITCH (TILE_M + $pad) // of a tile's rows: vectors stay aligned, columns change banks
+#define B_PITCH (TILE_N + $pad)
 
 $head
 $parameters)
@@ -56,6 +57,7 @@ $put
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }
+$again
         $unroll_rows
         for (int r = 0; r < ROWS; ++r) {
             const int i = a0 + $row_place;
@@ -68,5 +70,6 @@ $sums
 $end
             }
         }
+$after
     }
 }

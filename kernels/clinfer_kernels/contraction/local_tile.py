@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
+from clinfer_kernels.contraction.copies import Copy
+from clinfer_kernels.contraction.exact import again
+from clinfer_kernels.contraction.instructions import MatrixUnit
 from clinfer_kernels.contraction.matrix_units import UNITS
 from clinfer_kernels.contraction.parts import emit_sum, is_wide, part_lines, part_sizes
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.tiles import LocalTile
 from clinfer_kernels.contraction.units import LANES, Unit
-from clinfer_kernels.contraction.walks import Copy, Walk
+from clinfer_kernels.contraction.walks import Walk, bits_of
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Target
@@ -65,7 +68,7 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
     text = fill(
         "contraction/local_tile",
         target,
-        head="\n".join([*unit.helpers(), kernel_head(entry, (tile.work_group,))]),
+        head="\n".join([*unit.helpers(), _head(entry, tile, unit)]),
         parameters=signature.text,
         wg_rows=tile.wg_rows,
         wg_cols=tile.wg_cols,
@@ -75,12 +78,14 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         unroll=tile.unroll,
         element=acc if unit.packing is None else unit.packing.element,
         align=max(16, LANES * compute_size(product.acc)),
+        pad="LANES" if unit.packing is None else unit.packing.pad,
         places=block(unit.places(tile), 1),
         part=block(part_lines(is_split), 2),
         batch=block(product.batch(names), 2),
         a_setup=block(copies["a"].setup(), 2),
         b_setup=block(copies["b"].setup(), 2),
         zero=block(unit.begin(tile, vec), 2),
+        again=block(_again(tile, unit, a, b), 2),
         unroll_rows="" if _keeps_loops(target) else "#pragma unroll",
         sums=block(_sums(tile, unit, vec, target), 4),
         row_place=unit.row(),
@@ -93,9 +98,17 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         put=block(_put(copies, "turn"), 4),
         row=block([] if is_split else product.end.row(), 3),
         end=block(_partial(product) if is_split else _finish(product, vec, acc), 4),
+        after=block([] if is_split else product.end.after("TILE_M", "a0", "TILE_N", "b0"), 2),
     )
     items = group_items(tasks, tile.work_group, target)
-    return Launch(entry, text, signature.args, (items,), (tile.work_group,), flops=product.flops)
+    group = (tile.work_group,)
+    return Launch(entry, text, signature.args, (items,), group, unit.options, flops=product.flops)
+
+
+def _head(entry: str, tile: LocalTile, unit: Unit) -> str:
+    """A kernel's beginning, with what the unit's instruction asks of it."""
+    head = kernel_head(entry, (tile.work_group,))
+    return head.replace("__kernel ", f"__kernel {unit.attribute} ") if unit.attribute else head
 
 
 def _load(copies: dict[str, Copy], k0: str) -> list[str]:
@@ -110,12 +123,18 @@ def _copy(name: str, walk: Walk, product: Product, tile: LocalTile, unit: Unit) 
     """How operand `name` gets into local memory: as it is stored where the unit takes it so."""
     size = tile.tile_m if name == "a" else tile.tile_n
     dtype, packing = product.acc, unit.packing
-    if packing is not None and packing.size == 2 and walk.dtype == packing.operand:
-        walk, dtype = walk.bits(), "uint16"
+    as_stored = packing is not None and walk.is_stored and walk.dtype == packing.operand
+    if packing is not None and (packing.size == 1 or (packing.size == 2 and as_stored)):
+        walk, dtype = walk.bits(), bits_of(walk.dtype)
     types = (register(dtype, LANES), compute(dtype))
     whole_k = isinstance(product.k, int) and product.k % tile.k_step == 0
-    pitch = size + LANES
+    pitch = size + (LANES if packing is None else packing.pad)
     return Copy(name, walk, size, tile.k_step, tile.work_group, pitch, *types, whole_k, packing)
+
+
+def _again(tile: LocalTile, unit: Unit, a: Walk, b: Walk) -> list[str]:
+    is_exact = isinstance(unit, MatrixUnit) and unit.is_exact
+    return again(tile, unit, a, b) if is_exact else []
 
 
 def _keeps_loops(target: Target) -> bool:
@@ -124,8 +143,8 @@ def _keeps_loops(target: Target) -> bool:
 
 
 def _sums(tile: LocalTile, unit: Unit, vec: str, target: Target) -> list[str]:
-    """The sums of row r and block q: chosen by comparison where the loop may stay one."""
-    if not _keeps_loops(target):
+    """The sums of row r and block q: chosen by comparison where nothing may be indexed by them."""
+    if unit.has_scalars and not _keeps_loops(target):
         return [f"const {vec} sums = {unit.sums('r', 'q', vec)};"]
     blocks = [(r, q) for r in range(tile.rows) for q in range(tile.cols // LANES)]
     chosen = [

@@ -1,335 +1,227 @@
-"""Matrix instructions as rows: NVIDIA's mma.
+"""Matrix instructions as rows: NVIDIA's mma, AMD's MFMA and WMMA, Intel's dpas.
 
-A wave of work-items owns `wave rows` x `wave columns` of a tile. A fragment is what an instruction
-takes of an operand; which place of the tile its rows and columns are is ours to choose, as long as
-loads and results agree. It is chosen so that a work-item has whole vectors of LANES neighbouring
-columns, and so that it loads whole fragments in vectors: with `lane_row`, `lane_col` of a work-item
-in its wave, `height` rows of a fragment,
-
-    row r        of a work-item   lane_rows height (r div height) + height lane_row + r mod height
-    vector q     of a work-item   LANES (lane_cols q + lane_col)
-
-Along k a step's order is free as well: quad `lane_col` of four neighbouring k is a lane's.
-
-Each unit has an emulation: the same fragments go from the registers of all lanes through local
-memory, so that loads, places and packing run, and are tested, on any device.
+Layouts are those of the vendors' manuals, with A's rows and B's columns as indices. Along k a
+step's order is free, and so are the places of a tile: chosen such that a work-item has whole
+vectors of LANES neighbouring columns, and loads vectors of 128 bits. AMD's instructions get A and B
+in each other's place: their results, four neighbouring rows of one column, are then four
+neighbouring columns of one row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from clinfer_kernels.contraction.units import LANES, VECTOR_UNITS, Packing, Shape, Unit
+from clinfer_kernels.contraction.fragments import Layout, Order, Side
+from clinfer_kernels.contraction.instructions import MatrixUnit
+from clinfer_kernels.contraction.units import VECTOR_UNITS, Unit
 
 EMULATED = " emulated"
 """What the name of a unit's emulation ends with."""
 
 
-@dataclass(frozen=True)
-class MatrixUnit:
-    """What all have in common: `lane_rows` x `lane_cols` work-items are a wave.
+# -- NVIDIA: PTX ISA, "Matrix Fragments for mma.m16n8k8", "mma.m16n8k16" and "mma.m16n8k32" --------
 
-    `operand` is the dtype of A and B, sums are float32; a step of the text multiplies `depth` k.
-    `needs` is what a device must have: a word of `available`. `rate`: multiply-adds of a unit that
-    runs groups in a clock, for estimates.
+
+def _mma(name: str, operand: str, kind: str, rate: int, terms: int = 1) -> MatrixUnit:
+    """mma.sync, m16 n8. With p elements of a register, lane = 4 g + t, element i of register r is
+
+    A   row g + 8 (r mod 2)    k p t + (K / 2) (r div 2) + i
+    B   column g               k p t + (K / 2) r + i
+    D   row g + 8 (r div 2)    column 2 t + r mod 2
     """
-
-    name: str
-    operand: str
-    instruction: str
-    lane_rows: int
-    lane_cols: int
-    height: int
-    depth: int
-    needs: str
-    rate: int
-    is_emulated: bool = False
-
-    @property
-    def lanes(self) -> int:
-        """Work-items of a wave."""
-        return self.lane_rows * self.lane_cols
-
-    @property
-    def packing(self) -> Packing:
-        """16-bit operands."""
-        return Packing(self.operand, "ushort", "uint2", 2, "packed")
-
-    def places(self, tile: Shape) -> list[str]:
-        rows, cols, lanes = self.lane_rows, self.lane_cols, self.lanes
-        return [
-            f"const int lane = item % {lanes};",
-            f"const int lane_row = lane / {cols};",
-            f"const int lane_col = lane % {cols};",
-            f"const int wave_row = item / {lanes} / (WG_COLS / {cols}) * ({rows} * ROWS);",
-            f"const int wave_col = item / {lanes} % (WG_COLS / {cols}) * ({cols} * COLS);",
-        ]
-
-    def row(self) -> str:
-        high, block = self.height, self.lane_rows * self.height
-        if high == 1:
-            return f"wave_row + r * {block} + lane_row"
-        return f"wave_row + r / {high} * {block} + {high} * lane_row + r % {high}"
-
-    def column(self) -> str:
-        return f"wave_col + LANES * ({self.lane_cols} * q + lane_col)"
+    p = {"tf32": 1, "s8": 4, "u8": 4}.get(kind, 2)
+    k, half = 8 * p, 4 * p
+    order = {
+        1: Order(2, ((1, 4, 4), (4, 2, 1))),  # a lane's k are a vector of four
+        2: Order(16, ((2, 4, 4), (8, 2, 2), (1, 2, 1))),
+        4: Order(32),
+    }[p]
+    is_integer = p == 4
+    right, sums, letter = ("s8", "s32", "r") if is_integer else (kind, "f32", "f")
+    d = ", ".join(f'"+{letter}"(d{i})' for i in range(4))
+    issue = (
+        f'__asm__ ("mma.sync.aligned.m16n8k{k}.row.col.{sums}.{kind}.{right}.{sums}'
+        ' {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"\n'
+        f'    : {d}\n    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1))'
+    )
+    first = ("lane / 4", f"lane % 4 * {p}" if p > 1 else "lane % 4")
+    return MatrixUnit(
+        name,
+        operand,
+        rows=Side(8, 2, "lane / 4", height=p),
+        cols=Side(4, 2, "lane % 4", is_outer=True, height=8 if is_integer else 4, weave=p),
+        k=k,
+        a=Layout(*first, ((0, 0), (8, 0), (0, half), (8, half)), 4),
+        b=Layout(*first, ((0, 0), (0, half)), 4),
+        issue=issue,
+        needs=("sm_80",),
+        rate=rate // terms,
+        depth=max(16, k),
+        order=order,
+        acc="int32" if is_integer else "float32",
+        results="scalars",
+        pack="" if terms == 3 or is_integer else operand if p == 1 else f"{operand} ptx",
+        terms=terms,
+        pad=8 if is_integer else 4,
+    )
 
 
-@dataclass(frozen=True)
-class Mma(MatrixUnit):
-    """NVIDIA's mma.sync, m16 n8, of 16-bit operands (k16) or TF32 (k8): PTX ISA, "Matrix Fragments
-    for mma.m16n8k8" and "mma.m16n8k16".
-
-    With p elements of a 32-bit register and lane = 4 g + t, element i of register r is
-
-        A   row g + 8 (r mod 2)    k p t + (K / 2) (r div 2) + i
-        B   column g               k p t + (K / 2) r + i
-        D   row g + 8 (r div 2)    column 2 t + r mod 2
-
-    Lane t's k are those of quad t. Two instructions side by side make a vector of columns: column n
-    of the one numbered j is 2 n + j of the 16 (16-bit operands: so both come in one load), or
-    4 (n div 2) + 2 j + n mod 2 (TF32: neighbouring lanes read other banks).
-
-    `terms` 3: float32 operands are the sum of two TF32, the products of which are added but for
-    that of the small ones (Markidis et al., "NVIDIA Tensor Core Programmability, Performance &
-    Precision", 2018).
-    """
-
-    terms: int = 1
-
-    @property
-    def is_tf32(self) -> bool:
-        """Whether operands have 32 bits."""
-        return self.operand in ("tf32", "float32")
-
-    @property
-    def packing(self) -> Packing:
-        if self.is_tf32:
-            return Packing(self.operand, "float", "float4", 4, "" if self.terms == 3 else "packed")
-        return super().packing
-
-    def helpers(self) -> list[str]:
-        text = [] if self.terms == 3 else [_PACK[self.operand, not self.is_emulated]]
-        if self.terms == 3:
-            text.append(_HIGH)
-        if not self.is_emulated:
-            return [*text, _MMA.replace("@", self.instruction)]
-        value = {
-            "float16": "vload_half(i, (const __local half*)&(x))",
-            "bfloat16": "as_float((x) >> (16 * (i)) << 16)",
-        }.get(self.operand, "as_float(x)")
-        per = 1 if self.is_tf32 else 2
-        return [*text, _EMULATED_MMA.replace("@VALUE", value).replace("@P", str(per))]
-
-    def places(self, tile: Shape) -> list[str]:
-        lines = super().places(tile)
-        if self.is_emulated:
-            items = tile.wg_rows * tile.wg_cols
-            sizes = {"a": 2 * tile.rows * items, "b": tile.cols * items}
-            aligned = "__attribute__((aligned(16)))"
-            lines += [f"__local uint {n}_lanes[{size}] {aligned};" for n, size in sizes.items()]
-        return lines
-
-    def begin(self, tile: Shape, vec: str) -> list[str]:
-        zeros = [f"acc[{r}][{c}] = 0;" for r in range(tile.rows) for c in range(tile.cols)]
-        return ["float acc[ROWS][COLS];", *zeros]
-
-    def sums(self, r: str, q: str, vec: str) -> str:
-        lanes = ", ".join(f"acc[{r}][LANES * {q} + {lane}]" for lane in range(LANES))
-        return f"({vec})({lanes})"
-
-    def step(self, tile: Shape, vec: str, acc: str) -> list[str]:
-        a_place = "wave_row + lane_row" if self.is_tf32 else "wave_row + 2 * lane_row"
-        b_place = "lane_row / 2 * 4 + lane_row % 2" if self.is_tf32 else "2 * lane_row"
-        element = self.packing.element
-        lines = [
-            f"const __local {element}* a_from_tile = a_tile + turn * (K_STEP * A_PITCH)"
-            f" + (lane_col * A_PITCH + {a_place}) * LANES;",
-            f"const __local {element}* b_from_tile = b_tile + turn * (K_STEP * B_PITCH)"
-            f" + (lane_col * B_PITCH + wave_col + {b_place}) * LANES;",
-            *([] if self.is_emulated else ["#pragma unroll"]),
-            "for (int k = 0; k < K_STEP; k += 16) {",
-            *_inside(self._fragments(tile)),
-            "}",
-        ]
-        return lines
-
-    def _fragments(self, tile: Shape) -> list[str]:
-        strips, pairs = tile.rows // 2, tile.cols // LANES
-        per = 2 if self.is_tf32 else 1  # vectors of a fragment
-        lines = []
-        for name, count, apart in (("a", strips, 8), ("b", pairs, 2)):
-            for f in range(count):
-                for v in range(per):
-                    place = (16 * f + apart * v) * LANES
-                    at = f"{name}_from_tile + k * {name.upper()}_PITCH + {place}"
-                    lines.append(f"const uint4 {name}{f}_{v} = *(const __local uint4*)({at});")
-        if self.terms == 3:
-            for name, count in (("a", strips), ("b", pairs)):
-                for f in range(count):
-                    for v in range(per):
-                        n = f"{name}{f}_{v}"
-                        lines.append(f"const uint4 {n}h = high({n});")
-                        lines.append(
-                            f"const uint4 {n}l = high(as_uint4(as_float4({n}) - as_float4({n}h)));"
-                        )
-        return [*lines, *(self._emulated(tile) if self.is_emulated else self._native(tile))]
-
-    @property
-    def _turns(self) -> list[tuple[int, str, str]]:
-        """The instructions of a fragment: which part of its k, and which terms of A and B."""
-        terms = (("l", "h"), ("h", "l"), ("h", "h")) if self.terms == 3 else (("", ""),)
-        return [(part, *pair) for part in range(2 if self.is_tf32 else 1) for pair in terms]
-
-    def _a(self, p: int, part: int, term: str) -> list[str]:
-        if self.is_tf32:
-            return [f"a{p}_{v}{term}.{s}" for s in ("xy", "zw")[part] for v in (0, 1)]
-        return [f"a{p}_0.{s}" for s in "xzyw"]
-
-    def _b(self, q: int, j: int, part: int, term: str) -> list[str]:
-        if self.is_tf32:
-            return [f"b{q}_{j}{term}.{s}" for s in ("xy", "zw")[part]]
-        return [f"b{q}_0.{s}" for s in ("xy", "zw")[j]]
-
-    def _native(self, tile: Shape) -> list[str]:
-        lines = []
-        for part, left, right in self._turns:
-            for p in range(tile.rows // 2):
-                for q in range(tile.cols // LANES):
-                    for j in range(2):
-                        first, apart = (2 * j, 1) if self.is_tf32 else (j, 2)
-                        columns = (LANES * q + first, LANES * q + first + apart)
-                        d = [f"acc[{2 * p + r}][{c}]" for r in range(2) for c in columns]
-                        operands = [*d, *self._a(p, part, left), *self._b(q, j, part, right)]
-                        lines.append(f"MULTIPLY({', '.join(operands)});")
-        return lines
-
-    def _emulated(self, tile: Shape) -> list[str]:
-        """The same by way of local memory, an instruction of all fragments at a time."""
-        items = tile.wg_rows * tile.wg_cols
-        lines = []
-        for part, left, right in self._turns:
-            lines.append("barrier(CLK_LOCAL_MEM_FENCE);")
-            for p in range(tile.rows // 2):
-                to = f"a_lanes + 4 * ({p * items} + item)"
-                a = ", ".join(self._a(p, part, left))
-                lines.append(f"*(__local uint4*)({to}) = (uint4)({a});")
-            for q in range(tile.cols // LANES):
-                for j in range(2):
-                    to = f"b_lanes + 2 * ({(2 * q + j) * items} + item)"
-                    b = ", ".join(self._b(q, j, part, right))
-                    lines.append(f"*(__local uint2*)({to}) = (uint2)({b});")
-            lines += [
-                "barrier(CLK_LOCAL_MEM_FENCE);",
-                "for (int f = 0; f < ROWS / 2 * (COLS / LANES) * 8; ++f) {",
-                "    const int d = f % 4, n = f / 4 % (COLS / 2), p = f / 4 / (COLS / 2);",
-                f"    const __local uint* a_wave = a_lanes + 4 * (p * {items} + item - lane);",
-                f"    const __local uint* b_wave = b_lanes + 2 * (n * {items} + item - lane);",
-                f"    const int c = n / 2 * LANES + {self._column};",
-                "    acc[2 * p + d / 2][c] += emulated(a_wave, b_wave, lane, d);",
-                "}",
-            ]
-        return lines
-
-    @property
-    def _column(self) -> str:
-        return "n % 2 * 2 + d % 2" if self.is_tf32 else "n % 2 + d % 2 * 2"
+# -- AMD: "AMD Instinct MI200 / MI300 Instruction Set Architecture", "Matrix Arithmetic
+# Instructions"; "RDNA3 Instruction Set Architecture", 7.9 -----------------------------------------
 
 
-_MMA = """#define MULTIPLY(d0, d1, d2, d3, a0, a1, a2, a3, b0, b1) \\
-    __asm__ ("@ {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \\
-        : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3) \\
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1))"""
-
-_EMULATED_MMA = """#define VALUE(x, i) (@VALUE)
-static float emulated(const __local uint* a, const __local uint* b, int lane, int d)
-{
-    float sum = 0;
-    const int row = lane / 4 + d / 2 * 8;
-    const int column = lane % 4 * 2 + d % 2;
-    for (int r = 0; r < 2; ++r)
-        for (int t = 0; t < 4; ++t)
-            for (int i = 0; i < @P; ++i)
-                sum += VALUE(a[4 * (row % 8 * 4 + t) + 2 * r + row / 8], i)
-                     * VALUE(b[2 * (column * 4 + t) + r], i);
-    return sum;
-}"""
-
-_HIGH = """// float32 to the nearest TF32, ties away from zero.
-static uint4 high(uint4 v) { return (v + 0x1000u) & 0xFFFFE000u; }"""
+def _arguments(kind: str, operand: str, registers: int) -> str:
+    values = ", ".join(f"{operand}{i}" for i in range(registers))
+    if registers == 1:
+        return f"as_{kind}({values})"
+    return f"as_{kind}((uint{registers})({values}))"
 
 
-def _asm_pack(kind: str) -> str:
-    return f"""static uint2 packed(float4 v)
-{{
-    uint x, y;
-    __asm__ ("cvt.rn.{kind}x2.f32 %0, %1, %2;" : "=r"(x) : "f"(v.y), "f"(v.x));
-    __asm__ ("cvt.rn.{kind}x2.f32 %0, %1, %2;" : "=r"(y) : "f"(v.w), "f"(v.z));
-    return (uint2)(x, y);
-}}"""
+def _half(operand: str) -> str:
+    return "cl_khr_fp16" if operand == "float16" else ""
 
 
-_PACK_FLOAT16 = """static uint2 packed(float4 v)
-{
-    uint2 bits;
-    vstore_half4_rte(v, 0, (half*)&bits);
-    return bits;
-}"""
-_PACK_BFLOAT16 = """static uint2 packed(float4 v)
-{
-    const uint4 b = as_uint4(v);
-    const uint4 even = b + 0x7FFFu + (b >> 16 & 1u);
-    const uint4 r = (isnan(v) ? b | 0x400000u : even) >> 16;
-    return (uint2)(r.x | r.y << 16, r.z | r.w << 16);
-}"""
-_PACK_TF32 = """static float4 packed(float4 v)
-{
-    return as_float4((as_uint4(v) + 0x1000u) & 0xFFFFE000u); // to nearest, ties away from zero
-}"""
-# By operand, and whether NVIDIA's conversions may be used.
-_PACK = {
-    ("float16", True): _asm_pack("f16"),
-    ("float16", False): _PACK_FLOAT16,
-    ("bfloat16", True): _asm_pack("bf16"),
-    ("bfloat16", False): _PACK_BFLOAT16,
-    ("tf32", True): _PACK_TF32,
-    ("tf32", False): _PACK_TF32,
-}
+_MFMA_16X16 = (Side(16, 1, "lane % 16", height=2), Side(4, 4, "lane / 16", True, 8, 2))
+_MFMA_16X16_F32 = (Side(16, 1, "lane % 16"), Side(4, 4, "lane / 16", True, 4))
+_WMMA_16X16 = (Side(16, 1, "lane % 16", height=2), Side(2, 8, "lane / 16", False, 4, 2))
 
 
-def _inside(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+def _mfma(name: str, operand: str, builtin: str, kind: str, needs: Sequence[str]) -> MatrixUnit:
+    """v_mfma_f32_16x16x16: lane = 16 h + r has row r of the first operand and column r of the
+    second, k 4 h to 4 h + 3; of the result column r and rows 4 h to 4 h + 3."""
+    layout = Layout("lane % 16", "lane / 16 * 4", ((0, 0), (0, 2)), 4)
+    given = ", ".join(_arguments(kind, n, 2) for n in "ba")
+    issue = f"d = __builtin_amdgcn_mfma_f32_16x16x16{builtin}({given}, d, 0, 0, 0)"
+    return MatrixUnit(
+        name,
+        operand,
+        *_MFMA_16X16,
+        16,
+        layout,
+        layout,
+        issue,
+        tuple(needs),
+        512,
+        pack=operand,
+        extension=_half(operand),
+    )
 
 
-def _mma(name: str, operand: str, kind: str, k: int, terms: int = 1) -> Mma:
-    instruction = f"mma.sync.aligned.m16n8k{k}.row.col.f32.{kind}.{kind}.f32"
-    height, rate = (1, 512) if kind == "tf32" else (2, 1024)
-    return Mma(name, operand, instruction, 8, 4, height, 16, "sm_80", rate // terms, terms=terms)
+def _wmma(name: str, operand: str, builtin: str, kind: str) -> MatrixUnit:
+    """v_wmma_f32_16x16x16 of gfx11, waves of 32: lane = 16 h + r has row or column r of an operand,
+    all k, the same for both h; of the result column r and rows 2 i + h in register i."""
+    layout = Layout("lane % 16", "0", tuple((0, k) for k in range(0, 16, 2)), 4)
+    given = ", ".join(_arguments(kind, n, 8) for n in "ba")
+    issue = f"d = __builtin_amdgcn_wmma_f32_16x16x16_{builtin}_w32({given}, d)"
+    return MatrixUnit(
+        name,
+        operand,
+        *_WMMA_16X16,
+        16,
+        layout,
+        layout,
+        issue,
+        ("gfx11",),
+        512,
+        pack=operand,
+        extension=_half(operand),
+    )
 
 
-_ROWS: Sequence[Mma] = (
-    _mma("mma_f16", "float16", "f16", 16),
-    _mma("mma_bf16", "bfloat16", "bf16", 16),
-    _mma("mma_tf32", "tf32", "tf32", 8),
-    _mma("mma_3xtf32", "float32", "tf32", 8, terms=3),
+# -- Intel: cl_intel_subgroup_matrix_multiply_accumulate -------------------------------------------
+
+DPAS = "cl_intel_subgroup_matrix_multiply_accumulate"
+"""The extension of Intel's drivers."""
+
+
+def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
+    """Eight rows by a sub-group's lanes, k16. Lane l has of B column l, two k a register; of the
+    results column l. Of A's rows it has k 2 l and 2 l + 1, in sub-groups of 16 k l, two rows a
+    register."""
+    narrow = Layout("0", "lane * 2", tuple((m, 0) for m in range(8)), 2)
+    wide = Layout("0", "lane", tuple((m, 0) for m in range(0, 8, 2)), 1, is_across=True)
+    a = narrow if lanes == 8 else wide
+    given = [_arguments("int8", "a", 8) if lanes == 8 else _arguments("short8", "a", 4)]
+    given.append(_arguments("int8", "b", 8))
+    return MatrixUnit(
+        name,
+        operand,
+        rows=Side(1, 8, "0"),
+        cols=Side(lanes, 1, "lane", height=4),
+        k=16,
+        a=a,
+        b=Layout("lane", "0", tuple((0, k) for k in range(0, 16, 2)), 2),
+        issue=f"d = intel_sub_group_{kind}_{kind}_matrix_mad_k16({', '.join(given)}, d)",
+        needs=(f"{DPAS} {lanes}",),
+        rate=1024,
+        pack=operand,
+        extension=DPAS,
+        attribute=f"__attribute__((intel_reqd_sub_group_size({lanes})))",
+        options="-cl-intel-256-GRF-per-thread",
+        pad=4 if lanes == 8 else 8,
+    )
+
+
+_F32_LAYOUT = Layout("lane % 16", "lane / 16", ((0, 0),), 4)
+_MFMA_F32 = MatrixUnit(
+    "mfma_f32",
+    "float32",
+    *_MFMA_16X16_F32,
+    4,
+    _F32_LAYOUT,
+    _F32_LAYOUT,
+    "d = __builtin_amdgcn_mfma_f32_16x16x4f32(as_float(b0), as_float(a0), d, 0, 0, 0)",
+    ("gfx90a", "gfx942"),
+    128,
+    order=Order(1, ((1, 4, 4),)),
 )
-MATRIX_UNITS = {
-    unit.name: unit
-    for row in _ROWS
-    for unit in (row, replace(row, name=row.name + EMULATED, is_emulated=True))
-}
+_MFMA_F16 = _mfma("mfma_f16", "float16", "f16", "half4", ("gfx942",))
+
+_ROWS: Sequence[MatrixUnit] = (
+    _mma("mma_f16", "float16", "f16", 1024),
+    _mma("mma_bf16", "bfloat16", "bf16", 1024),
+    _mma("mma_tf32", "tf32", "tf32", 512),
+    _mma("mma_3xtf32", "float32", "tf32", 512, terms=3),
+    _mma("mma_s8", "int8", "s8", 2048),
+    _mma("mma_u8", "uint8", "u8", 2048),
+    _MFMA_F16,
+    replace(_MFMA_F16, name="mfma_f16_flushing", needs=("gfx90a",), flushes=True),
+    _mfma("mfma_bf16", "bfloat16", "bf16_1k", "short4", ("gfx90a", "gfx942")),
+    _MFMA_F32,
+    _wmma("wmma_f16", "float16", "f16", "half16"),
+    _wmma("wmma_bf16", "bfloat16", "bf16", "short16"),
+    _dpas("dpas8_f16", "float16", "f16", 8),
+    _dpas("dpas8_bf16", "bfloat16", "bf16", 8),
+    _dpas("dpas16_f16", "float16", "f16", 16),
+    _dpas("dpas16_bf16", "bfloat16", "bf16", 16),
+)
+
+
+def _emulation(unit: MatrixUnit) -> MatrixUnit:
+    name = unit.name + EMULATED
+    return replace(unit, name=name, is_emulated=True, extension="", attribute="", options="")
+
+
+MATRIX_UNITS = {unit.name: unit for row in _ROWS for unit in (row, _emulation(row))}
 """By name, each with its emulation."""
 
 
 def available(
-    capability: tuple[int, ...], architecture: str, extensions: Collection[str]
+    capability: tuple[int, ...],
+    architecture: str,
+    extensions: Collection[str],
+    subgroup_sizes: Collection[int] = (),
 ) -> tuple[str, ...]:
-    """The units of a device: by NVIDIA's compute capability, AMD's gfx name, or an extension."""
-    facts = {*extensions, architecture.partition(":")[0]}
+    """The units of a device: by NVIDIA's compute capability, AMD's gfx name, or an extension, with
+    the least size of a sub-group (Arc A has 8, those after it 16)."""
+    name = architecture.partition(":")[0]
+    facts = {name, name[:5]} if name.startswith("gfx") else set()
     if capability >= (8, 0):
         facts.add("sm_80")
-    return tuple(row.name for row in _ROWS if row.needs in facts)
+    if DPAS in extensions:
+        facts.add(f"{DPAS} {8 if 8 in subgroup_sizes else 16}")
+    return tuple(row.name for row in _ROWS if facts.intersection(row.needs))
 
 
 UNITS: Mapping[str, Unit] = {**{unit.name: unit for unit in VECTOR_UNITS}, **MATRIX_UNITS}

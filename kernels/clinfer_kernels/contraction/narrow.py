@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clinfer_kernels.contraction.matrix_units import MatrixUnit
+from clinfer_kernels.contraction.instructions import MatrixUnit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,6 +18,7 @@ from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute_size, register
 
 _SUM_ITEMS = 128  # of a work-group that adds parts
+_ROW_ITEMS = 64  # of one whose results are of one row
 
 
 def parts_bytes(product: Product, parts: Dim) -> Dim:
@@ -57,7 +58,12 @@ def emit_sum(product: Product, target: Target, parts: Dim, scratch: int) -> Laun
     """The launch that adds parts and finishes the results."""
     end = product.end
     width = LANES if is_wide(product) and end.is_dense else 1
-    col_tasks = ceildiv(product.n, width)
+    items = min(_SUM_ITEMS, target.max_work_group)
+    by_rows = end.multiple > 1
+    if by_rows:
+        items = min(_ROW_ITEMS, target.max_work_group)
+    each = width * items if by_rows else width
+    col_tasks = ceildiv(product.n, each)
     tasks = col_tasks * product.m * product.batches
     signature = Signature()
     signature.read("scratch", scratch, product.acc, "part")
@@ -73,20 +79,38 @@ def emit_sum(product: Product, target: Target, parts: Dim, scratch: int) -> Laun
     ):
         signature.scalar(name, value)
     entry = f"{product.name}_sum_parts{product.suffix}"
-    items = min(_SUM_ITEMS, target.max_work_group)
-    place = "first + p * each"
     text = fill(
         "contraction/sum_parts",
         target,
         head=kernel_head(entry, (items,)),
         parameters=signature.text,
         width=width,
+        items=items,
+        first_task="get_group_id(0)" if by_rows else "get_global_id(0)",
+        task_step="get_num_groups(0)" if by_rows else "get_global_size(0)",
         vec=register(product.acc, width),
+        place=block(_place(by_rows), 2),
         batch=block(product.batch(end.names), 2),
         load_first=memory.load(product.acc, "part", "first", width, "1", True),
-        load_part=memory.load(product.acc, "part", place, width, "1", True),
-        row=block(end.row(), 2),
-        end=block(end.finish(width), 3),
+        load_part=memory.load(product.acc, "part", "first + p * each", width, "1", True),
+        row=block(end.row(), 3),
+        end=block(end.finish(width), 4),
+        after=block(end.after("1", "i", "WG_SIZE * WIDTH", "j0"), 2),
     )
-    shape = (group_items(ceildiv(tasks, items), items, target),)
+    groups = tasks if by_rows else ceildiv(tasks, items)
+    shape = (group_items(groups, items, target),)
     return Launch(entry, text, signature.args, shape, (items,))
+
+
+def _place(by_rows: bool) -> list[str]:
+    """The work-item's first column and its row: of neighbours' in one row, where all are."""
+    if by_rows:
+        column = ["const int j0 = task % col_tasks * (WG_SIZE * WIDTH);"]
+        column += ["const int j = j0 + item * WIDTH;"]
+    else:
+        column = ["const int j = task % col_tasks * WIDTH;"]
+    return [
+        *column,
+        "const int i = task / col_tasks % M;",
+        "const int z = task / col_tasks / M;",
+    ]

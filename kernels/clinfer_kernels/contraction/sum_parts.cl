@@ -5,23 +5,26 @@
 // A work-item makes WIDTH neighbouring results; parts are added in order, so that the result is the
 // same in every run.
 #define WIDTH $width // results of a work-item
+#define WG_SIZE $items
 
 $head
 $parameters)
 {
-    for (int task = get_global_id(0); task < tasks; task += get_global_size(0)) {
-        const int j = task % col_tasks * WIDTH;
-        const int i = task / col_tasks % M;
-        const int z = task / col_tasks / M;
-        const long first = ((long)z * M + i) * N + j;
-        const long each = (long)batches * M * N;
+    const int item = get_local_id(0);
+    for (int task = $first_task; task < tasks; task += $task_step) {
+$place
 $batch
-        $vec sum = $load_first;
-        #pragma unroll 4
-        for (int p = 1; p < parts; ++p) sum += $load_part;
+        if (j < N) {
+            const long first = ((long)z * M + i) * N + j;
+            const long each = (long)batches * M * N;
+            $vec sum = $load_first;
+            #pragma unroll 4
+            for (int p = 1; p < parts; ++p) sum += $load_part;
 $row
-        {
+            {
 $end
+            }
         }
+$after
     }
 }

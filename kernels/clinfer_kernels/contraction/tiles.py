@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS, MatrixUnit
+from clinfer_kernels.contraction.instructions import MatrixUnit
+from clinfer_kernels.contraction.matrix_tiles import cuts_of, unit_for
+from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.dims import Dim, at_most, ceildiv, floordiv, maximum, minimum
@@ -33,6 +35,8 @@ _LATENCY = 500  # clocks of a step whose loads nothing hides
 _LOCAL_BYTES = 128  # of local memory in a clock, where each lane reads bytes of its own
 _MOST_SUMS = 256  # bytes of sums that a work-item keeps
 _ITEMS_AT_ONCE = 512  # work-items of a unit, with some 128 registers each
+_CLOCKS_OF = 32  # values of k: a multiple of every tile's step
+_LEAST_EXACT = 32  # values of k for which three terms are not worse than float32 in any case
 _SPLIT = 8000  # clocks of a further launch
 
 
@@ -71,7 +75,8 @@ class LocalTile:
         """Local memory for elements of `size` bytes; matrix units have their own."""
         packing = UNITS[self.unit].packing
         size = size if packing is None else packing.size
-        return 2 * self.k_step * (self.tile_m + self.tile_n + 2 * LANES) * size
+        pad = LANES if packing is None else packing.pad
+        return 2 * self.k_step * (self.tile_m + self.tile_n + 2 * pad) * size
 
 
 @dataclass(frozen=True)
@@ -166,32 +171,13 @@ class Device:
 
 
 def _matrix_clocks(tile: LocalTile, size: int, unit: MatrixUnit) -> int:
-    """As `Device.clocks`: a lane reads its rows and columns, of the quads of k that are its."""
+    """As `Device.clocks`, with the unit's own reads of local memory."""
     results = tile.tile_m * tile.tile_n
-    places = tile.rows + tile.cols * unit.lane_cols // unit.lane_rows
-    read = places * tile.k_step // unit.lane_cols * tile.work_group
-    put = (tile.tile_m + tile.tile_n) * tile.k_step
-    local = (read + put) * unit.packing.size // _LOCAL_BYTES
+    put = (tile.tile_m + tile.tile_n) * tile.k_step * unit.packing.size
+    local = (unit.read_bytes(tile) + put) // _LOCAL_BYTES
     loaded = (tile.tile_m + tile.tile_n) * size * tile.k_step // _LOADED_BYTES
     return max(results * tile.k_step // unit.rate, local, loaded) + _AROUND
 
-
-# Of matrix units with waves of 8 x 4 lanes, by the bytes of an operand.
-_MMA_TILES = {
-    2: (
-        LocalTile(32, 8, 8, 16, k_step=16),  # 256 x 128, waves of 64 x 64
-        LocalTile(16, 16, 8, 8, k_step=32),  # 128 x 128, waves of 64 x 32
-        LocalTile(16, 8, 8, 8, k_step=32),  # 128 x 64
-        LocalTile(16, 8, 4, 8, k_step=32),  # 64 x 64
-        LocalTile(8, 8, 4, 8, k_step=32),  # 32 x 64
-    ),
-    4: (
-        LocalTile(16, 16, 8, 8, k_step=16),
-        LocalTile(16, 8, 4, 8, k_step=32),
-        LocalTile(8, 8, 4, 8, k_step=32),
-    ),
-}
-_HINTED = {"3xtf32": "float32", "tf32": "tf32", "f16": "float16", "bf16": "bfloat16"}
 
 _EVERY = (_SMALL, _NARROW, _FLAT, _LINE, _TINY, _LEAST)
 _PLAIN = Device((_TALL, *_EVERY), _SMALL, 4)
@@ -219,15 +205,16 @@ def choices(product: Product, target: Target, has_rows: bool) -> tuple[Choice, .
     """
     found, matrix = _fitting(product, target), _matrix_tiles(product, target)
     few = _few(product, target) if has_rows else None
-    plain = (FewRows(1, 1, 1),) if has_rows else ()
+    plain = (FewRows(1, _least_items(product), 1),) if has_rows else ()
     if not found:
         return plain
     sizes = (product.m, product.n, product.k, product.batches)
     if all(isinstance(size, int) for size in sizes):
         guesses: tuple[Choice, ...] = ()
-        for tiles in filter(None, (matrix, found)):
+        rivals = [*matrix, *found] if _is_exact(matrix) else matrix
+        for tiles in filter(None, (rivals, found)):
             ordered = sorted(_with_splits(tiles), key=lambda tile: _clocks(product, tile, target))
-            guesses += tuple(ordered[:_MOST_GUESSES])
+            guesses += tuple(tile for tile in ordered[:_MOST_GUESSES] if tile not in guesses)
         if few is not None and isinstance(product.m, int) and product.m <= _MOST_ROWS:
             parts = parts_of(product, few, target)
             return (replace(few, is_split=parts != 1), *guesses, *plain)
@@ -245,11 +232,17 @@ def _few(product: Product, target: Target) -> FewRows | None:
     """The schedule for few rows, where the device has room for it."""
     size, m = compute_size(product.acc), product.m
     rows = min(m, _MOST_ROWS) if isinstance(m, int) else _SOME_ROWS
+    columns = max(16, _least_items(product))
     for slices in (16, 8, 4):
-        tile = FewRows(max(rows, 1), 16, slices)
+        tile = FewRows(max(rows, 1), columns, max(1, slices * 16 // columns))
         if tile.work_group <= target.max_work_group and tile.local_bytes(size) <= target.local_mem:
             return tile
     return None
+
+
+def _least_items(product: Product) -> int:
+    """Work-items along the columns for what those of a tile are to be a multiple of."""
+    return product.end.multiple // (product.b.width if product.b.along == "place" else 1) or 1
 
 
 def _fitting(product: Product, target: Target) -> list[LocalTile]:
@@ -262,32 +255,28 @@ def _fitting(product: Product, target: Target) -> list[LocalTile]:
         if tile.work_group <= target.max_work_group
         and tile.local_bytes(size) <= target.local_mem
         and tile.rows * tile.cols * size <= _MOST_SUMS
+        and tile.tile_n % product.end.multiple == 0
     ]
-
-
-def unit_for(stored: Sequence[str], target: Target) -> MatrixUnit | None:
-    """The matrix unit for operands of those dtypes; None where the product is to be float32's.
-
-    16-bit operands are multiplied exactly, so they need no hint.
-    """
-    operand = _HINTED.get(target.precision, "")
-    if set(stored) in ({"float16"}, {"bfloat16"}):
-        operand = stored[0]
-    units = (MATRIX_UNITS[name] for name in target.matrix_units)
-    return next((unit for unit in units if unit.operand == operand), None)
 
 
 def _matrix_tiles(product: Product, target: Target) -> list[LocalTile]:
     """The tiles of the matrix unit that the product may use, the largest first."""
-    unit = unit_for(product.stored, target) if product.acc == "float32" else None
-    if unit is None:
+    unit = unit_for(product.stored, target)
+    if unit is None or unit.acc != product.acc:
         return []
-    tiles = (replace(tile, unit=unit.name) for tile in _MMA_TILES[unit.packing.size])
+    if unit.is_exact and isinstance(product.k, int) and product.k < _LEAST_EXACT:
+        return []
+    tiles = [LocalTile(*cut, unit=unit.name) for cut in cuts_of(unit)]
     return [
         tile
         for tile in tiles
         if tile.work_group <= target.max_work_group and tile.local_bytes(4) <= target.local_mem
     ]
+
+
+def _is_exact(tiles: Sequence[LocalTile]) -> bool:
+    """Whether tiles of a matrix unit give what multiply-adds of float32 do."""
+    return bool(tiles) and MATRIX_UNITS[tiles[0].unit].operand == "float32"
 
 
 def _with_splits(tiles: list[LocalTile]) -> Iterator[LocalTile]:
@@ -341,10 +330,10 @@ def parts_of(product: Product, tile: LocalTile | FewRows, target: Target) -> Dim
 
 
 def _whole_clocks(product: Product, tile: LocalTile, target: Target) -> Dim:
-    """Of a step of all groups on the busiest unit."""
+    """Of _CLOCKS_OF values of k, of all groups on the busiest unit."""
     groups = product.groups(tile.tile_m, tile.tile_n)
     clocks = _device(target).clocks(tile, compute_size(product.acc))
-    return ceildiv(groups, target.group_units) * max(clocks, _LATENCY)
+    return ceildiv(groups, target.group_units) * (max(clocks, _LATENCY) * _CLOCKS_OF // tile.k_step)
 
 
 def _clocks(product: Product, tile: LocalTile, target: Target) -> int:

@@ -40,10 +40,11 @@ class Shape(Protocol):
 
 @dataclass(frozen=True)
 class Packing:
-    """Operands in local memory as [k / LANES][place][LANES], in elements of `size` bytes.
+    """Operands in local memory as [k / v][place][v], in elements of `size` bytes.
 
-    `pack`: the function that makes LANES of them of a vector of sums' type; `bits`: the type of
-    what it gives; `element`: that of one. `operand` is the dtype they have.
+    v: 4, 2 or 1, `together` of A and of B. `pack`: the function that makes LANES elements of a
+    vector of sums' type; `bits`: the type of what it gives; `element`: that of one. `operand` is
+    the dtype they have. `pad`: places between a tile's last and the next k's first.
     """
 
     operand: str
@@ -51,6 +52,8 @@ class Packing:
     bits: str
     size: int
     pack: str
+    together: tuple[int, int] = (LANES, LANES)
+    pad: int = LANES
 
 
 class Unit(Protocol):
@@ -62,6 +65,21 @@ class Unit(Protocol):
     @property
     def packing(self) -> Packing | None:
         """None: operands are as the sums are, and lie as [k][place]."""
+        ...
+
+    @property
+    def has_scalars(self) -> bool:
+        """Whether the sums are an array that a loop's counters may index."""
+        ...
+
+    @property
+    def attribute(self) -> str:
+        """Of the kernel; '' for none."""
+        ...
+
+    @property
+    def options(self) -> str:
+        """What the compiler is given besides."""
         ...
 
     def helpers(self) -> list[str]:
@@ -89,7 +107,7 @@ class Unit(Protocol):
         ...
 
     def sums(self, r: str, q: str, vec: str) -> str:
-        """Row r, vector q of the sums."""
+        """Row r, vector q of the sums: names where the unit `has_scalars`, else numbers."""
         ...
 
 
@@ -104,6 +122,9 @@ class VectorUnit:
     name: str
     multiply: Callable[[int, int, int, int, str], list[str]]
     packing: Packing | None = None
+    has_scalars: bool = True
+    attribute: str = ""
+    options: str = ""
 
     def helpers(self) -> list[str]:
         return []

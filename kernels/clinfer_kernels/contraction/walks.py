@@ -1,14 +1,7 @@
-"""Which element of an operand a tile wants, and how a work-group copies it into local memory.
+"""Which element of an operand a tile wants: the addresses of its pieces (`copies`).
 
-An operand's tile is TILE places (rows of A, columns of B) by K_STEP values along k. It lies in
-local memory as [k][place], and is copied in pieces: `width` elements along the dimension that is
-contiguous in memory, `along`. Piece number u of a work-item, `item`, is
-
-    along k        k = item % (K_STEP / width) * width    place = item / (K_STEP / width) + u * ...
-    along places   place = item % (TILE / width) * width  k = item / (TILE / width) + u * ...
-
-so that one of the two is the same for all pieces of a work-item. Places beyond the operand's end
-are read as the last one, so that only k needs a test, and that only where a step may go beyond it.
+Places beyond an operand's end are read as the last one, so that only k needs a test, and that only
+where a step may go beyond it.
 """
 
 from __future__ import annotations
@@ -18,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clinfer_kernels import memory
-from clinfer_kernels.contraction.units import LANES, Packing
+from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.conv_problem import Problem as Convolution
 from clinfer_kernels.conv_prologue import declare as declare_prologue
 from clinfer_kernels.conv_prologue import prepared
@@ -27,7 +20,7 @@ from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import declare as declare_matrix
 from clinfer_kernels.nest import advance, stride_kind
 from clinfer_kernels.signature import Signature
-from clinfer_kernels.types import compute, storage
+from clinfer_kernels.types import compute, size_of, storage
 from clinfer_kernels.window import (
     WindowAxis,
     declare_axes,
@@ -54,8 +47,33 @@ class Walk(Protocol):
     @property
     def dtype(self) -> str: ...
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether elements are multiplied as they lie in memory; else see `StoredWalk`."""
+        ...
+
+    def values(self) -> tuple[str, ...]: ...
+
+    def beside(self) -> tuple[tuple[str, str], ...]: ...
+
+    def load_beside(self, k: str) -> list[str]: ...
+
+    def finish(self, piece: str, number: str) -> tuple[list[str], str]: ...
+
+    def row(self, place: str, number: str) -> list[str]: ...
+
+    def keep(self, place: str, number: str, condition: str) -> list[str]: ...
+
+    def single_value(
+        self, value: str, number: str, k: str, prefix: str
+    ) -> tuple[list[str], str]: ...
+
     def bits(self) -> Walk:
-        """The same elements as 16-bit numbers, as they are stored; for 16-bit dtypes."""
+        """The same elements as unsigned numbers, as they are stored; for 8 and 16 bits."""
+        ...
+
+    def single(self) -> Walk:
+        """The same elements, one at a time and in any order."""
         ...
 
     def declare(self, signature: Signature) -> None:
@@ -87,8 +105,42 @@ class Walk(Protocol):
         ...
 
 
+class StoredWalk:
+    """An operand that is multiplied as it lies in memory: nothing is made of its elements."""
+
+    is_stored = True
+
+    def values(self) -> tuple[str, ...]:
+        """As `kept`, of numbers of the sums' type."""
+        return ()
+
+    def beside(self) -> tuple[tuple[str, str], ...]:
+        """(C type, name) of what is read once for all pieces of a step along k."""
+        return ()
+
+    def load_beside(self, k: str) -> list[str]:
+        """Statements that begin to load it."""
+        return []
+
+    def finish(self, piece: str, number: str) -> tuple[list[str], str]:
+        """Statements, and the elements to be multiplied, of a piece that has been loaded."""
+        return [], piece
+
+    def row(self, place: str, number: str) -> list[str]:
+        """Statements that set `values`."""
+        return []
+
+    def keep(self, place: str, number: str, condition: str) -> list[str]:
+        """Statements that store what others want to know of a place, on a condition."""
+        return []
+
+    def single_value(self, value: str, number: str, k: str, prefix: str) -> tuple[list[str], str]:
+        """Statements, and the element to be multiplied, of the one at `k` that is `value`."""
+        return [], value
+
+
 @dataclass(frozen=True)
-class MatrixWalk:
+class MatrixWalk(StoredWalk):
     """A matrix [places][k] (rows of A; B is the transpose of what the product has)."""
 
     name: str
@@ -99,6 +151,7 @@ class MatrixWalk:
     size: str  # the parameter that counts places
     k: Dim
     acc: str
+    is_single: bool = False
 
     @property
     def dtype(self) -> str:
@@ -111,6 +164,8 @@ class MatrixWalk:
     @property
     def width(self) -> int:
         """16-byte pieces, where all begin at multiples of their size and none goes over an end."""
+        if self.is_single:
+            return 1
         along_k = self.along == "k"
         if along_k and self.matrix.col != 1:
             return 1
@@ -120,7 +175,11 @@ class MatrixWalk:
         return LANES if whole else 1
 
     def bits(self) -> Walk:
-        return replace(self, matrix=replace(self.matrix, dtype="uint16"), acc="uint16")
+        kind = bits_of(self.dtype)
+        return replace(self, matrix=replace(self.matrix, dtype=kind), acc=kind)
+
+    def single(self) -> Walk:
+        return replace(self, is_single=True)
 
     def declare(self, signature: Signature) -> None:
         matrix = self.matrix if self.along == "k" else self.matrix.transposed
@@ -168,7 +227,7 @@ class MatrixWalk:
 
 
 @dataclass(frozen=True)
-class PanelWalk:
+class PanelWalk(StoredWalk):
     """Packed weights of a convolution: panels of `cols` filters, [k][cols] each, zeros beyond."""
 
     cols: int
@@ -180,7 +239,11 @@ class PanelWalk:
     width: int = LANES
 
     def bits(self) -> Walk:
-        return replace(self, acc="uint16", dtype="uint16")
+        kind = bits_of(self.dtype)
+        return replace(self, acc=kind, dtype=kind)
+
+    def single(self) -> Walk:
+        return replace(self, width=1)
 
     def declare(self, signature: Signature) -> None:
         signature.read(self.kind, self.number, self.dtype, "b")
@@ -216,7 +279,7 @@ class PanelWalk:
 
 
 @dataclass(frozen=True)
-class WindowWalk:
+class WindowWalk(StoredWalk):
     """The inputs that pixels read: places are pixels, k is (tap, channel) flattened.
 
     `k_step`: where it divides the channels, all pieces of a step are of one tap.
@@ -226,6 +289,7 @@ class WindowWalk:
     k_step: int
     transposed: bool
     along: str = "k"
+    is_single: bool = False
 
     @property
     def dtype(self) -> str:
@@ -233,6 +297,8 @@ class WindowWalk:
 
     @property
     def width(self) -> int:
+        if self.is_single:
+            return 1
         x, channels = self.problem.x, self.problem.channels
         pixels = Matrix(x.dtype, x.offset, x.strides[:-2], x.strides[-2], x.strides[-1])
         dense = x.strides[-1] == 1 and pixels.is_aligned(LANES)
@@ -241,7 +307,8 @@ class WindowWalk:
     @property
     def is_one_tap(self) -> bool:
         """Whether a step never goes beyond a tap."""
-        return self.problem.window > 1 and _is_multiple(self.problem.channels, self.k_step)
+        one = _is_multiple(self.problem.channels, self.k_step) and not self.is_single
+        return self.problem.window > 1 and one
 
     @property
     def tested(self) -> tuple[int, ...]:
@@ -257,8 +324,12 @@ class WindowWalk:
         return tuple(a for a in windowed(len(self.problem.axes)) if self.problem.axes[a].taps > 1)
 
     def bits(self) -> Walk:
-        x = self.problem.x._replace(dtype="uint16")
-        return replace(self, problem=replace(self.problem, x=x, acc="uint16"))
+        kind = bits_of(self.dtype)
+        x = self.problem.x._replace(dtype=kind)
+        return replace(self, problem=replace(self.problem, x=x, acc=kind))
+
+    def single(self) -> Walk:
+        return replace(self, is_single=True)
 
     def declare(self, signature: Signature) -> None:
         x = self.problem.x
@@ -334,6 +405,11 @@ class WindowWalk:
         return lines, " && ".join(tests), made
 
 
+def bits_of(dtype: str) -> str:
+    """The unsigned integers of a dtype's size."""
+    return f"uint{8 * size_of(dtype)}"
+
+
 def is_inside(axis: WindowAxis, transposed: bool) -> bool:
     """Whether no tap of the axis lies in the padding, for every size."""
     if isinstance(axis.out, int) and isinstance(axis.size, int):
@@ -345,189 +421,6 @@ def is_inside(axis: WindowAxis, transposed: bool) -> bool:
 def _is_multiple(size: Dim, of: int = LANES) -> bool:
     """Whether the size is known to be such a multiple."""
     return isinstance(size, int) and size % of == 0
-
-
-@dataclass(frozen=True)
-class Copy:
-    """How a work-group of `work_group` items copies a tile of `tile` places by `k_step`."""
-
-    name: str  # 'a' | 'b'
-    walk: Walk
-    tile: int
-    k_step: int
-    work_group: int
-    pitch: int
-    vec: str
-    acc: str
-    whole_k: bool
-    packing: Packing | None = None
-
-    def __post_init__(self) -> None:
-        if not self.is_even:
-            raise ValueError(
-                f"{self.work_group} work-items cannot share {self.tile} x {self.k_step} elements "
-                f"in pieces of {self.walk.width}"
-            )
-
-    @property
-    def pieces(self) -> int:
-        """How many a work-item copies."""
-        return self.tile * self.k_step // (self.work_group * self.walk.width)
-
-    @property
-    def _row(self) -> int:
-        """Pieces side by side."""
-        length = self.k_step if self.walk.along == "k" else self.tile
-        return length // self.walk.width
-
-    @property
-    def is_even(self) -> bool:
-        """Whether each work-item has as many pieces, as the formulas above want."""
-        each = self.work_group * self.walk.width
-        if self._is_turned:
-            each *= 2
-        return self.tile * self.k_step % each == 0 and self.work_group % self._row == 0
-
-    @property
-    def _is_turned(self) -> bool:
-        """Whether LANES pieces of neighbouring k become vectors along k."""
-        return self.packing is not None and self.walk.along == "place"
-
-    @property
-    def _turn(self) -> int:
-        """How many pieces of neighbouring k a work-item turns: LANES, or 2 where it has no more."""
-        return 2 if self.pieces % LANES else LANES
-
-    def _k(self, steps: int) -> str:
-        """Of piece @ along places, its k in the step."""
-        if self._is_turned:
-            t = self._turn
-            return f"{t} * ({self.name}_k + @ / {t} * {steps}) + @ % {t}"
-        return f"{self.name}_k + @ * {steps}"
-
-    @property
-    def _type(self) -> str:
-        return self.vec if self.walk.width > 1 else self.acc
-
-    def _loop(self, body: Sequence[str]) -> list[str]:
-        """The statements once a piece, `@` being its number: compilers need not unroll anything."""
-        return [line.replace("@", str(u)) for u in range(self.pieces) for line in body]
-
-    def setup(self) -> list[str]:
-        """Statements at the beginning of a task: where the work-item's places begin."""
-        n, row, width = self.name, self._row, self.walk.width
-        side = f"item % {row}" + (f" * {width}" if width > 1 else "")
-        lines = self.walk.begin()
-        if self.walk.along == "place":
-            lines += [f"const int {n}_place = {side};", f"const int {n}_k = item / {row};"]
-            kept = self.walk.place(f"{n}0 + {n}_place", "")
-            names = ", ".join(self.walk.kept())
-            return [*lines, f"int {names};", "{", *_inside(kept), "}"]
-        lines += [f"const int {n}_k = {side};", f"const int {n}_place = item / {row};"]
-        names = ", ".join(f"{name}{u}" for name in self.walk.kept() for u in range(self.pieces))
-        lines.append(f"int {names};")
-        place = f"{n}0 + {n}_place + @ * {self.work_group // row}"
-        return [*lines, *self._loop(["{", *_inside(self.walk.place(place, "@")), "}"])]
-
-    @property
-    def _zero(self) -> str:
-        return f"({self.vec})(0)" if self.walk.width > 1 else "0"
-
-    def registers(self) -> str:
-        """The declaration of what is on its way to local memory."""
-        names = ", ".join(f"{self.name}_piece{u} = {self._zero}" for u in range(self.pieces))
-        return f"{self._type} {names};"
-
-    def load(self, k0: str) -> list[str]:
-        """Statements that begin to load the pieces of the step at `k0`."""
-        n = self.name
-        is_along = self.walk.along == "k"
-        steps = self.work_group // self._row
-        k = f"{k0} + {n}_k" if is_along else f"{k0} + {self._k(steps)}"
-        lines, condition, value = self.walk.load(k, "@" if is_along else "")
-        conditions = [] if self.whole_k else [f"{k} < k_end"]
-        if condition:
-            conditions.append(condition)
-        if lines:
-            head = f"if ({' && '.join(conditions) or '1'}) {{"
-            inner = _inside([*lines, f"{n}_piece@ = {value};"])
-            body = [f"{n}_piece@ = 0;", head, *inner, "}"]
-        elif conditions:
-            read = f"if ({' && '.join(conditions)}) {n}_piece@ = {value};"
-            body = [f"{n}_piece@ = {self._zero};", read]
-        else:
-            body = [f"{n}_piece@ = {value};"]
-        step = self.walk.step(k) if is_along else []
-        made = [*step, *self._loop(body), *self.walk.advance()]
-        return ["{", *_inside(made), "}"]
-
-    def put(self, turn: str) -> list[str]:
-        """Statements that put the pieces into tile number `turn`."""
-        n, steps = self.name, self.work_group // self._row
-        to = f"{n}_tile + {turn} * {self.k_step * self.pitch}"
-        if self.packing is not None:
-            return self._put_packed(to, steps, self.packing)
-        if self.walk.along == "place":
-            at = f"({n}_k + @ * {steps}) * {self.pitch} + {n}_place"
-            if self.walk.width > 1:
-                body = [f"*(__local {self.vec}*)({n}_to + {at}) = {n}_piece@;"]
-            else:
-                body = [f"{n}_to[{at}] = {n}_piece@;"]
-        else:
-            at = f"{n}_place + @ * {steps}"
-            if self.walk.width > 1:
-                body = [
-                    f"{n}_to[({n}_k + {j}) * {self.pitch} + {at}] = {n}_piece@.s{j};"
-                    for j in range(self.walk.width)
-                ]
-            else:
-                body = [f"{n}_to[{n}_k * {self.pitch} + {at}] = {n}_piece@;"]
-        made = [f"__local {self.acc}* {n}_to = {to};", *self._loop(body)]
-        return ["{", *_inside(made), "}"]
-
-    def _put_packed(self, to: str, steps: int, packing: Packing) -> list[str]:
-        """The pieces as vectors along k: [k / LANES][place][LANES]."""
-        n, pitch = self.name, self.pitch
-        if self.walk.along == "k":
-            at = f"({n}_k / LANES * {pitch} + {n}_place + @ * {steps}) * LANES"
-            if self.walk.width > 1:
-                body = self._loop([self._packed(packing, at, f"{n}_piece@")])
-            else:
-                one = f"({self.vec})({n}_piece@, 0, 0, 0)"
-                kept = packing.element
-                if not self._is_ready:
-                    one = f"{packing.pack}({one})"
-                body = self._loop([f"{n}_to[{at} + {n}_k % LANES] = ({kept})({one}).s0;"])
-        else:
-            body = []
-            turn = self._turn
-            for block in range(0, self.pieces, turn):
-                for place in range(self.walk.width):
-                    lane = f".s{place}" if self.walk.width > 1 else ""
-                    turned = [f"{n}_piece{block + j}{lane}" for j in range(turn)]
-                    turned += ["0"] * (LANES - turn)
-                    k = f"({n}_k + {block // turn * steps})"
-                    if turn == 2:
-                        at = f"({k} / 2 * {pitch} + {n}_place + {place}) * LANES + {k} % 2 * 2"
-                    else:
-                        at = f"({k} * {pitch} + {n}_place + {place}) * LANES"
-                    vector = f"({self.vec})({', '.join(turned)})"
-                    body.append(self._packed(packing, at, vector, turn))
-        return ["{", *_inside([f"__local {packing.element}* {n}_to = {to};", *body]), "}"]
-
-    @property
-    def _is_ready(self) -> bool:
-        """Whether the pieces are as they are to be: read as bits, or not packed."""
-        return self.acc == "ushort" or not (self.packing and self.packing.pack)
-
-    def _packed(self, packing: Packing, at: str, vector: str, count: int = LANES) -> str:
-        """The statement that puts `count` neighbouring k, the first lanes of a vector."""
-        put, kept = f"{packing.pack}({vector})", packing.bits
-        if self._is_ready:
-            put, kept = vector, self.vec
-        if count < LANES:
-            put, kept = f"({put}).lo", kept.replace("uint2", "uint").replace("4", "2")
-        return f"*(__local {kept}*)({self.name}_to + {at}) = {put};"
 
 
 def _inside(lines: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from clinfer.device.opencl import INSTALL, choose_built_ins, cl, is_lost, loader
 from clinfer.device.pocl_cpu import compile_for, name_a_known_processor, uses_avx512
 from clinfer.device.processor import float_lanes, instruction_set
 from clinfer.device.quirks import Quirks, quirks_of
-from clinfer.device.target import derive_target, has_precision
+from clinfer.device.target import derive_target, exact_precision, has_precision
 from clinfer.errors import DeviceError, listed
 from clinfer.log import Log
 from clinfer.names import mode_of
@@ -128,7 +128,12 @@ class Device:
         return Device(self.found, self.cl, target, self._given)
 
     def at_precision(self, hint: str) -> Device:
-        """The device multiplying with that precision; itself where it has no such matrix unit."""
+        """The device multiplying with that precision; itself where it has no such matrix unit.
+
+        'dynamic' is the fastest unit that gives float32's results.
+        """
+        if hint == config.DYNAMIC:
+            hint = exact_precision(self.target)
         if hint == self.target.precision:
             return self
         if not has_precision(self.target, hint):

@@ -42,15 +42,20 @@ def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
 
 def has_precision(target: Target, hint: str) -> bool:
     """Whether a device has a matrix unit for float32 products of that precision."""
-    from clinfer_kernels.contraction.tiles import unit_for
+    from clinfer_kernels.contraction.matrix_tiles import unit_for
 
     return unit_for(("float32", "float32"), target._replace(precision=hint)) is not None
+
+
+def exact_precision(target: Target) -> str:
+    """The precision of the fastest products whose error is float32's."""
+    return "3xtf32" if has_precision(target, "3xtf32") else "f32"
 
 
 def _matrix_units(info: DeviceInfo) -> tuple[str, ...]:
     from clinfer_kernels.contraction.matrix_units import available
 
-    return available(info.capability, info.full_name, info.extensions)
+    return available(info.capability, info.full_name, info.extensions, info.subgroup_sizes)
 
 
 def _has_subgroups(info: DeviceInfo) -> bool:

@@ -36,6 +36,7 @@ from clinfer.lowering.storage import (
 from clinfer_kernels.dims import Dim, product
 from clinfer_kernels.expr import identity
 from clinfer_kernels.families import why_not
+from clinfer_kernels.row_specs import RowMatmulSpec
 from clinfer_kernels.spec import MOST_ARGUMENT_BYTES, Kernel, Target, Tensor, dense
 from clinfer_kernels.specs import EncodedMatmulSpec, MatmulSpec, PointwiseSpec
 
@@ -253,7 +254,7 @@ class Lowering:
         storages = [v.storage for v in ins]
         for pack in kernel.packs:
             view = ins[pack.index]
-            if spec_type in (EncodedMatmulSpec, MatmulSpec):
+            if spec_type in (EncodedMatmulSpec, MatmulSpec, RowMatmulSpec):
                 view = as_matrix(view)
             storages[pack.index] = self._packed(view, pack.key, pack.apply)
         self.steps.append(

@@ -1,7 +1,7 @@
 """All passes in order, with a report of what each did.
 
     fold -> widen -> quantise -> decode -> canonicalise -> patterns -> layout -> join -> fuse
-    -> dead
+    -> rows -> dead
 
 Each phase takes a graph to a graph and can be the last one (`stop_after`), so that
 `clinfer explain` prints the graph after any of them.
@@ -25,6 +25,7 @@ from clinfer.passes.dead import detach_known, remove_dead, share_common
 from clinfer.passes.expand import expand_definitions
 from clinfer.passes.fold import fold
 from clinfer.passes.fuse import fuse
+from clinfer.passes.fuse.rows import join_norms
 from clinfer.passes.layout import choose_layout, remaining_transposes
 from clinfer.passes.layout.siblings import join_siblings
 from clinfer.passes.patterns import recognise
@@ -59,12 +60,13 @@ PHASES: dict[str, Phase] = {
     "layout": choose_layout,
     "join": join_siblings,
     "fuse": fuse,
+    "rows": join_norms,
     "dead": _dead,
 }
 # The phases after which docs/ir.md's canonical form holds.
 _CANONICAL = frozenset(PHASES) - {"fold", "widen", "quantise", "decode"}
 # The phases only for devices of one class.
-_FOR_CLASS = {"widen": "cpu", "quantise": "cpu", "join": "gpu"}
+_FOR_CLASS = {"widen": "cpu", "quantise": "cpu", "join": "gpu", "rows": "gpu"}
 
 
 @dataclass

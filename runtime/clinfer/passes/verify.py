@@ -138,6 +138,16 @@ def _matmul(node: Node) -> str | None:
     return _epilogue(node, 2)
 
 
+def _row_matmul(node: Node) -> str | None:
+    if len(node.outputs) != 4:
+        return f"4 outputs expected, found {len(node.outputs)}"
+    norm = node.attrs.get("norm")
+    columns = node.inputs[3 : node.attrs["own"]]
+    if norm is not None and tuple(v and v.dtype for v in columns) != norm.inputs[1:]:
+        return "the norm's operands are not its inputs"
+    return _matmul(node)
+
+
 def _reduce(node: Node) -> str | None:
     axes = node.attrs.get("axes")
     if axes is None and integers(node.input(1)) is None:
@@ -240,6 +250,7 @@ _CHECKS: dict[str, Check] = {
     "Slice": _slice,
     "Concat": _concat,
     "MatMul": _matmul,
+    "clinfer.RowMatMul": _row_matmul,
     **dict.fromkeys(REDUCTIONS, _reduce),
     "clinfer.Pointwise": _pointwise,
     "clinfer.Softmax": _trailing,

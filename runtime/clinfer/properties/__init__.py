@@ -46,7 +46,7 @@ SUPPORTED_PROPERTIES = "SUPPORTED_PROPERTIES"
 THROUGHPUTS = ("THROUGHPUT", "CUMULATIVE_THROUGHPUT")
 """Hints for most inferences per second: of one device, and of all that AUTO has."""
 
-PRECISIONS = ("f32", "3xtf32", "tf32", "f16", "bf16")
+PRECISIONS = (config.DYNAMIC, "f32", "3xtf32", "tf32", "f16", "bf16")
 """Values of INFERENCE_PRECISION_HINT: what float32 operands of products may be rounded to."""
 
 EXPORT_IMPORT = "EXPORT_IMPORT"
@@ -90,6 +90,7 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
 
 def _precision(value: Any) -> str:
     names = {"float32": "f32", "fp32": "f32", "float16": "f16", "fp16": "f16", "bfloat16": "bf16"}
+    names["undefined"] = config.DYNAMIC
     text = value.to_string() if hasattr(value, "to_string") else value  # a Type
     name = names.get(str(text).lower(), str(text).lower())
     return _one_of(*(p.upper() for p in PRECISIONS))(name).lower()
@@ -177,7 +178,7 @@ SETTABLE = {
             INFERENCE_PRECISION_HINT,
             f"one of {', '.join(PRECISIONS)}",
             _precision,
-            lambda: "f32",
+            lambda: config.DYNAMIC,
             "The precision that products may have where the device has matrix units.",
             compiles=True,
         ),

@@ -10,6 +10,7 @@ from clinfer.lowering.epilogue import epilogue, own_inputs
 from clinfer.lowering.storage import View, device_dtype
 from clinfer.lowering.table import lowers
 from clinfer_kernels.dims import Dim, product
+from clinfer_kernels.row_specs import RowMatmulSpec
 from clinfer_kernels.specs import EncodedMatmulSpec, MatmulSpec
 
 
@@ -39,6 +40,48 @@ def matmul(ctx: Lowering, node: Node) -> None:
         epilogue=fused.expr,
     )
     ctx.bind(node.output, target)
+
+
+@lowers("clinfer.RowMatMul")
+def row_matmul(ctx: Lowering, node: Node) -> None:
+    """[batch..., M, K] @ a constant [K, N], rows normalised as they are read, results summed."""
+    a, b, *beside = (ctx.view(v) for v in own_inputs(node) if v is not None)
+    shape = node.output.known_shape
+    fused = epilogue(ctx, node, shape, device_dtype(node.output))
+    columns = [view.broadcast((a.shape[-1],)) for view in map(_flat, beside[1:])]
+    results = [(value, ctx.output(value)) for value in node.outputs if value is not None]
+    constant = b.broadcast((*shape[:-2], *b.shape[-2:]))
+    operands: tuple[View, ...] = (a, constant, results[0][1], *fused.operands)
+    sums, made = beside[:1], [view for _, view in results[1:]]
+    if len(shape) > 2:
+        rows = product(shape[:-1])
+        tall = _tall(operands, b, shape)
+        flat = [view.reshape((rows, *view.shape[len(shape) - 1 :])) for view in (*sums, *made)]
+        known = [view for view in flat if view is not None]
+        if tall is not None and len(known) == len(flat):
+            operands, sums, made = tall, known[: len(sums)], known[len(sums) :]
+    left, right, out, *extra = operands
+    ctx.launch(
+        RowMatmulSpec,
+        [left, right, *extra, *sums, *columns],
+        [out, *made],
+        node.describe(),
+        norm=node.attrs.get("norm"),
+        rms=node.attrs.get("rms", False),
+        eps=node.attrs.get("eps", 0.0),
+        keeps=node.outputs[1] is not None,
+        sums=node.outputs[3] is not None,
+        epilogue=fused.expr,
+    )
+    for value, view in results:
+        ctx.bind(value, view)
+
+
+def _flat(view: View) -> View:
+    """A view of sizes 1 and a row, as the row."""
+    made = view.reshape(view.shape[-1:])
+    assert made is not None, "sizes of 1 go without a copy"
+    return made
 
 
 @lowers("clinfer.EncodedMatMul")

@@ -16,6 +16,7 @@ from clinfer_kernels.expr import identity
 _ANCHORS = {
     "MatMul": 2,
     "clinfer.EncodedMatMul": 4,
+    "clinfer.RowMatMul": 2,
     "clinfer.Conv": 2,
     "clinfer.ConvTranspose": 2,
     "clinfer.Pool": 1,

@@ -1,9 +1,6 @@
 static float4 load_aligned_float32x4(const __global float* p) {
     return *(const __global float4*)p;
 }
-static void store_aligned_float32x4(float4 v, __global float* p) {
-    *(__global float4*)p = v;
-}
 // out = end(a b): a work-group makes TILE_M x TILE_N results, walking along K in steps.
 //
 //                      b               A step: pieces of a and b, TILE_M x K_STEP and K_STEP x
@@ -25,46 +22,30 @@ static void store_aligned_float32x4(float4 v, __global float* p) {
 #define LANES 4 // of a vector
 #define TILE_M (WG_ROWS * ROWS)
 #define TILE_N (WG_COLS * COLS)
+#define WG_SIZE (WG_ROWS * WG_COLS)
 #define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
 #define B_PITCH (TILE_N + LANES)
 
 __kernel __attribute__((reqd_work_group_size(256, 1, 1)))
-void conv_local_128x64_r3(
-        __global const float* restrict x,
-        const int x_o,
-        const int x_s0,
-        const int x_s1,
-        const int out1,
-        const int size1,
-        const int taps1,
-        const int step1,
-        const int tap_step1,
-        const int origin1,
-        const int x_s2,
-        const int out2,
-        const int size2,
-        const int taps2,
-        const int step2,
-        const int tap_step2,
-        const int origin2,
-        const int C,
+void matmul_local_128x64(
+        __global const float* restrict a,
+        const int a_offset,
+        const int a_row,
         __global const float* restrict b,
-        __global float* restrict y0,
+        const int b_offset,
+        const int b_row,
+        __global float* restrict out,
+        const int out_offset,
+        const int out_row,
         __global const float* restrict e0,
-        __global const float* restrict e1,
-        const int y0_o,
-        const int y0_s0,
-        const int e0_o,
-        const int e0_s0,
-        const int e1_o,
-        const int e1_s0,
+        const int e0_offset,
+        const int e0_row,
         const int M,
         const int N,
         const int K,
         const int row_tasks,
         const int col_tasks,
-        const int tasks,
-        const int w_o)
+        const int tasks)
 {
     __local float a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned(16)));
     __local float b_tile[2 * K_STEP * B_PITCH] __attribute__((aligned(16)));
@@ -77,37 +58,26 @@ void conv_local_128x64_r3(
         const int z = task / row_tasks / col_tasks;
         const int k_begin = 0;
         const int k_end = K;
-        const __global float* a_z = x + x_o + z * C;
+        const long a_at = a_offset;
+        const long b_at = b_offset;
+        const long out_at = out_offset;
+        const long e0_at = e0_offset;
+        const __global float* a_z = a + a_at;
         const int a_k = item % 4 * 4;
         const int a_place = item / 4;
         int a_from0, a_from1;
         {
-            int position = min(a0 + a_place + 0 * 64, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from0 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
+            a_from0 = min(a0 + a_place + 0 * 64, M - 1) * a_row;
         }
         {
-            int position = min(a0 + a_place + 1 * 64, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from1 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
+            a_from1 = min(a0 + a_place + 1 * 64, M - 1) * a_row;
         }
-        const int panels = (N + 31) / 32;
-        const __global float* b_z = b + w_o + z * panels * (K * 32);
+        const __global float* b_z = b + b_at;
         const int b_place = item % 16 * 4;
         const int b_k = item / 16;
         int b_from;
         {
-            b_from = min((b0 + b_place) / 32, panels - 1) * (K * 32) + (b0 + b_place) % 32;
+            b_from = min(b0 + b_place, b_row - 4);
         }
         float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0);
         float4 b_piece0 = (float4)(0);
@@ -122,13 +92,11 @@ void conv_local_128x64_r3(
         acc[7][0] = (float4)(0);
         if (k_begin < k_end) {
             {
-                const int channel = k_begin + a_k;
-                const int tap_at = 0;
-                a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
-                a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                a_piece0 = load_aligned_float32x4(a_z + a_from0 + k_begin + a_k);
+                a_piece1 = load_aligned_float32x4(a_z + a_from1 + k_begin + a_k);
             }
             {
-                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * 32);
+                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * b_row);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
@@ -152,13 +120,11 @@ void conv_local_128x64_r3(
             const int is_more = k0 + K_STEP < k_end;
             if (is_more) {
                 {
-                    const int channel = k0 + K_STEP + a_k;
-                    const int tap_at = 0;
-                    a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
-                    a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                    a_piece0 = load_aligned_float32x4(a_z + a_from0 + k0 + K_STEP + a_k);
+                    a_piece1 = load_aligned_float32x4(a_z + a_from1 + k0 + K_STEP + a_k);
                 }
                 {
-                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * 32);
+                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * b_row);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;
@@ -203,27 +169,22 @@ void conv_local_128x64_r3(
         for (int r = 0; r < ROWS; ++r) {
             const int i = a0 + LANES * (item_row + r / LANES * WG_ROWS) + r % LANES;
             if (i >= M) continue;
-            int flat = i;
-            int i0;
-            i0 = flat;
-            const int y0_at = y0_o + i0 * y0_s0;
-            const int e0_at = e0_o + i0 * e0_s0;
-            const int e1_at = e1_o + i0 * e1_s0;
             #pragma unroll
             for (int q = 0; q < COLS / LANES; ++q) {
                 const int j0 = b0 + LANES * (item_col + q * WG_COLS);
                 const float4 sums = acc[r][q];
-                if (j0 >= N) continue;
-                const float4 sum = sums;
-                const int j = j0;
-                const int channel = z * N + j;
-                const float4 v_e0 = load_aligned_float32x4(e0 + e0_at + channel);
-                const float4 v_e1 = load_aligned_float32x4(e1 + e1_at + channel);
-                const float4 z0 = sum + v_e0;
-                const float4 z1 = v_e1 + z0;
-                const float4 z2 = 0.0f;
-                const float4 z3 = z2 > z1 ? z2 : z1;
-                store_aligned_float32x4(z3, y0 + y0_at + channel);
+                const float lanes[LANES] = {sums.s0, sums.s1, sums.s2, sums.s3};
+                #pragma unroll
+                for (int lane = 0; lane < LANES; ++lane) {
+                    const int j = j0 + lane;
+                    if (j >= N) continue;
+                    const float sum = lanes[lane];
+                    const long at = out_at + (long)i * out_row + j;
+                    const long at0 = e0_at + (long)i * e0_row + j;
+                    const float x0 = e0[at0];
+                    const float t0 = sum + x0;
+                    out[at] = t0;
+                }
             }
         }
     }

@@ -1,6 +1,9 @@
 static float4 load_aligned_float32x4(const __global float* p) {
     return *(const __global float4*)p;
 }
+static void store_aligned_float32x4(float4 v, __global float* p) {
+    *(__global float4*)p = v;
+}
 // out = end(a b): a work-group makes TILE_M x TILE_N results, walking along K in steps.
 //
 //                      b               A step: pieces of a and b, TILE_M x K_STEP and K_STEP x
@@ -22,29 +25,41 @@ static float4 load_aligned_float32x4(const __global float* p) {
 #define LANES 4 // of a vector
 #define TILE_M (WG_ROWS * ROWS)
 #define TILE_N (WG_COLS * COLS)
+#define WG_SIZE (WG_ROWS * WG_COLS)
 #define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
 #define B_PITCH (TILE_N + LANES)
 
 __kernel __attribute__((reqd_work_group_size(128, 1, 1)))
-void matmul_local_128x32(
-        __global const float* restrict a,
-        const int a_offset,
-        const int a_row,
+void conv_local_128x32_split_r3(
+        __global const float* restrict x,
+        const int x_o,
+        const int x_s0,
+        const int x_s1,
+        const int out1,
+        const int size1,
+        const int taps1,
+        const int step1,
+        const int tap_step1,
+        const int origin1,
+        const int x_s2,
+        const int out2,
+        const int size2,
+        const int taps2,
+        const int step2,
+        const int tap_step2,
+        const int origin2,
+        const int C,
         __global const float* restrict b,
-        const int b_offset,
-        const int b_row,
-        __global float* restrict out,
-        const int out_offset,
-        const int out_row,
-        __global const float* restrict e0,
-        const int e0_offset,
-        const int e0_row,
+        __global float* restrict part,
         const int M,
         const int N,
         const int K,
         const int row_tasks,
         const int col_tasks,
-        const int tasks)
+        const int tasks,
+        const int batches,
+        const int part_k,
+        const int w_o)
 {
     __local float a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned(16)));
     __local float b_tile[2 * K_STEP * B_PITCH] __attribute__((aligned(16)));
@@ -54,35 +69,61 @@ void matmul_local_128x32(
     for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
-        const int z = task / row_tasks / col_tasks;
-        const int k_begin = 0;
-        const int k_end = K;
-        const long a_at = a_offset;
-        const long b_at = b_offset;
-        const long out_at = out_offset;
-        const long e0_at = e0_offset;
-        const __global float* a_z = a + a_at;
+        const int part_z = task / row_tasks / col_tasks;
+        const int z = part_z % batches;
+        const int k_begin = part_z / batches * part_k;
+        const int k_end = min(K, k_begin + part_k);
+        const __global float* a_z = x + x_o + z * C;
         const int a_k = item % 4 * 4;
         const int a_place = item / 4;
         int a_from0, a_from1, a_from2, a_from3;
         {
-            a_from0 = min(a0 + a_place + 0 * 32, M - 1) * a_row;
+            int position = min(a0 + a_place + 0 * 32, M - 1);
+            int o0, o1, o2;
+            o2 = position % out2;
+            position /= out2;
+            o1 = position % out1;
+            position /= out1;
+            o0 = position;
+            a_from0 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
         }
         {
-            a_from1 = min(a0 + a_place + 1 * 32, M - 1) * a_row;
+            int position = min(a0 + a_place + 1 * 32, M - 1);
+            int o0, o1, o2;
+            o2 = position % out2;
+            position /= out2;
+            o1 = position % out1;
+            position /= out1;
+            o0 = position;
+            a_from1 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
         }
         {
-            a_from2 = min(a0 + a_place + 2 * 32, M - 1) * a_row;
+            int position = min(a0 + a_place + 2 * 32, M - 1);
+            int o0, o1, o2;
+            o2 = position % out2;
+            position /= out2;
+            o1 = position % out1;
+            position /= out1;
+            o0 = position;
+            a_from2 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
         }
         {
-            a_from3 = min(a0 + a_place + 3 * 32, M - 1) * a_row;
+            int position = min(a0 + a_place + 3 * 32, M - 1);
+            int o0, o1, o2;
+            o2 = position % out2;
+            position /= out2;
+            o1 = position % out1;
+            position /= out1;
+            o0 = position;
+            a_from3 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
         }
-        const __global float* b_z = b + b_at;
+        const int panels = (N + 31) / 32;
+        const __global float* b_z = b + w_o + z * panels * (K * 32);
         const int b_place = item % 8 * 4;
         const int b_k = item / 8;
         int b_from;
         {
-            b_from = min(b0 + b_place, b_row - 4);
+            b_from = min((b0 + b_place) / 32, panels - 1) * (K * 32) + (b0 + b_place) % 32;
         }
         float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0), a_piece2 = (float4)(0), a_piece3 = (float4)(0);
         float4 b_piece0 = (float4)(0);
@@ -97,13 +138,15 @@ void matmul_local_128x32(
         acc[7][0] = (float4)(0);
         if (k_begin < k_end) {
             {
-                a_piece0 = load_aligned_float32x4(a_z + a_from0 + k_begin + a_k);
-                a_piece1 = load_aligned_float32x4(a_z + a_from1 + k_begin + a_k);
-                a_piece2 = load_aligned_float32x4(a_z + a_from2 + k_begin + a_k);
-                a_piece3 = load_aligned_float32x4(a_z + a_from3 + k_begin + a_k);
+                const int channel = k_begin + a_k;
+                const int tap_at = 0;
+                a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
+                a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
+                a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
             }
             {
-                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * b_row);
+                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * 32);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
@@ -135,13 +178,15 @@ void matmul_local_128x32(
             const int is_more = k0 + K_STEP < k_end;
             if (is_more) {
                 {
-                    a_piece0 = load_aligned_float32x4(a_z + a_from0 + k0 + K_STEP + a_k);
-                    a_piece1 = load_aligned_float32x4(a_z + a_from1 + k0 + K_STEP + a_k);
-                    a_piece2 = load_aligned_float32x4(a_z + a_from2 + k0 + K_STEP + a_k);
-                    a_piece3 = load_aligned_float32x4(a_z + a_from3 + k0 + K_STEP + a_k);
+                    const int channel = k0 + K_STEP + a_k;
+                    const int tap_at = 0;
+                    a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
+                    a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                    a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
+                    a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
                 }
                 {
-                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * b_row);
+                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * 32);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;
@@ -198,18 +243,8 @@ void matmul_local_128x32(
             for (int q = 0; q < COLS / LANES; ++q) {
                 const int j0 = b0 + LANES * (item_col + q * WG_COLS);
                 const float4 sums = acc[r][q];
-                const float lanes[LANES] = {sums.s0, sums.s1, sums.s2, sums.s3};
-                #pragma unroll
-                for (int lane = 0; lane < LANES; ++lane) {
-                    const int j = j0 + lane;
-                    if (j >= N) continue;
-                    const float sum = lanes[lane];
-                    const long at = out_at + (long)i * out_row + j;
-                    const long at0 = e0_at + (long)i * e0_row + j;
-                    const float x0 = e0[at0];
-                    const float t0 = sum + x0;
-                    out[at] = t0;
-                }
+                if (j0 >= N) continue;
+                store_aligned_float32x4(sums, part + ((long)part_z * M + i) * N + j0);
             }
         }
     }

@@ -1,0 +1,365 @@
+"""A matrix instruction as a unit: its loads, its issue and its emulation, from its layouts.
+
+A wave of work-items owns a part of a tile, `rows` x `cols` results each. Which registers a lane
+needs of which place is numbers (`fragments`); those that lie side by side in local memory become
+loads of up to 128 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+from clinfer_kernels.contraction.emulation import emulated, emulation, matrices
+from clinfer_kernels.contraction.fragments import PLAIN, Layout, Order, Side
+from clinfer_kernels.contraction.packed import HIGH, PACK
+from clinfer_kernels.contraction.units import LANES, Packing, Shape
+from clinfer_kernels.types import size_of
+
+_WORDS = 4  # of the widest load
+
+
+class Register(NamedTuple):
+    """Number `number` of operand `name`, of a fragment and of instruction `s` of a step."""
+
+    name: str
+    fragment: int
+    s: int
+    number: int
+
+
+@dataclass(frozen=True)
+class MatrixUnit:
+    """An instruction of `lanes` work-items: `rows.count` x `cols.count` results over `k`.
+
+    `operand`: the dtype of A and B (of A where B is int8), `acc` that of the sums; `depth`: k of a
+    step of the text, of which each instruction has its own by `order`. `a`, `b`: operands' layouts.
+    `issue`: the instruction as statements on `d` (a vector of results), or d0, d1, ... where the
+    `results` are "scalars", and a0, ..., b0, ...
+
+    `terms` 3: float32 operands are the sum of two TF32, the products of which are added but for
+    that of the small ones (Markidis et al., "NVIDIA Tensor Core Programmability, Performance &
+    Precision", 2018). Instructions round their sums towards zero, so each adds to a sum that begins
+    at 0 every `depth` k, and that is added to the others to nearest (Ootomo & Yokota, "Recovering
+    single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak
+    performance", 2022). What is not finite is made again by multiply-adds (`exact`). `flushes`:
+    16-bit operands that are subnormal count as zero.
+
+    `needs`: what a device must have, one of these words of `matrix_units.available`. `rate`:
+    multiply-adds of what runs groups in a clock, for estimates. `pack`: how float32 is rounded, a
+    key of `packed.PACK`. `extension`, `attribute`, `options`: what the text enables, the kernel has
+    and the compiler is told besides. `pad`: places after a row of a tile, so that lanes read
+    different banks of local memory.
+    """
+
+    name: str
+    operand: str
+    rows: Side
+    cols: Side
+    k: int
+    a: Layout
+    b: Layout
+    issue: str
+    needs: tuple[str, ...]
+    rate: int
+    depth: int = 16
+    order: Order = PLAIN
+    acc: str = "float32"
+    results: str = "vectors"
+    pack: str = ""
+    terms: int = 1
+    flushes: bool = False
+    attribute: str = ""
+    extension: str = ""
+    options: str = ""
+    pad: int = LANES
+    is_emulated: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """Work-items of a wave."""
+        return self.rows.lanes * self.cols.lanes
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether sums of several terms are to give float32's results, infinite ones included."""
+        return self.terms == 3
+
+    @property
+    def has_scalars(self) -> bool:
+        """Whether sums are an array of scalars, which a loop's counters may index."""
+        return self.results == "scalars"
+
+    @property
+    def packing(self) -> Packing:
+        size = 4 if self.operand in ("tf32", "float32") else size_of(self.operand)
+        element = {4: "float", 2: "ushort", 1: "uchar"}[size]
+        bits = {4: "float4", 2: "uint2", 1: "uchar4"}[size]
+        pack = "packed" if self.pack else ""
+        together = (self.a.together, self.b.together)
+        return Packing(self.operand, element, bits, size, pack, together, self.pad)
+
+    @property
+    def type(self) -> str:
+        """Of sums, in C."""
+        return "int" if self.acc == "int32" else "float"
+
+    def fragments(self, tile: Shape) -> tuple[int, int]:
+        """Of a wave: along rows, and along columns."""
+        return tile.rows // self.rows.each, tile.cols // self.cols.each
+
+    def read_bytes(self, tile: Shape) -> int:
+        """What a group reads of local memory in a step of `tile.k_step`."""
+        strips, blocks = self.fragments(tile)
+        words = strips * len(self.a.registers) + blocks * len(self.b.registers)
+        return words * 4 * tile.wg_rows * tile.wg_cols * tile.k_step // self.k
+
+    # -- what a unit is ----------------------------------------------------------------------------
+
+    def helpers(self) -> list[str]:
+        text = [f"#pragma OPENCL EXTENSION {self.extension} : enable"] if self.extension else []
+        if self.terms == 3:
+            text.append(HIGH)
+        if self.pack:
+            text.append(PACK[self.pack.partition(" ")[0] if self.is_emulated else self.pack])
+        if self.is_emulated:
+            return [*text, *emulation(self)]
+        if self.is_exact:
+            issue = self.issue.replace("{%0, %1, %2, %3};", "{z, z, z, z};}").replace(
+                '"+f"', '"=f"'
+            )
+            issue = issue.replace('("mma', '("{.reg .f32 z; mov.f32 z, 0f00000000;" \\\n    "mma')
+            text.append(self._macro("MULTIPLY_FIRST", issue))
+        return [*text, self._macro("MULTIPLY", self.issue)]
+
+    def _macro(self, name: str, issue: str) -> str:
+        operands = [f"{n}{i}" for n in "ab" for i in range(len(getattr(self, n).registers))]
+        count = self.rows.each * self.cols.each
+        d = [f"d{i}" for i in range(count)] if self.has_scalars else ["d"]
+        text = issue.replace("\n", " \\\n    ")
+        return f"#define {name}({', '.join([*d, *operands])}) \\\n    {text}"
+
+    def places(self, tile: Shape) -> list[str]:
+        rows, cols, lanes = self.rows, self.cols, self.lanes
+        wave = f"item / {lanes}"
+        lines = [
+            f"const int lane = item % {lanes};",
+            f"const int lane_row = {rows.lane};",
+            f"const int lane_col = {cols.lane};",
+            f"const int wave_row = {wave} / (WG_COLS / {cols.lanes}) * ({rows.lanes} * ROWS);",
+            f"const int wave_col = {wave} % (WG_COLS / {cols.lanes}) * ({cols.lanes} * COLS);",
+        ]
+        for n, layout, side in (("a", self.a, rows), ("b", self.b, cols)):
+            first = "wave_row" if n == "a" else "wave_col"
+            v, k = layout.together, self.order.text(f"{n}_slot")
+            lines += [
+                f"const int {n}_index = {layout.index};",
+                f"const int {n}_slot = {layout.k};",
+                f"const int {n}_first_k = {k};",
+                f"const int {n}_first = ({n}_first_k / {v} * {n.upper()}_PITCH + {first}"
+                f" + {side.place_text(f'{n}_index')}) * {v} + {n}_first_k % {v};",
+            ]
+        if self.is_emulated:
+            lines += [f"const int wave = {wave};", *matrices(self, tile)]
+        return lines
+
+    def begin(self, tile: Shape, vec: str) -> list[str]:
+        """The sums by row and column of the lane, or an instruction's vectors by fragments."""
+        if self.has_scalars:
+            zeros = [f"acc[{r}][{c}] = 0;" for r, c in _all(tile.rows, tile.cols)]
+            return [f"{self.type} acc[ROWS][COLS];", *zeros]
+        strips, blocks = self.fragments(tile)
+        kind = f"{self.type}{self.rows.each * self.cols.each}"
+        zeros = [f"acc[{p}][{q}] = ({kind})(0);" for p, q in _all(strips, blocks)]
+        return [f"{kind} acc[{strips}][{blocks}];", *zeros]
+
+    def row(self) -> str:
+        high, block = self.rows.height, self.rows.lanes * self.rows.height
+        if high == 1:
+            return f"wave_row + r * {block} + lane_row"
+        if self.rows.lanes == 1:
+            return "wave_row + r"
+        return f"wave_row + r / {high} * {block} + {high} * lane_row + r % {high}"
+
+    def column(self) -> str:
+        wide = self.cols.height // LANES
+        if wide == 1:
+            return f"wave_col + LANES * ({self.cols.lanes} * q + lane_col)"
+        block = self.cols.lanes * wide
+        return f"wave_col + LANES * (q / {wide} * {block} + {wide} * lane_col + q % {wide})"
+
+    def sums(self, r: str, q: str, vec: str) -> str:
+        """`r` and `q` are numbers where results are vectors, whose components have no index."""
+        if self.has_scalars:
+            lanes = [f"acc[{r}][LANES * {q} + {lane}]" for lane in range(LANES)]
+        else:
+            lanes = [self._component(int(r), LANES * int(q) + lane) for lane in range(LANES)]
+        return f"({vec})({', '.join(lanes)})"
+
+    def step(self, tile: Shape, vec: str, acc: str) -> list[str]:
+        element = self.packing.element
+        lines = [
+            f"const __local {element}* {n}_from_tile = {n}_tile"
+            f" + turn * (K_STEP * {n.upper()}_PITCH) + {n}_first;"
+            for n in "ab"
+        ]
+        native = () if self.is_emulated else ("#pragma unroll",)
+        head = f"for (int k = 0; k < K_STEP; k += {self.depth}) {{"
+        return [*lines, *native, head, *_inside(self._multiplied(tile)), "}"]
+
+    # -- a step ------------------------------------------------------------------------------------
+
+    def _multiplied(self, tile: Shape) -> list[str]:
+        """Statements for `depth` of k."""
+        strips, blocks = self.fragments(tile)
+        lines: list[str] = []
+        values: dict[Register, str] = {}
+        for n, layout, side, count in (
+            ("a", self.a, self.rows, strips),
+            ("b", self.b, self.cols, blocks),
+        ):
+            loads, found = self._loads(n, layout, side, count)
+            lines += loads
+            values |= found
+        turns: list[tuple[list[list[str]], list[list[str]]]] = []
+        for terms, s in product(self._terms, range(self.depth // self.k)):
+            a, b = (
+                [
+                    [f"{values[Register(n, f, s, i)].replace('@', term)}" for i in range(registers)]
+                    for f in range(count)
+                ]
+                for n, term, count, registers in (
+                    ("a", terms[0], strips, len(self.a.registers)),
+                    ("b", terms[1], blocks, len(self.b.registers)),
+                )
+            )
+            turns.append((a, b))
+        if self.is_emulated:
+            return [*lines, *self._emulated(tile, turns)]
+        if self.is_exact:
+            return [*lines, *self._apart(turns)]
+        return [*lines, *(line for a, b in turns for line in self._native(a, b))]
+
+    def _emulated(
+        self, tile: Shape, turns: Sequence[tuple[list[list[str]], list[list[str]]]]
+    ) -> list[str]:
+        made = [line for a, b in turns for line in emulated(self, tile, a, b)]
+        if not self.is_exact:
+            return made
+        add = "acc[n / COLS][n % COLS] += apart[n / COLS][n % COLS];"
+        return [
+            "float apart[ROWS][COLS] = {{0}};",
+            *made,
+            f"for (int n = 0; n < ROWS * COLS; ++n) {add}",
+        ]
+
+    def _apart(self, turns: Sequence[tuple[list[list[str]], list[list[str]]]]) -> list[str]:
+        """The instructions on sums that begin at 0, for a strip of rows at a time."""
+        each = range(self.rows.each * self.cols.each)
+        lines = []
+        for p in range(len(turns[0][0])):
+            lines.append("{")
+            blocks = range(len(turns[0][1]))
+            lines += [f"    float {', '.join(f'd{q}_{i}' for i in each)};" for q in blocks]
+            for n, (a, b) in enumerate(turns):
+                name = "MULTIPLY" if n else "MULTIPLY_FIRST"
+                for q in blocks:
+                    d = [f"d{q}_{i}" for i in each]
+                    lines.append(f"    {name}({', '.join([*d, *a[p], *b[q]])});")
+            for q in blocks:
+                places = zip(each, self._d(p, q), strict=True)
+                lines += [f"    {to} += d{q}_{i};" for i, to in places]
+            lines.append("}")
+        return lines
+
+    def _d(self, p: int, q: int) -> list[str]:
+        """The results of fragments p and q, in the order of the instruction's registers."""
+        own = _all(self.rows.each, self.cols.each)
+        return [f"acc[{self.rows.number(r, p)}][{self.cols.number(c, q)}]" for r, c in own]
+
+    def _loads(
+        self, n: str, layout: Layout, side: Side, count: int
+    ) -> tuple[list[str], dict[Register, str]]:
+        """The loads of an operand's registers, and each as text; `@` stands for a term's suffix."""
+        v, size = layout.together, self.packing.size
+        at: dict[tuple[int, int], Register] = {}
+        for f, s, i in _all(count, self.depth // self.k, len(layout.registers)):
+            index, slot = layout.registers[i]
+            k = self.order.k(slot, s)
+            word = (side.place(index, f) * v + k % v) * size // 4
+            at[k // v, word] = Register(n, f, s, i)
+        lines, values = [], {}
+        for number, (row, word, words) in enumerate(_runs(at)):
+            step = f"(k + {row * v})" if row else "k"
+            offset = f"{step} * {n.upper()}_PITCH" + (f" + {word * 4 // size}" if word else "")
+            kind = "uint" if words == 1 else f"uint{words}"
+            name = f"{n}{number}"
+            lines.append(
+                f"const {kind} {name} = *(const __local {kind}*)({n}_from_tile + {offset});"
+            )
+            if self.terms == 3:
+                lines += [
+                    f"const uint4 {name}h = high({name});",
+                    f"const uint4 {name}l = low({name}, {name}h);",
+                ]
+            for w in range(words):
+                register = at[row, word + w]
+                values[register] = f"{name}@" if words == 1 else f"{name}@.s{w}"
+        return lines, values
+
+    @property
+    def _terms(self) -> tuple[tuple[str, str], ...]:
+        """Small ones first: then only the last sums are rounded by much."""
+        return (("l", "h"), ("h", "l"), ("h", "h")) if self.terms == 3 else (("", ""),)
+
+    def _native(self, a: list[list[str]], b: list[list[str]]) -> list[str]:
+        lines = []
+        for p, q in _all(len(a), len(b)):
+            d = [f"acc[{p}][{q}]"]
+            if self.has_scalars:
+                d = self._d(p, q)
+            lines.append(f"MULTIPLY({', '.join([*d, *a[p], *b[q]])});")
+        return lines
+
+    def _component(self, r: int, c: int) -> str:
+        """Row r, column c of the lane: a component of a vector of results."""
+        p, row = self._own(self.rows, r)
+        q, col = self._own(self.cols, c)
+        return f"acc[{p}][{q}].s{row * self.cols.each + col:x}"
+
+    @staticmethod
+    def _own(side: Side, number: int) -> tuple[int, int]:
+        """The fragment and the number in it of what a lane calls `number`."""
+        first = number // (side.weave * side.each) * side.weave
+        return next(
+            (f, own)
+            for f, own in product(range(first, first + side.weave), range(side.each))
+            if side.number(own, f) == number
+        )
+
+
+def _all(*counts: int) -> Iterable[tuple[int, ...]]:
+    return product(*(range(count) for count in counts))
+
+
+def _runs(words: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(row, first word, words) of loads: neighbours, in powers of two up to 128 bits."""
+    found: list[tuple[int, int, int]] = []
+    waiting = sorted(words)
+    known = set(waiting)
+    while waiting:
+        row, word = waiting[0]
+        size = next(
+            n
+            for n in (_WORDS, 2, 1)
+            if word % n == 0 and all((row, word + w) in known for w in range(n))
+        )
+        found.append((row, word, size))
+        waiting = waiting[size:]
+    return found
+
+
+def _inside(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
