@@ -235,7 +235,8 @@ def accept(figures: Sequence[Figures]) -> None:
         }
     order = sorted(kept, key=lambda name: (_case_order(name), list(GPUS).index(name.split()[-1])))
     vendors = {GPUS[found.gpu].vendor for found in figures}
-    compilers = {vendor: listings.compilers(vendor) for vendor in sorted(vendors)}
+    before = json.loads(BARS.read_text())["compilers"] if BARS.exists() else {}
+    compilers = {**before, **{vendor: listings.compilers(vendor) for vendor in sorted(vendors)}}
     document = {"compilers": compilers, "bars": {name: kept[name] for name in order}}
     BARS.write_text(json.dumps(document, indent=1) + "\n")
     text = DOCUMENT.read_text()
