@@ -40,22 +40,26 @@ from kernel_predict import Analysis, analysed, microseconds  # noqa: E402
 BARS = ROOT / "docs" / "kernel-bars.json"
 DOCUMENT = ROOT / "docs" / "kernel-bars.md"
 _BEGIN, _END = "<!-- table: written by tools/kernel_bars.py -->", "<!-- end of the table -->"
-DEFAULT_GPUS = ("h200", "mi250", "rx7900", "a770")
+DEFAULT_GPUS = ("h200", "mi250", "mi300x", "rx7900", "a770")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model of `kernel_models` at a batch size, with its free sizes."""
+    """A model of `kernel_models` at a batch size, with its free sizes, at a precision."""
 
     model: str
     batch: int
     sizes: Mapping[str, int]
+    precision: str = DYNAMIC
 
 
 CASES = {
     f"{model}-{batch}": Case(model, batch, {"batch": batch, "sequence": 128})
     for model in MODELS
     for batch in (1, 32)
+}
+CASES |= {
+    f"{name}-f16": replace(CASES[name], precision="f16") for name in ("bert_base-32", "resnet50-32")
 }
 
 
@@ -113,32 +117,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", nargs="+", default=[], metavar="NAME=N", help="free dimensions")
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--gpu", nargs="+", choices=GPUS, default=DEFAULT_GPUS, metavar="GPU")
-    parser.add_argument("--precision", choices=PRECISIONS, default=DYNAMIC, help="of the hint")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=DYNAMIC, help="of the hint, for all cases"
+    )
     parser.add_argument("--kernels", type=int, default=6, metavar="N", help="rows for each case")
     parser.add_argument("--check", action="store_true", help="against docs/kernel-bars.json")
     parser.add_argument("--accept", action="store_true", help="write bars and documentation")
     parser.add_argument("--measured", type=Path, nargs="+", help="steps-MODEL.json of a GPU")
     options = parser.parse_intermixed_args(arguments)
     if options.precision != DYNAMIC and (options.check or options.accept):
-        parser.error(f"bars are those of precision {DYNAMIC}")
-    gpus = [
-        replace(gpu, target=gpu.target._replace(precision=_precision(gpu, options.precision)))
-        for gpu in (GPUS[name] for name in options.gpu)
-        if _is_there(gpu)
-    ]
+        parser.error("bars are those of the cases' own precisions")
+    gpus = [GPUS[name] for name in options.gpu if _is_there(GPUS[name])]
+    hinted = [_at(gpu, options.precision) for gpu in gpus]
     if options.measured:
-        return _compare(options.measured, options.model, gpus)
+        return _compare(options.measured, options.model, hinted)
     if options.model:
         sizes = {name: int(n) for name, _, n in (text.partition("=") for text in options.size)}
-        for gpu in gpus:
+        for gpu in hinted:
             found = launches_of(plan_of(options.model, gpu.target), sizes)
             _show(options.model.stem, gpu, found, kernels_of(gpu, found), options.kernels)
         return 0
     figures = []
     for name in options.case:
-        for gpu in gpus:
-            launches = launches_of(_plan(CASES[name].model, CASES[name].batch, gpu.target),
-                                   CASES[name].sizes)  # fmt: skip
+        case = CASES[name]
+        asked = options.precision if options.precision != DYNAMIC else case.precision
+        for gpu in (_at(gpu, asked) for gpu in gpus):
+            launches = launches_of(_plan(case.model, case.batch, gpu.target), case.sizes)
             kernels = kernels_of(gpu, launches)
             figures.append(_show(name, gpu, launches, kernels, options.kernels))
     faults = worse(figures, bars()) if options.check else []
@@ -149,8 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if faults else 0
 
 
-def _precision(gpu: Gpu, hint: str) -> str:
-    return exact_precision(gpu.target) if hint == DYNAMIC else hint
+def _at(gpu: Gpu, hint: str) -> Gpu:
+    precision = exact_precision(gpu.target) if hint == DYNAMIC else hint
+    return replace(gpu, target=gpu.target._replace(precision=precision))
 
 
 def _is_there(gpu: Gpu) -> bool:
@@ -241,7 +246,8 @@ def accept(figures: Sequence[Figures]) -> None:
         }
     order = sorted(kept, key=lambda name: (_case_order(name), list(GPUS).index(name.split()[-1])))
     vendors = {GPUS[found.gpu].vendor for found in figures}
-    compilers = {vendor: listings.compilers(vendor) for vendor in sorted(vendors)}
+    before = json.loads(BARS.read_text())["compilers"] if BARS.exists() else {}
+    compilers = {**before, **{vendor: listings.compilers(vendor) for vendor in sorted(vendors)}}
     document = {"compilers": compilers, "bars": {name: kept[name] for name in order}}
     BARS.write_text(json.dumps(document, indent=1) + "\n")
     text = DOCUMENT.read_text()

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from clinfer_kernels.contraction.matrix_units import DPAS, available
+from clinfer_kernels.contraction.matrix_units import available
+from clinfer_kernels.contraction.units_intel import DPAS
 from clinfer_kernels.spec import Target
 
 _SUB_GROUP = re.compile(r"intel_reqd_sub_group_size\((\d+)\)")
@@ -168,7 +169,7 @@ GPUS = {
         Gpu(
             name="mi300x",
             title="AMD MI300X",
-            arch="gfx940",  # as clang 15 knows gfx942
+            arch="gfx942",
             vendor="amd",
             target=_amd("gfx942", 304),
             units=304,

@@ -23,7 +23,7 @@ import platformdirs
 
 import kernel_compilers as offline
 from clinfer.device.sources import STANDARD
-from clinfer_kernels.contraction.matrix_units import DPAS
+from clinfer_kernels.contraction.units_intel import DPAS
 
 _PTX = ("-target", "nvptx64-nvidia-nvcl", "-S")
 _PTX_CPU = "sm_80"  # what clang 15 knows; ptxas makes machine code of newer ones from it
@@ -83,12 +83,20 @@ def _folder() -> Path:
 
 def _amd(place: Path, entry: str, options: list[str], arch: str) -> Code:
     listing = place.with_suffix(".s")
+    if arch == "gfx942" and compilers("amd").startswith("clang 15"):
+        arch = "gfx940"  # as it was called
     command = [*_front(place, options), "-target", "amdgcn-amd-amdhsa", f"-mcpu={arch}"]
     command += [f"--rocm-device-lib-path={offline.device_libraries()}", "-S", "-o", str(listing)]
     remarks = offline.run_compiler([*command, "-Rpass-analysis=kernel-resource-usage"])
     usage = offline.amd_usage(remarks, entry)
-    text = listing.read_text()
+    text = _function(listing.read_text(), entry)
     return Code(text, usage.registers, usage.local, usage.spilled)
+
+
+def _function(listing: str, entry: str) -> str:
+    """The kernel itself: Clang 21 keeps its body as a function besides."""
+    begin = listing.find(f"\n{entry}:")
+    return listing[begin + 1 : listing.find(".Lfunc_end", begin)] if begin >= 0 else listing
 
 
 # -- NVIDIA ----------------------------------------------------------------------------------------

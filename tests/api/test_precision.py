@@ -87,6 +87,31 @@ def test_unasked_a_device_takes_the_fastest_exact_unit(gpu, monkeypatch):
     assert device.at_precision("f32").target.precision == "f32"
 
 
+@pytest.mark.parametrize("unit", ["mma_u8", "dp4a_u8"])
+def test_products_of_bytes_by_a_unit_are_exact(gpu, monkeypatch, unit):
+    """PoCL presented as a GPU that has it by emulation; any number of rows, zero points of both."""
+    w = rng.integers(-128, 128, (40, 24), np.int8)
+    zeros = [np.uint8(131), rng.integers(-9, 9, 24, np.int8)]
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, ["rows", 40])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, ["rows", 24])
+    given = [
+        numpy_helper.from_array(np.asarray(a), n) for a, n in zip((w, *zeros), "wab", strict=True)
+    ]
+    node = helper.make_node("MatMulInteger", ["x", "w", "a", "b"], ["y"])
+    graph = helper.make_graph([node], "m", [x], [y], given)
+    opset = [helper.make_opsetid("", 18)]
+    text = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    core = clinfer.Core()
+    device = core._device(gpu)
+    known = device.target._replace(matrix_units=(f"{unit} emulated",), local_mem=1 << 20)
+    monkeypatch.setattr(device, "target", known)
+    compiled = core.compile_model(text, gpu)
+    for rows in (1, 70, 300):
+        a = rng.integers(0, 256, (rows, 40), np.uint8)
+        expected = (a.astype(int) - int(zeros[0])) @ (w.astype(int) - zeros[1].astype(int))
+        np.testing.assert_array_equal(compiled(a)[0], expected)
+
+
 def described(**facts):
     unknown = dict.fromkeys(DeviceInfo._fields, "")
     numbers = dict.fromkeys(("compute_units", "max_work_group", "local_mem", "vector_width"), 1024)

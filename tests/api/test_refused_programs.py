@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from api.made import dense_answer, dense_model
+import clinfer
+from api.made import dense_answer, dense_model, save
+from clinfer.cli import main
 from clinfer.device import programs
 from clinfer.errors import BuildError
 
@@ -42,3 +44,14 @@ def test_without_another_schedule_the_refusal_is_told(core, gpu, refuse):
     refuse("")
     with pytest.raises(BuildError, match="too large"):
         core.compile_model(dense_model(), gpu)
+
+
+def test_what_is_kept_is_found_and_proved(core, gpu, refuse, tmp_path):
+    """The plan names the schedules that the driver took: a warm start and `verify` agree."""
+    model, cache = save(dense_model(), tmp_path / "dense.onnx"), tmp_path / "cache"
+    refuse("matmul_local_128x64")
+    core.compile_model(model, gpu, {"CACHE_DIR": str(cache)})
+    assert main(["verify", str(model), "--device", gpu, "--cache-dir", str(cache)]) == 0
+    only = {"CACHE_DIR": str(cache), "CACHE_MODE": "cache-only"}
+    compiled = clinfer.Core().compile_model(model, gpu, only)
+    np.testing.assert_allclose(compiled([X])[0], dense_answer(X), rtol=1e-5, atol=1e-5)

@@ -18,7 +18,7 @@ from clinfer_kernels.contraction.packed import HIGH, PACK
 from clinfer_kernels.contraction.units import LANES, Packing, Shape
 from clinfer_kernels.types import size_of
 
-_WORDS = 4  # of the widest load
+_ALIGNED = 4  # words, which local memory is aligned to
 
 
 class Register(NamedTuple):
@@ -49,9 +49,11 @@ class MatrixUnit:
 
     `needs`: what a device must have, one of these words of `matrix_units.available`. `rate`:
     multiply-adds of what runs groups in a clock, for estimates. `pack`: how float32 is rounded, a
-    key of `packed.PACK`. `extension`, `attribute`, `options`: what the text enables, the kernel has
-    and the compiler is told besides. `pad`: places after a row of a tile, so that lanes read
-    different banks of local memory.
+    key of `packed.PACK`. `settle`: a statement on results `@` that a compiler does not move, so
+    that it multiplies before it waits for the next tile. `extension`, `attribute`, `options`: what
+    the text enables, the kernel has and the compiler is told besides. `pad`: places after a row of
+    a tile, so that lanes read different banks of local memory. `words`: of 32 bits, of the widest
+    load.
     """
 
     name: str
@@ -72,9 +74,11 @@ class MatrixUnit:
     terms: int = 1
     flushes: bool = False
     attribute: str = ""
+    settle: str = ""
     extension: str = ""
     options: str = ""
     pad: int = LANES
+    words: int = 4
     is_emulated: bool = False
 
     @property
@@ -91,6 +95,11 @@ class MatrixUnit:
     def has_scalars(self) -> bool:
         """Whether sums are an array of scalars, which a loop's counters may index."""
         return self.results == "scalars"
+
+    @property
+    def is_lane(self) -> bool:
+        """Whether each lane computes by itself: a result, of the k of a register."""
+        return self.rows.each * self.cols.each == 1
 
     @property
     def packing(self) -> Packing:
@@ -207,7 +216,11 @@ class MatrixUnit:
         ]
         native = () if self.is_emulated else ("#pragma unroll",)
         head = f"for (int k = 0; k < K_STEP; k += {self.depth}) {{"
-        return [*lines, *native, head, *_inside(self._multiplied(tile)), "}"]
+        made = [*lines, *native, head, *_inside(self._multiplied(tile)), "}"]
+        if self.settle and not self.is_emulated:
+            pairs = _all(*self.fragments(tile))
+            made += [self.settle.replace("@", f"acc[{p}][{q}]") for p, q in pairs]
+        return made
 
     # -- a step ------------------------------------------------------------------------------------
 
@@ -291,14 +304,15 @@ class MatrixUnit:
             word = (side.place(index, f) * v + k % v) * size // 4
             at[k // v, word] = Register(n, f, s, i)
         lines, values = [], {}
-        for number, (row, word, words) in enumerate(_runs(at)):
+        for number, (row, word, words) in enumerate(_runs(at, self.words)):
             step = f"(k + {row * v})" if row else "k"
             offset = f"{step} * {n.upper()}_PITCH" + (f" + {word * 4 // size}" if word else "")
             kind = "uint" if words == 1 else f"uint{words}"
             name = f"{n}{number}"
-            lines.append(
-                f"const {kind} {name} = *(const __local {kind}*)({n}_from_tile + {offset});"
-            )
+            value = f"*(const __local {kind}*)({n}_from_tile + {offset})"
+            if words > _ALIGNED:
+                value = f"vload8(0, (const __local uint*)({n}_from_tile + {offset}))"
+            lines.append(f"const {kind} {name} = {value};")
             if self.terms == 3:
                 lines += [
                     f"const uint4 {name}h = high({name});",
@@ -344,8 +358,8 @@ def _all(*counts: int) -> Iterable[tuple[int, ...]]:
     return product(*(range(count) for count in counts))
 
 
-def _runs(words: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(row, first word, words) of loads: neighbours, in powers of two up to 128 bits."""
+def _runs(words: Iterable[tuple[int, int]], most: int) -> list[tuple[int, int, int]]:
+    """(row, first word, words) of loads: neighbours, in powers of two up to `most`."""
     found: list[tuple[int, int, int]] = []
     waiting = sorted(words)
     known = set(waiting)
@@ -353,8 +367,8 @@ def _runs(words: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
         row, word = waiting[0]
         size = next(
             n
-            for n in (_WORDS, 2, 1)
-            if word % n == 0 and all((row, word + w) in known for w in range(n))
+            for n in (8, 4, 2, 1)
+            if n <= most and word % n == 0 and all((row, word + w) in known for w in range(n))
         )
         found.append((row, word, size))
         waiting = waiting[size:]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from clinfer.cache.packing import programs_of
 from clinfer.device.failures import driver_errors
 from clinfer.errors import BlobError, BuildError
 from clinfer.log import Log
@@ -70,9 +71,15 @@ class GpuPlugin(Plugin):
     def needs(
         self, source: Source, device: Described, properties: Mapping[str, Any], look: Look
     ) -> list[tuple[str, KeyRecord]]:
-        programs = draft_model(source.read(), device, look).plan.programs
-        plan = ("the model's plan", plans.plan_record(source, device, properties))
-        return [plan, *((f"program '{p.entry}'", program_record(p, device)) for p in programs)]
+        record = plans.plan_record(source, device, properties)
+        kept = look(record)
+        if kept is not None and not plans.flaw(kept, look):
+            # What a compilation takes; its driver may have refused what lowering takes first.
+            programs = programs_of(kept)
+        else:
+            programs = draft_model(source.read(), device, look).plan.programs
+        each = ((f"program '{p.entry}'", program_record(p, device)) for p in programs)
+        return [("the model's plan", record), *each]
 
     def flaw(self, entry: Entry, look: Look | None = None) -> str:
         if entry.record.kind == plans.KIND:

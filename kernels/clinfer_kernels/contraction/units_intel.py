@@ -1,0 +1,72 @@
+"""Intel's dpas, by the functions of cl_intel_subgroup_matrix_multiply_accumulate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from clinfer_kernels.contraction.fragments import Layout, Order, Side
+from clinfer_kernels.contraction.instructions import MatrixUnit
+from clinfer_kernels.contraction.unit_rows import arguments
+
+DPAS = "cl_intel_subgroup_matrix_multiply_accumulate"
+"""The extension of Intel's drivers."""
+
+
+def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
+    """Eight rows by a sub-group's lanes, k16. Lane l has of B column l, two k a register; of the
+    results column l. Of A's rows it has k 2 l and 2 l + 1, in sub-groups of 16 k l, two rows a
+    register."""
+    narrow = Layout("0", "lane * 2", tuple((m, 0) for m in range(8)), 2)
+    wide = Layout("0", "lane", tuple((m, 0) for m in range(0, 8, 2)), 1, is_across=True)
+    a = narrow if lanes == 8 else wide
+    given = [arguments("int8", "a", 8) if lanes == 8 else arguments("short8", "a", 4)]
+    given.append(arguments("int8", "b", 8))
+    return MatrixUnit(
+        name,
+        operand,
+        rows=Side(1, 8, "0"),
+        cols=Side(lanes, 1, "lane", height=4),
+        k=16,
+        a=a,
+        b=Layout("lane", "0", tuple((0, k) for k in range(0, 16, 2)), 2),
+        issue=f"d = intel_sub_group_{kind}_{kind}_matrix_mad_k16({', '.join(given)}, d)",
+        needs=(f"{DPAS} {lanes}",),
+        rate=1024,
+        pack=operand,
+        extension=DPAS,
+        attribute=f"__attribute__((intel_reqd_sub_group_size({lanes})))",
+        options="-cl-intel-256-GRF-per-thread",
+        pad=4 if lanes == 8 else 8,
+        words=8,
+    )
+
+
+def _dpas_bytes(operand: str) -> MatrixUnit:
+    """As `_dpas` in sub-groups of 8, k32, four k a register."""
+    kind = "i8" if operand == "int8" else "u8"
+    unit = _dpas(f"dpas8_{kind.replace('i', 's')}", operand, kind, 8)
+    left = "int8" if operand == "int8" else "uint8"
+    given = f"{arguments(left, 'a', 8)}, {arguments('int8', 'b', 8)}"
+    return replace(
+        unit,
+        k=32,
+        a=Layout("0", "lane * 4", tuple((m, 0) for m in range(8)), 4),
+        b=Layout("lane", "0", tuple((0, k) for k in range(0, 32, 4)), 4),
+        issue=f"d = intel_sub_group_{kind}_i8_matrix_mad_k32({given}, d)",
+        rate=2048,
+        depth=32,
+        order=Order(32),
+        acc="int32",
+        pack="",
+    )
+
+
+ROWS: Sequence[MatrixUnit] = (
+    _dpas("dpas8_f16", "float16", "f16", 8),
+    _dpas("dpas8_bf16", "bfloat16", "bf16", 8),
+    _dpas("dpas16_f16", "float16", "f16", 16),
+    _dpas("dpas16_bf16", "bfloat16", "bf16", 16),
+    _dpas_bytes("int8"),
+    _dpas_bytes("uint8"),
+)
