@@ -16,10 +16,12 @@ from pathlib import Path
 from string import Template
 
 from clinfer_kernels import (
+    byte_end,
     casts,
     hints,
     integer_dot,
     interleave,
+    lookup,
     memory,
     narrow,
     positions,
@@ -79,6 +81,8 @@ def _helper(name: str, target: Target) -> str | None:
         or interleave.helper(name)
         or positions.helper(name)
         or integer_dot.helper(name, target)
+        or lookup.helper(name, target)
+        or byte_end.helper(name, target)
         or _math_helper(name)
     )
 

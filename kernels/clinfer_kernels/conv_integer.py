@@ -17,9 +17,16 @@ from clinfer_kernels.conv_cpu import CpuTile, partition, window_text
 from clinfer_kernels.conv_pack import row_address
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, minimum, product
+from clinfer_kernels.finish_rows import finish_row, finish_rows
 from clinfer_kernels.integer_dot import FLIP, has_matrix_registers, unit
-from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
-from clinfer_kernels.requantise import rounds_near
+from clinfer_kernels.pixels import (
+    declare_pixels,
+    declare_rows,
+    finish,
+    keep_rows,
+    load_rows,
+)
+from clinfer_kernels.requantise import finished as short_end
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target, dense
 from clinfer_kernels.specs import ConvSpec, PreparedConvSpec
@@ -210,7 +217,7 @@ def emit_integer(spec: ConvSpec, tile: IntegerTile, target: Target) -> Kernel:
         x_from = ("scratch", 0)
     flipped = spec.ins[0].dtype == "int8" and tile.deep == 4
     panels = IntegerPanels(tile.cols, spec.groups, zero, flipped, tile.deep)
-    problem = replace(problem, epilogue=rounds_near(problem.epilogue))
+    problem = replace(problem, epilogue=short_end(problem.epilogue))
     launches.append(_product(problem, tile, target, x_from, zero))
     in_place = tuple((o.index, v.index) for o, v in problem.pixels.in_place)
     packs = (Pack(1, panels.key, panels.pack),)
@@ -309,7 +316,7 @@ def _product(
         rows_of=block(declare_rows(problem.pixels, "ROWS"), 3),
         locate=block(keep_rows(problem.pixels, "flat", "r"), 4),
         load_rows=block(load_rows(problem.pixels, "r"), 5),
-        straight=block(_whole(problem, tile), 4),
+        straight=block(_straight(problem, tile, target), 4),
         epilogue=block(finish(*finished, "lanes"), 6),
     )
     return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
@@ -329,31 +336,25 @@ def _staged_window(rank: int) -> dict[str, str | int]:
     return text
 
 
-def _whole(problem: Problem, tile: IntegerTile) -> list[str]:
-    """Statements that finish a tile of which no filter is missing."""
-    finished = finish(problem.pixels, problem.epilogue, "sum", "channel", tile.lanes)
-    in_memory = "acc" if tile.deep == _DEEP else "whole"
-    copy = [
-        "    vec whole[ROWS][VECS];",
-        "    #pragma unroll",
-        "    for (int r = 0; r < ROWS; ++r) {",
-        "        #pragma unroll",
-        "        for (int v = 0; v < VECS; ++v) whole[r][v] = acc[r][v];",
-        "    }",
-    ]
+def _straight(problem: Problem, tile: IntegerTile, target: Target) -> list[str]:
+    """Statements that finish a tile of which nothing is missing; of matrix registers, no filter."""
+    if tile.deep == _DEEP:
+        rows = finish_row(problem.pixels, problem.epilogue, tile, target, "acc[r]")
+        return [
+            "if (M - filter >= COLS) {",
+            "    const int channel0 = group * M + filter;",
+            "    #pragma unroll 1",
+            "    for (int r = 0; r < stored; ++r) {",
+            *(f"        {line}" for line in rows),
+            "    }",
+            "    continue;",
+            "}",
+        ]
+    rows = finish_rows(problem.pixels, problem.epilogue, tile, target, "acc")
     return [
-        "if (M - filter >= COLS) {",
-        *(() if in_memory == "acc" else copy),
-        "    #pragma unroll 1",
-        "    for (int r = 0; r < stored; ++r) {",
-        *(f"        {line}" for line in load_rows(problem.pixels, "r")),
-        "        #pragma unroll",
-        "        for (int v = 0; v < VECS; ++v) {",
-        "            const int channel = group * M + filter + v * LANES;",
-        f"            const vec sum = {in_memory}[r][v];",
-        *(f"            {line}" for line in finished),
-        "        }",
-        "    }",
+        "if (M - filter >= COLS && stored == ROWS) {",
+        "    const int channel0 = group * M + filter;",
+        *(f"    {line}" for line in rows),
         "    continue;",
         "}",
     ]

@@ -17,7 +17,7 @@ from clinfer_kernels.depthwise_cpu import MAX_COLUMNS, DepthwiseTile, cut_channe
 from clinfer_kernels.dims import minimum
 from clinfer_kernels.integer_dot import FLIP, unit
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
-from clinfer_kernels.requantise import rounds_near
+from clinfer_kernels.requantise import finished as short_end
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
@@ -105,7 +105,7 @@ def emit_depthwise_integer(spec: ConvSpec, tile: DepthwiseIntegerTile, target: T
     zero = zero_of(spec)
     assert zero is not None
     problem = plain_problem(spec)
-    problem = replace(problem, epilogue=rounds_near(problem.epilogue))
+    problem = replace(problem, epilogue=short_end(problem.epilogue))
     weights = DeepRows(tile.deep, zero, spec.ins[0].dtype == "int8")
     launch = _launch(problem, tile, target, zero)
     return Kernel((launch,), (), (weights.pack,), problem.flops)

@@ -20,7 +20,7 @@ from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix import copied, distinct
 from clinfer_kernels.matrix_text import bases, declare, declare_batch, element, suffix
 from clinfer_kernels.packing import MAX_GROUPS, Source, pack_rows
-from clinfer_kernels.requantise import rounds_near
+from clinfer_kernels.requantise import finished as short_end
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.template import block, fill
@@ -141,7 +141,7 @@ class IntegerPanels:
 
 def emit_integer(problem: Problem, tile: IntegerTile, target: Target) -> Kernel:
     """The launches: copies where the tile asks for them, then the product."""
-    problem = replace(problem, epilogue=rounds_near(problem.epilogue))
+    problem = replace(problem, epilogue=short_end(problem.epilogue))
     launches: list[Launch] = []
     scratch: list[Dim] = []
     packs: list[Pack] = []

@@ -19,9 +19,11 @@ from functools import lru_cache
 
 from clinfer_kernels.spec import Target
 from clinfer_kernels.types import (
+    TABLE,
     TYPES,
     compute,
     register,
+    size_of,
     storage,
     vector,
 )
@@ -46,6 +48,8 @@ def load(
 
     `is_aligned`: they begin at a multiple of `width` elements.
     """
+    if dtype == TABLE:  # every lane's
+        return f"{buffer} + {size_of(TABLE)} * ({index})"
     if width > 1 and stride == "1" and is_aligned:
         return f"load_aligned_{dtype}x{width}({_at(buffer, index)})"
     if width > 1 and stride == "1":
@@ -140,7 +144,7 @@ def prologue(names: Iterable[str], target: Target) -> list[str]:
 
 
 _PLAIN = ("load", "load_aligned", "store", "store_aligned")
-_ALIGN = {entry.storage: entry.size for entry in TYPES.values()}
+_ALIGN = {entry.storage: entry.size for entry in TYPES.values() if entry.name != TABLE}
 
 
 def _at(buffer: str, index: str) -> str:

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinfer_kernels import memory
+from clinfer_kernels.byte_end import ByteEnd, narrowed
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.expr import Expr
 from clinfer_kernels.nest import View, address, axes_of, declare_strides, decode, in_place, merge
 from clinfer_kernels.render import render
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Tensor
-from clinfer_kernels.types import register
+from clinfer_kernels.types import TABLE, register
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,30 @@ class Pixels:
     def rank(self) -> int:
         """How many merged pixel axes there are."""
         return len(self.sizes)
+
+    def packs(self, end: ByteEnd) -> bool:
+        """Whether the bytes of a pixel lie side by side, and have one zero point and table."""
+        single = [end.zero] if end.is_operand else []
+        single += [] if end.table is None else [end.table]
+        return self.outs[0].inner == "1" and all(
+            self.operands[number - 1].inner == "0" for number in single
+        )
+
+    def narrowed(self, end: ByteEnd, vectors: Sequence[str], lanes: int) -> str:
+        """The bytes of vectors of whole numbers, where x_at of the views is set."""
+        zero, table = str(end.zero), ""
+        if end.is_operand:
+            view = self.operands[end.zero - 1]
+            zero = f"(int){view.name}[{view.at()}]"
+        if end.table is not None:
+            view = self.operands[end.table - 1]
+            table = memory.load(TABLE, view.name, view.at())
+        return narrowed(end, vectors, zero, table, lanes)
+
+    def place(self, channel: str) -> str:
+        """Where the output of a channel lies, as bytes."""
+        out = self.outs[0]
+        return f"(__global uchar*){out.name} + {out.at(channel)}"
 
 
 def pixels_of(outs: Sequence[Tensor], operands: Sequence[Tensor], first: int) -> Pixels:
@@ -121,16 +146,29 @@ def finish(
     `count`: the channels left; where fewer than `width`, only so many are read and stored.
     `is_aligned`: `channel` is a multiple of `width`.
     """
+    lines, result = rendered(pixels, epilogue, value, channel, width, count, is_aligned)
+    out = pixels.outs[0]
+    even = is_aligned and out.is_aligned(width)
+    return [*lines, *store(out, result, channel, width, count, even)]
+
+
+def rendered(
+    pixels: Pixels,
+    epilogue: Expr,
+    value: str,
+    channel: str,
+    width: int,
+    count: str = "",
+    is_aligned: bool = False,
+) -> tuple[list[str], str]:
+    """As `finish`, without the store: statements, and the result's name."""
     names = [value]
     lines: list[str] = []
     for view in pixels.operands:
         lines += _operand(view, channel, width, count, is_aligned and view.is_aligned(width))
         names.append(f"v_{view.name}")
-    rendered = render(epilogue, names, width, prefix="z")
-    lines += rendered.statements
-    out, result = pixels.outs[0], rendered.results[0]
-    even = is_aligned and out.is_aligned(width)
-    return [*lines, *store(out, result, channel, width, count, even)]
+    made = render(epilogue, names, width, prefix="z")
+    return [*lines, *made.statements], made.results[0]
 
 
 def _operand(

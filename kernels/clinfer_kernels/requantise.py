@@ -12,14 +12,15 @@ lowest bits as an integer. x / s is x * (1 / s) corrected by what multiplying le
 What reads the result as a float again gets the float.
 
 Where zero is no constant only `rint` becomes that addition: of vectors it is a call in some CPU
-compilers' libraries.
+compilers' libraries. Behind a sum of integers, which floats do not hold exactly anyhow, a product
+and a sum are one operation (`finished`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clinfer_kernels.expr import Builder, Expr, Line
+from clinfer_kernels.expr import Builder, Expr, Line, prune
 from clinfer_kernels.types import rounded
 
 _LARGEST = 1 << 22
@@ -182,3 +183,31 @@ def rounds_near(expr: Expr) -> Expr:
         op = "round_near" if index + reader.count in once else made.op
         numbers.append(builder.op(op, *args, dtype=made.dtype, attrs=made.attrs))
     return builder.build(*(numbers[v] for v in expr.outputs))
+
+
+def contracted(expr: Expr) -> Expr:
+    """`expr` with one operation for a product and what is added, where only the sum reads it."""
+    reader = _Reader(expr)
+    readers = [number for made in expr.lines for number in made.args] + list(expr.outputs)
+    builder = Builder(expr.inputs)
+    numbers = list(range(reader.count))
+    for made in expr.lines:
+        args = tuple(numbers[a] for a in made.args)
+        number: int | None = None
+        if made.op == "add" and made.dtype == "float32":
+            for one, other in (made.args, made.args[::-1]):
+                product = reader.line(one)
+                if product is None or product.op != "mul" or readers.count(one) != 1:
+                    continue
+                factors = (numbers[a] for a in product.args)
+                number = builder.op("mul_add", *factors, numbers[other])
+                break
+        if number is None:
+            number = builder.op(made.op, *args, dtype=made.dtype, attrs=made.attrs)
+        numbers.append(number)
+    return prune(builder.build(*(numbers[v] for v in expr.outputs)))
+
+
+def finished(expr: Expr) -> Expr:
+    """The end of a sum of integers, in few operations."""
+    return contracted(rounds_near(expr))

@@ -110,6 +110,7 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "min_with": _numeric(2, "{0} < {1} ? {0} : {1}"),
     "max_with": _numeric(2, "{0} > {1} ? {0} : {1}"),
     "clip": ScalarOp(3, f="clip_{T}({0}, {1}, {2})"),  # between two numbers; NaN becomes the lower
+    "mul_add": ScalarOp(3, f="{0} * {1} + {2}"),  # rounded once where there is an instruction
     "div_by": ScalarOp(3, f="div_by_{T}({0}, {1}, {2})"),  # {2}: 1 / {1}; quotients below 2^24
     # powers and roots
     "pow": ScalarOp(2, f="pow({0}, {1})", d="pow_{T}({0}, {1})", i="ipow_{T}({0}, {1})"),
@@ -141,6 +142,7 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "round_near": ScalarOp(1, f="({0} + 12582912.0f) - 12582912.0f"),  # of less than 2^22
     "near_bits": ScalarOp(1, f="near_bits_{T}({0})"),  # the same as an int32, plus 0x4B400000
     "trunc": _float("trunc({0})"),
+    "lookup": ScalarOp(2, i="lookup_{T}({0}, {1})"),  # of a byte, by its bits, in a table
     # comparisons, giving bool
     "eq": _compare("=="),
     "ne": _compare("!="),

@@ -28,7 +28,7 @@ from clinfer_kernels.spec import Target
 
 @dataclass(frozen=True)
 class ElementType:
-    """`kind`: 'f' float, 'i' signed, 'u' unsigned, 'b' bool. `size`: bytes in memory."""
+    """`kind`: 'f' float, 'i' signed, 'u' unsigned, 'b' bool, 't' a table. `size`: its bytes."""
 
     name: str
     storage: str
@@ -62,7 +62,12 @@ _TABLE = (
     ElementType("uint4", "uchar", "uchar", 1, "u"),
     ElementType("int2", "char", "char", 1, "i"),
     ElementType("uint2", "uchar", "uchar", 1, "u"),
+    # 256 bytes that one `lookup` reads; in registers it is where they lie.
+    ElementType("void2048", "uchar", "lookup_table", 256, "t"),
 )
+
+TABLE = "void2048"
+"""The dtype of a table: NumPy's name of 256 bytes."""
 
 TYPES = {entry.name: entry for entry in _TABLE}
 
@@ -78,6 +83,7 @@ _C_SIZES = {
     "long": 8,
     "ulong": 8,
     "double": 8,
+    "lookup_table": 1,
 }
 _FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on the nearest float32 is infinity
 _MASKS = {1: "char", 2: "short", 4: "int", 8: "long"}
@@ -105,7 +111,7 @@ def size_of(dtype: str) -> int:
 
 
 def kind(dtype: str) -> str:
-    """'f', 'i', 'u' or 'b'."""
+    """'f', 'i', 'u', 'b', or 't' for a table."""
     return TYPES[dtype].kind
 
 
@@ -131,6 +137,8 @@ def vector(ctype: str, width: int) -> str:
 
 def register(dtype: str, width: int = 1) -> str:
     """The C type of `width` values of a dtype in registers."""
+    if dtype == TABLE:
+        return TYPES[dtype].compute
     return vector(TYPES[dtype].compute, width)
 
 

@@ -47,6 +47,9 @@ _TABLE = (
     ElementType("int2", 26, 1, None, "int2"),
 )
 
+# What no model has: 256 bytes that a kernel reads as one operand, a function of a byte.
+_TABLE_OF_BYTES = ElementType("void2048", 0, 256, "V256")
+
 BY_NAME = {entry.name: entry for entry in _TABLE}
 BY_ONNX = {entry.onnx: entry for entry in _TABLE}
 
@@ -69,6 +72,7 @@ DEVICE_DTYPES = NARROW_DTYPES | frozenset(
         "uint32",
         "uint64",
         "bool",
+        _TABLE_OF_BYTES.name,
     ]
 )
 
@@ -77,7 +81,7 @@ def to_numpy(name: str) -> np.dtype[Any]:
     """The NumPy dtype of an element type; narrow floats and integers come from ml_dtypes."""
     import numpy
 
-    entry = BY_NAME[name]
+    entry = _entry(name)
     if entry.numpy is not None:
         return numpy.dtype(entry.numpy)
     import ml_dtypes
@@ -88,4 +92,8 @@ def to_numpy(name: str) -> np.dtype[Any]:
 
 def size_of(name: str) -> int:
     """Bytes per element in a device buffer."""
-    return BY_NAME[name].size
+    return _entry(name).size
+
+
+def _entry(name: str) -> ElementType:
+    return _TABLE_OF_BYTES if name == _TABLE_OF_BYTES.name else BY_NAME[name]

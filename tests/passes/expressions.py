@@ -60,6 +60,12 @@ def _shift_right(a: Array, b: Array, bits: int) -> Array:
     return np.where(b < bits, inside, np.where(a < 0, -1, 0).astype(a.dtype))
 
 
+def looked_up(x: Any, table: Any) -> Any:
+    """The bytes of a table of 256 at the bits of bytes."""
+    content = np.frombuffer(table.tobytes()[:256], x.dtype)
+    return content[np.asarray(x).view(np.uint8)]
+
+
 _TRIGONOMETRY = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
 _SCALARS: dict[str, Callable[..., Any]] = {
     **{name: getattr(np, name) for name in _TRIGONOMETRY},
@@ -85,6 +91,8 @@ _SCALARS: dict[str, Callable[..., Any]] = {
     "max_with": lambda a, b: np.where(a > b, a, b),
     "clip": lambda x, low, high: np.minimum(np.where(x > low, x, low), high),
     "div_by": lambda x, y, _: x / y,
+    "mul_add": lambda x, y, z: x * y + z,
+    "lookup": lambda x, table: looked_up(x, table),
     "pow": np.power,
     "sqrt": np.sqrt,
     "reciprocal": lambda a: 1 / a,

@@ -16,7 +16,7 @@ from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer_kernels.dims import Expr as DimExpr
 from clinfer_kernels.dims import Sym, evaluate
-from passes.expressions import erf, run_expr
+from passes.expressions import erf, looked_up, run_expr
 from passes.references import onnx_op, reference
 
 Array = np.ndarray[Any, Any]
@@ -356,6 +356,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_REDUCERS, _reduce),
     "Resize": _resize,
     "Gelu": lambda run, node, inputs: _gelu(inputs[0], node.attrs["approximate"]),
+    "Lookup": lambda run, node, inputs: looked_up(*inputs),
     "clinfer.Pointwise": lambda run, node, inputs: run_expr(
         node.attrs["expr"], [np.broadcast_to(v, run.shape(node.output)) for v in inputs]
     ),

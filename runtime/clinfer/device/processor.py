@@ -20,6 +20,7 @@ _ADDED = [
     "avx512_vnni",
     "avx512_bf16",
     "avx512_fp16",
+    "avx512vbmi",
     "amx_tile",
     "amx_int8",
     "amx_bf16",

@@ -71,7 +71,7 @@ def fold(graph: Graph, *, keeps_encoded: bool = False) -> int:
             continue
         if keeps_encoded and _is_encoded(node):
             continue
-        results = _computed(graph, node)
+        results = computed(graph, node, [None if v is None else v.const for v in node.inputs])
         for value in node.inputs:
             if value is not None and value.const is not None:
                 drop_pages(value.const)
@@ -134,8 +134,8 @@ def _is_too_large(node: Node) -> bool:
     return False
 
 
-def _computed(graph: Graph, node: Node) -> list[Any] | None:
-    inputs = [None if v is None else v.const for v in node.inputs]
+def computed(graph: Graph, node: Node, inputs: list[Any]) -> list[Any] | None:
+    """What the node gives for these arrays; None where it cannot be computed now."""
     function = numpy_ops.find(node.kind, node.attrs, inputs)
     try:
         if function is not None:

@@ -11,6 +11,7 @@ from clinfer.passes.query import fits
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.expr import Builder
 from clinfer_kernels.onnx_pointwise import POINTWISE
+from clinfer_kernels.types import TABLE
 
 # Computing this much again (in additions) is cheaper than writing and reading an element.
 CHEAP = 4
@@ -56,7 +57,7 @@ def emit_pointwise(rw: Rewriter, program: Program, like: Value) -> Value:
 
 
 def _is_literal(value: Value) -> bool:
-    if value.dtype in NARROW_DTYPES:
+    if value.dtype in NARROW_DTYPES or value.dtype == TABLE:
         return False
     return value.const is not None and value.const.size == 1 and value.const.dtype.kind != "O"
 
