@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from clinfer.device import workers
 from clinfer.device.programs import SourceProgram
@@ -34,36 +32,40 @@ def install(folder: Path) -> None:
         jobs: int,
         progress: Callable[[str], None] | None,
         seconds: float,
-        done: Any = None,
+        done: workers.Done | None = None,
+        wanted: workers.Wanted = lambda _: True,
     ) -> list[bytes | BuildError]:
         if workers._START != _START:  # a test has put another compiler in its place
-            return _BUILD(self, sources, jobs, progress, seconds, done)
+            return _BUILD(self, sources, jobs, progress, seconds, done, wanted)
         paths = [folder / _key(self, source) for source in sources]
-        known: dict[int, bytes | BuildError] = {}
+        results: dict[int, bytes | BuildError] = {}
+        missing = []
         for index, path in enumerate(paths):
-            with suppress(FileNotFoundError):
-                known[index] = path.read_bytes()
-        for index, binary in known.items():
+            try:
+                binary = path.read_bytes()
+            except FileNotFoundError:
+                missing.append(index)
+                continue
+            if wanted(index):
+                results[index] = binary
+                if done is not None:
+                    done(index, binary, 0.0)
+                if progress is not None:
+                    progress(sources[index].entry)
+
+        def built(place: int, made: bytes | BuildError, took: float) -> None:
+            index = missing[place]
+            results[index] = made
+            if isinstance(made, bytes):
+                _store(paths[index], made)
             if done is not None:
-                done(index, binary, 0.0)
-            if progress is not None:
-                progress(sources[index].entry)
-        wanted = [index for index in range(len(sources)) if index not in known]
+                done(index, made, took)
 
-        def built(place: int, result: bytes | BuildError, took: float) -> None:
-            done(wanted[place], result, took)
-
-        if wanted:
-            missing = [sources[index] for index in wanted]
-            told = None if done is None else built
-            jobs = min(jobs, len(missing))
-            for index, made in zip(
-                wanted, _BUILD(self, missing, jobs, progress, seconds, told), strict=True
-            ):
-                known[index] = made
-                if isinstance(made, bytes):
-                    _store(paths[index], made)
-        return [known[index] for index in range(len(sources))]
+        if missing:
+            texts = [sources[index] for index in missing]
+            asked = min(jobs, len(missing))
+            _BUILD(self, texts, asked, progress, seconds, built, lambda i: wanted(missing[i]))
+        return [results[index] for index in sorted(results)]
 
     workers.Pool.build = build  # type: ignore[method-assign]
 
