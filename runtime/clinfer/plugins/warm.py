@@ -89,43 +89,48 @@ def _tell_evicted(outcomes: Sequence[Warmed], cache: Layers) -> None:
             )
 
 
+@dataclass
+class _Model:
+    """A model whose programs are warmed: where it comes from, what became of it, what it needs."""
+
+    give: Callable[[], Source]
+    outcome: Warmed
+    programs: dict[str, Program] = field(default_factory=dict)
+
+
 def _warm_programs(
     plugin: Plugin, models: Mapping[str, Callable[[], Source]], builder: Builder
 ) -> list[Warmed]:
-    """Plans every model, then builds what any of them lacks."""
-    outcomes = []
-    lists: list[dict[str, Program]] = []
-    missing: dict[str, Program] = {}
+    """Plans every model, then builds what any of them lacks.
+
+    Models with programs that do not build are planned anew without them, as a compilation does.
+    """
+    found = [_Model(give, Warmed(name)) for name, give in models.items()]
     device = builder.request.device
-    with builder.watch("plan", len(models)) as shown:
-        for name, source in models.items():
-            start = time.perf_counter()
-            outcome = Warmed(name)
-            found = _attempt(partial(_plan, plugin, source, builder, outcome))
-            outcome.seconds = time.perf_counter() - start
-            programs = {}
-            if isinstance(found, str):
-                outcome.errors.append(found)
-            else:
-                programs = {program.digest: program for program in found}
-            outcome.programs = len(programs)
-            outcome.records += [program_record(program, device) for program in programs.values()]
-            lacking = {
-                digest: program
-                for digest, program in programs.items()
-                if digest not in missing and not _is_kept(plugin, program, builder)
-            }
-            missing.update(lacking)
-            outcomes.append(outcome)
-            lists.append(programs)
-            shown.step(name)
+    results: dict[str, bytes | ClinferError] = {}
+    refused: frozenset[str] = frozenset()
 
     def keep(program: Program, binary: bytes, seconds: float) -> None:
         builder.store(program_record(program, device), {"binary": binary}, seconds)
 
-    results = builder.build("build", missing, keep)
+    unplanned = found
+    while unplanned:
+        missing: dict[str, Program] = {}
+        with builder.watch("plan", len(unplanned)) as shown:
+            for model in unplanned:
+                _plan_model(plugin, model, builder, refused)
+                for digest, program in model.programs.items():
+                    is_new = digest not in missing and digest not in results
+                    if is_new and not _is_kept(plugin, program, builder):
+                        missing[digest] = program
+                shown.step(model.outcome.name)
+        results |= builder.build("build", missing, keep)
+        bad = {digest for digest, made in results.items() if isinstance(made, BuildError)}
+        unplanned = [m for m in found if (bad - refused) & m.programs.keys()]
+        refused |= bad
     counted: set[str] = set()
-    for outcome, programs in zip(outcomes, lists, strict=True):
+    for model in found:
+        outcome, programs = model.outcome, model.programs
         new = [digest for digest in programs if digest in results and digest not in counted]
         counted.update(new)
         outcome.built = sum(isinstance(results[digest], bytes) for digest in new)
@@ -134,7 +139,24 @@ def _warm_programs(
             _discard_plans(outcome, builder)
         errors = _errors(programs, results)
         outcome.errors += [error for error in errors if error not in outcome.errors]
-    return outcomes
+    return [model.outcome for model in found]
+
+
+def _plan_model(plugin: Plugin, model: _Model, builder: Builder, refused: frozenset[str]) -> None:
+    """The programs that the model needs without those refused, and their keys."""
+    outcome, device = model.outcome, builder.request.device
+    start = time.perf_counter()
+    _discard_plans(outcome, builder)
+    outcome.records = []
+    found = _attempt(partial(_plan, plugin, model.give, builder, outcome, refused))
+    outcome.seconds += time.perf_counter() - start
+    model.programs = {}
+    if isinstance(found, str):
+        outcome.errors.append(found)
+    else:
+        model.programs = {program.digest: program for program in found}
+    outcome.programs = len(model.programs)
+    outcome.records += [program_record(program, device) for program in model.programs.values()]
 
 
 def _discard_plans(outcome: Warmed, builder: Builder) -> None:
@@ -145,17 +167,21 @@ def _discard_plans(outcome: Warmed, builder: Builder) -> None:
 
 
 def _plan(
-    plugin: Plugin, give: Callable[[], Source], builder: Builder, outcome: Warmed
+    plugin: Plugin,
+    give: Callable[[], Source],
+    builder: Builder,
+    outcome: Warmed,
+    refused: frozenset[str],
 ) -> Sequence[Program]:
     """A model's programs; its plan is in the cache then."""
     source, request, look = give(), builder.request, builder.cache.recall
     if source.digest is None:
-        return plans.make(source, request.device, look).plan.programs
+        return plans.make(source, request.device, look, refused).plan.programs
     record = plans.plan_record(source, request.device, request.properties)
     entry = builder.cache.get(record)
     if entry is None or plugin.flaw(entry, look):
         start = time.perf_counter()
-        made = plans.make(source, request.device, look)
+        made = plans.make(source, request.device, look, refused)
         if not source.unchanged():
             raise ModelError("the model's files changed while it was compiled; warm it again")
         fault = builder.fault()
