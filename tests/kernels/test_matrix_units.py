@@ -208,6 +208,14 @@ def test_convolutions(name, constant):
     check(window, target, tolerance=2e-2, tile=GpuTile(cut, not constant))
 
 
+@pytest.mark.parametrize(
+    ("name", "precision", "tolerance"), [("mfma_f32", "f32", 1e-4), ("dpas16_f16", "f16", 2e-2)]
+)
+def test_convolutions_by_other_layouts(name, precision, tolerance):
+    target = GPU._replace(precision=precision, matrix_units=(name + EMULATED,))
+    check(PLAIN["3x3"], target, tolerance=tolerance, tile=GpuTile(tile_of(name), False))
+
+
 def test_narrowed_rounds_to_nearest_even_and_keeps_nan():
     values = np.array([1 + 2**-9, 1 + 3 * 2**-9, -0.0, np.inf, np.nan, 3.4e38, 1e-40], np.float32)
     with np.errstate(over="ignore"):
