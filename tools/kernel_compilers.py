@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clinfer.device.sources import STANDARD
+from clinfer_kernels.contraction.matrix_units import available
 from clinfer_kernels.spec import Target
 from kernel_units import Unit
 from kernel_usage import Limits, Result, Usage, allocated, checked, limits_of
@@ -328,6 +329,14 @@ _SM = Target(
     local_mem=49152,
     dialect="nvidia",
 )
+
+
+def _of(target: Target, capability: tuple[int, ...], architecture: str) -> Target:
+    """As the driver describes that processor, with its matrix units."""
+    known = available(capability, architecture, ())
+    return target._replace(architecture=architecture, matrix_units=known)
+
+
 # A group's waves are dealt out to the 4 SIMDs of a compute unit: gfx90a has 512 registers for each
 # of the 64 lanes of a SIMD, gfx1030 1,024 for each of 32.
 _GFX90A = limits_of(_GFX, file=4 * 64 * 512, wave=4 * 64, step=8)
@@ -335,9 +344,30 @@ _GFX1030 = limits_of(_GFX, file=4 * 32 * 1024, wave=4 * 32, step=8)
 _SM80 = limits_of(_SM, file=65536, wave=32, step=8)
 
 DEVICES = (
-    Offline("gfx90a", "AMD MI200 (gfx90a)", _GFX, _GFX90A, amd_missing, _amd("gfx90a")),
-    Offline("gfx1030", "AMD RX 6000 (gfx1030)", _GFX, _GFX1030, amd_missing, _amd("gfx1030")),
-    Offline("sm_80", "NVIDIA A100 (sm_80)", _SM, _SM80, nvidia_missing, _nvidia("sm_80", _SM80)),
+    Offline(
+        "gfx90a",
+        "AMD MI200 (gfx90a)",
+        _of(_GFX, (0, 0), "gfx90a"),
+        _GFX90A,
+        amd_missing,
+        _amd("gfx90a"),
+    ),
+    Offline(
+        "gfx1030",
+        "AMD RX 6000 (gfx1030)",
+        _of(_GFX, (0, 0), "gfx1030"),
+        _GFX1030,
+        amd_missing,
+        _amd("gfx1030"),
+    ),
+    Offline(
+        "sm_80",
+        "NVIDIA A100 (sm_80)",
+        _of(_SM, (8, 0), "NVIDIA A100"),
+        _SM80,
+        nvidia_missing,
+        _nvidia("sm_80", _SM80),
+    ),
 )
 
 

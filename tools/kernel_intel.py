@@ -65,8 +65,9 @@ def simulated(name: str) -> Simulated:
     if "target" not in facts:
         raise RuntimeError(f"{PRODUCTS[name]}: {facts['fault']}")
     described = facts["target"]
-    for field in ("extensions", "subgroup_sizes"):
-        described[field] = (frozenset if field == "extensions" else tuple)(described[field])
+    described["extensions"] = frozenset(described["extensions"])
+    for field in ("subgroup_sizes", "matrix_units"):
+        described[field] = tuple(described[field])
     target = Target(**described)
     return Simulated(name, PRODUCTS[name], target, limits_of(target), facts["driver"])
 

@@ -10,6 +10,7 @@ from api.made import dense_answer, dense_model, save
 from clinfer.cli import main
 from clinfer.device import programs
 from clinfer.errors import BuildError
+from clinfer.plugins import warm_builds
 
 X = np.random.default_rng(3).standard_normal((40, 24)).astype(np.float32)
 
@@ -52,6 +53,28 @@ def test_what_is_kept_is_found_and_proved(core, gpu, refuse, tmp_path):
     refuse("matmul_local_128x64")
     core.compile_model(model, gpu, {"CACHE_DIR": str(cache)})
     assert main(["verify", str(model), "--device", gpu, "--cache-dir", str(cache)]) == 0
+    only = {"CACHE_DIR": str(cache), "CACHE_MODE": "cache-only"}
+    compiled = clinfer.Core().compile_model(model, gpu, only)
+    np.testing.assert_allclose(compiled([X])[0], dense_answer(X), rtol=1e-5, atol=1e-5)
+
+
+def test_warm_goes_on_to_the_next_schedule_too(gpu, monkeypatch, tmp_path, capsys):
+    model, cache = save(dense_model(), tmp_path / "dense.onnx"), tmp_path / "cache"
+    build_binaries = warm_builds.build_binaries
+
+    def some(device, sources, done, *arguments):
+        bad = {i for i, s in enumerate(sources) if s.entry.startswith("matmul_local_128x64")}
+        places = [i for i in range(len(sources)) if i not in bad]
+        for i in bad:
+            done(i, BuildError("too large"), 0.0)
+        good = [sources[i] for i in places]
+        build_binaries(device, good, lambda i, *made: done(places[i], *made), *arguments)
+
+    monkeypatch.setattr(warm_builds, "build_binaries", some)
+    arguments = [str(model), "--device", gpu, "--cache-dir", str(cache)]
+    assert main(["warm", *arguments]) == 0
+    assert main(["verify", *arguments]) == 0
+    assert main(["warm", *arguments]) == 0
     only = {"CACHE_DIR": str(cache), "CACHE_MODE": "cache-only"}
     compiled = clinfer.Core().compile_model(model, gpu, only)
     np.testing.assert_allclose(compiled([X])[0], dense_answer(X), rtol=1e-5, atol=1e-5)

@@ -103,7 +103,8 @@ LEAST = [(1, 1, 1), (3, 5, 1), (3, 5, 0)]
 def layout_of(name):
     """What loads, places and results follow from."""
     unit = MATRIX_UNITS[name]
-    return unit.rows, unit.cols, unit.a, unit.b, unit.k, unit.order, unit.terms, unit.packing.size
+    how = unit.terms, unit.flips, unit.packing.size
+    return unit.rows, unit.cols, unit.a, unit.b, unit.k, unit.order, *how
 
 
 # One unit of each layout; those of the same differ in rounding and signs.
@@ -117,7 +118,9 @@ def test_every_size_is_right(name):
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["[K, N]", "[N, K]"])
-@pytest.mark.parametrize("name", ["mma_f16", "mma_tf32", "mma_s8", "dpas8_f16", "dpas16_f16"])
+@pytest.mark.parametrize(
+    "name", ["mma_f16", "mma_tf32", "mma_s8", "dpas8_f16", "dpas16_f16", "dpas16_s8"]
+)
 def test_whole_vectors_are_right(name, transposed):
     """One unit for each way in which operands lie in local memory; B as [K, N] or as [N, K]."""
     for sizes in EVEN:
@@ -270,6 +273,14 @@ def test_convolutions(name, constant):
     check(window, target, tolerance=2e-2, tile=GpuTile(cut, not constant))
 
 
+@pytest.mark.parametrize(
+    ("name", "precision", "tolerance"), [("mfma_f32", "f32", 1e-4), ("dpas16_f16", "f16", 2e-2)]
+)
+def test_convolutions_by_other_layouts(name, precision, tolerance):
+    target = GPU._replace(precision=precision, matrix_units=(name + EMULATED,))
+    check(PLAIN["3x3"], target, tolerance=tolerance, tile=GpuTile(tile_of(name), False))
+
+
 def test_narrowed_rounds_to_nearest_even_and_keeps_nan():
     values = np.array([1 + 2**-9, 1 + 3 * 2**-9, -0.0, np.inf, np.nan, 3.4e38, 1e-40], np.float32)
     with np.errstate(over="ignore"):
@@ -320,7 +331,7 @@ def test_devices_say_what_they_have():
     assert units_of((0, 0), "gfx1102", ()) == ["wmma"]
     assert units_of((0, 0), "Intel(R) Arc(TM) A770 Graphics", dpas, (8, 16, 32)) == ["dpas8"]
     assert units_of((0, 0), "Intel(R) Arc(TM) B580 Graphics", dpas, (16, 32)) == ["dpas16"]
-    assert available((0, 0), "gfx1030", ()) == ("sdot4_s8",)
+    assert available((0, 0), "gfx1030", ()) == ("sdot4_s8", "sdot4_u8")
     assert available((7, 5), "NVIDIA T4", ()) == ("dp4a_s8", "dp4a_u8")
     for name in ("gfx900", "gfx1201", "Intel(R) UHD Graphics", "cpu-skylake"):
         assert not available((0, 0), name, (), (8, 16, 32))

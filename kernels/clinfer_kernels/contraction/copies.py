@@ -182,7 +182,7 @@ class Copy:
         if v < LANES:
             pack = "" if self._is_ready else packing.pack
             counts = (self.pieces, self.walk.width, self.walk.along == "k", self._turn, steps)
-            body = put_lines(Pieces(n, *counts, pitch, v, pack))
+            body = put_lines(Pieces(n, *counts, pitch, v, pack, packing.element))
         elif self.walk.along == "k":
             at = f"({n}_k / LANES * {pitch} + {n}_place + @ * {steps}) * LANES"
             if self.walk.width > 1:
@@ -192,7 +192,10 @@ class Copy:
                 kept = packing.element
                 if not self._is_ready:
                     one = f"{packing.pack}({one})"
-                body = self._loop([f"{n}_to[{at} + {n}_k % LANES] = ({kept})({one}).s0;"])
+                value = f"({kept})({one}).s0"
+                if packing.flips and n == "a":
+                    value = f"{value} ^ (uchar)0x80"
+                body = self._loop([f"{n}_to[{at} + {n}_k % LANES] = {value};"])
         else:
             body = []
             turn = self._turn
@@ -220,6 +223,8 @@ class Copy:
         put, kept = f"{packing.pack}({vector})", packing.bits
         if self._is_ready:
             put, kept = vector, self.vec
+        if packing.flips and self.name == "a":
+            put = f"({put} ^ (uchar)0x80)"
         if count < LANES:
             put, kept = f"({put}).lo", kept.replace("uint2", "uint").replace("4", "2")
         return f"*(__local {kept}*)({self.name}_to + {at}) = {put};"

@@ -44,13 +44,14 @@ def emulation(unit: MatrixUnit) -> list[str]:
 
 def _value(unit: MatrixUnit, name: str) -> str:
     """Element i of register x of an operand; B holds int8 where A has 8 bits."""
-    text = VALUE["int8" if name == "b" and unit.operand == "uint8" else unit.operand]
+    is_signed = unit.operand == "uint8" and (name == "b" or unit.flips)
+    text = VALUE["int8" if is_signed else unit.operand]
     return f"flushed({text})" if unit.flushes else text
 
 
 def matrices(unit: MatrixUnit, tile: Shape) -> list[str]:
     """The declarations of the matrices of all waves."""
-    counts = zip("ab", unit.fragments(tile), (unit.rows, unit.cols), strict=True)
+    counts = zip("ab", unit.multiplied(tile), (unit.rows, unit.cols), strict=True)
     waves = tile.wg_rows * tile.wg_cols // unit.lanes
     return [
         f"__local {unit.type} {n}_matrix[{count * waves * side.count * unit.k}];"
@@ -86,7 +87,8 @@ def emulated(unit: MatrixUnit, tile: Shape, a: Fragments, b: Fragments) -> list[
 def _put(unit: MatrixUnit, n: str, fragments: Fragments, waves: int) -> list[str]:
     """Statements that put the lane's registers into the matrices of its wave."""
     layout, side = (unit.a, unit.rows) if n == "a" else (unit.b, unit.cols)
-    step = unit.k if layout.is_across else 1
+    elements = 4 // unit.packing.size
+    v = layout.together if layout.is_across else elements
     lines = []
     for f, registers in enumerate(fragments):
         first = f"({f * waves} + wave) * {side.count * unit.k}"
@@ -96,8 +98,8 @@ def _put(unit: MatrixUnit, n: str, fragments: Fragments, waves: int) -> list[str
         )
         for (index, slot), register in zip(layout.registers, registers, strict=True):
             put = [
-                f"to[{index * unit.k + slot + i * step}] = VALUE_{n.upper()}(x, {i});"
-                for i in range(4 // unit.packing.size)
+                f"to[{(index + i // v) * unit.k + slot + i % v}] = VALUE_{n.upper()}(x, {i});"
+                for i in range(elements)
             ]
             lines.append(f"    {{ const uint x = {register}; {' '.join(put)} }}")
         lines.append("}")

@@ -79,8 +79,9 @@ class Layout:
     """An operand's 32-bit registers of a lane.
 
     Register number i begins at index `index` + registers[i][0] and k `k` + registers[i][1], the
-    texts being those of `lane`; its elements are neighbours along k, or with `is_across` along the
-    index. `together`: neighbouring k that lie side by side in local memory, [k / together][place].
+    texts being those of `lane`; its elements are neighbours along k. `together`: neighbouring k
+    that lie side by side in local memory, [k / together][place]; with `is_across` a register has no
+    more of an index, and goes on with the next.
     """
 
     index: str

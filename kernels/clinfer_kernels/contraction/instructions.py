@@ -18,6 +18,7 @@ from clinfer_kernels.contraction.packed import HIGH, PACK
 from clinfer_kernels.contraction.units import LANES, Packing, Shape
 from clinfer_kernels.types import size_of
 
+_HALF = "0x40404040u"  # four times 64
 _ALIGNED = 4  # words, which local memory is aligned to
 
 
@@ -45,7 +46,8 @@ class MatrixUnit:
     at 0 every `depth` k, and that is added to the others to nearest (Ootomo & Yokota, "Recovering
     single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak
     performance", 2022). What is not finite is made again by multiply-adds (`exact`). `flushes`:
-    16-bit operands that are subnormal count as zero.
+    16-bit operands that are subnormal count as zero. `flips`: uint8 of A are multiplied as int8,
+    128 less; a further fragment of A, all 64, gives half of what that lacks.
 
     `needs`: what a device must have, one of these words of `matrix_units.available`. `rate`:
     multiply-adds of what runs groups in a clock, for estimates. `pack`: how float32 is rounded, a
@@ -73,6 +75,7 @@ class MatrixUnit:
     pack: str = ""
     terms: int = 1
     flushes: bool = False
+    flips: bool = False
     attribute: str = ""
     settle: str = ""
     extension: str = ""
@@ -108,7 +111,7 @@ class MatrixUnit:
         bits = {4: "float4", 2: "uint2", 1: "uchar4"}[size]
         pack = "packed" if self.pack else ""
         together = (self.a.together, self.b.together)
-        return Packing(self.operand, element, bits, size, pack, together, self.pad)
+        return Packing(self.operand, element, bits, size, pack, together, self.pad, self.flips)
 
     @property
     def type(self) -> str:
@@ -118,6 +121,11 @@ class MatrixUnit:
     def fragments(self, tile: Shape) -> tuple[int, int]:
         """Of a wave: along rows, and along columns."""
         return tile.rows // self.rows.each, tile.cols // self.cols.each
+
+    def multiplied(self, tile: Shape) -> tuple[int, int]:
+        """`fragments` that are multiplied, with the one that makes good what flipping lacks."""
+        strips, blocks = self.fragments(tile)
+        return strips + self.flips, blocks
 
     def read_bytes(self, tile: Shape) -> int:
         """What a group reads of local memory in a step of `tile.k_step`."""
@@ -177,9 +185,10 @@ class MatrixUnit:
     def begin(self, tile: Shape, vec: str) -> list[str]:
         """The sums by row and column of the lane, or an instruction's vectors by fragments."""
         if self.has_scalars:
-            zeros = [f"acc[{r}][{c}] = 0;" for r, c in _all(tile.rows, tile.cols)]
-            return [f"{self.type} acc[ROWS][COLS];", *zeros]
-        strips, blocks = self.fragments(tile)
+            rows = self.multiplied(tile)[0] * self.rows.each
+            zeros = [f"acc[{r}][{c}] = 0;" for r, c in _all(rows, tile.cols)]
+            return [f"{self.type} acc[{rows}][COLS];", *zeros]
+        strips, blocks = self.multiplied(tile)
         kind = f"{self.type}{self.rows.each * self.cols.each}"
         zeros = [f"acc[{p}][{q}] = ({kind})(0);" for p, q in _all(strips, blocks)]
         return [f"{kind} acc[{strips}][{blocks}];", *zeros]
@@ -201,10 +210,17 @@ class MatrixUnit:
 
     def sums(self, r: str, q: str, vec: str) -> str:
         """`r` and `q` are numbers where results are vectors, whose components have no index."""
+        columns = [f"LANES * {q} + {lane}" for lane in range(LANES)]
         if self.has_scalars:
-            lanes = [f"acc[{r}][LANES * {q} + {lane}]" for lane in range(LANES)]
+            lanes = [f"acc[{r}][{c}]" for c in columns]
+            halves = [f"acc[ROWS][{c}]" for c in columns]
         else:
-            lanes = [self._component(int(r), LANES * int(q) + lane) for lane in range(LANES)]
+            numbers = range(LANES * int(q), LANES * int(q) + LANES)
+            p, row = self._own(self.rows, int(r))
+            lanes = [self._component(str(p), row, c) for c in numbers]
+            halves = [self._component(f"ROWS / {self.rows.each}", 0, c) for c in numbers]
+        if self.flips:
+            lanes = [f"{sum_} + 2 * {half}" for sum_, half in zip(lanes, halves, strict=True)]
         return f"({vec})({', '.join(lanes)})"
 
     def step(self, tile: Shape, vec: str, acc: str) -> list[str]:
@@ -218,7 +234,7 @@ class MatrixUnit:
         head = f"for (int k = 0; k < K_STEP; k += {self.depth}) {{"
         made = [*lines, *native, head, *_inside(self._multiplied(tile)), "}"]
         if self.settle and not self.is_emulated:
-            pairs = _all(*self.fragments(tile))
+            pairs = _all(*self.multiplied(tile))
             made += [self.settle.replace("@", f"acc[{p}][{q}]") for p, q in pairs]
         return made
 
@@ -248,6 +264,8 @@ class MatrixUnit:
                     ("b", terms[1], blocks, len(self.b.registers)),
                 )
             )
+            if self.flips:
+                a.append([_HALF] * len(self.a.registers))
             turns.append((a, b))
         if self.is_emulated:
             return [*lines, *self._emulated(tile, turns)]
@@ -337,11 +355,10 @@ class MatrixUnit:
             lines.append(f"MULTIPLY({', '.join([*d, *a[p], *b[q]])});")
         return lines
 
-    def _component(self, r: int, c: int) -> str:
-        """Row r, column c of the lane: a component of a vector of results."""
-        p, row = self._own(self.rows, r)
+    def _component(self, strip: str, row: int, c: int) -> str:
+        """The lane's column c in row number `row` of a strip: a component of its results."""
         q, col = self._own(self.cols, c)
-        return f"acc[{p}][{q}].s{row * self.cols.each + col:x}"
+        return f"acc[{strip}][{q}].s{row * self.cols.each + col:x}"
 
     @staticmethod
     def _own(side: Side, number: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Pieces of an operand put into local memory for units that want one k or two side by side.
 
-The operand lies as [k / v][place][v], v being 2 or 1; pieces are vectors of 16-bit elements.
+The operand lies as [k / v][place][v], v being 2 or 1; pieces are vectors, or single elements.
 `walks.Copy` puts those of v = 4 itself.
 """
 
@@ -25,7 +25,8 @@ class Pieces(NamedTuple):
     steps: int
     pitch: int
     v: int
-    pack: str  # '' where pieces have their bits already
+    pack: str  # makes 16 bits each of float32; '' where pieces have their bits already
+    element: str
 
 
 def put_lines(pieces: Pieces) -> list[str]:
@@ -42,11 +43,11 @@ def _along_k(p: Pieces) -> list[str]:
             at = f"({n}_k / {v} * {p.pitch} + {place}) * {v} + {n}_k % {v}"
             lines.append(f"{n}_to[{at}] = {piece}.s0;")
             continue
-        lines.append(f"const ushort4 {n}_bits{u} = {piece};")
+        lines.append(f"const {p.element}4 {n}_bits{u} = {piece};")
         for j in range(0, LANES, v):
             at = f"(({n}_k + {j}) / {v} * {p.pitch} + {place}) * {v}"
             lanes = "".join(str(j + i) for i in range(v))
-            lines.append(_store(n, at, f"{n}_bits{u}.s{lanes}", v))
+            lines.append(_store(p, at, f"{n}_bits{u}.s{lanes}", v))
     return lines
 
 
@@ -59,21 +60,23 @@ def _along_places(p: Pieces) -> list[str]:
         bits = [_bits(p, f"{n}_piece{first + i}") for i in range(v)]
         if v == 1:
             stored = bits[0] if p.width > 1 else f"{bits[0]}.s0"
-            lines.append(_store(n, at, stored, p.width))
+            lines.append(_store(p, at, stored, p.width))
             continue
         names = [f"{n}_bits{first + i}" for i in range(v)]
-        lines += [f"const ushort4 {name} = {b};" for name, b in zip(names, bits, strict=True)]
+        lines += [f"const {p.element}4 {name} = {b};" for name, b in zip(names, bits, strict=True)]
         lanes = [f"{name}.s{place}" for place in range(p.width) for name in names]
-        lines.append(_store(n, at, f"(ushort{len(lanes)})({', '.join(lanes)})", len(lanes)))
+        vector = f"({p.element}{len(lanes)})({', '.join(lanes)})"
+        lines.append(_store(p, at, vector, len(lanes)))
     return lines
 
 
 def _bits(p: Pieces, piece: str) -> str:
-    vector = piece if p.width > 1 else f"({'float' if p.pack else 'ushort'}4)({piece}, 0, 0, 0)"
+    kind = "float" if p.pack else p.element
+    vector = piece if p.width > 1 else f"({kind}4)({piece}, 0, 0, 0)"
     return f"as_ushort4({p.pack}({vector}))" if p.pack else vector
 
 
-def _store(name: str, at: str, value: str, width: int) -> str:
+def _store(p: Pieces, at: str, value: str, width: int) -> str:
     if width == 1:
-        return f"{name}_to[{at}] = {value};"
-    return f"*(__local ushort{width}*)({name}_to + {at}) = {value};"
+        return f"{p.name}_to[{at}] = {value};"
+    return f"*(__local {p.element}{width}*)({p.name}_to + {at}) = {value};"

@@ -44,7 +44,8 @@ class Packing:
 
     v: 4, 2 or 1, `together` of A and of B. `pack`: the function that makes LANES elements of a
     vector of sums' type; `bits`: the type of what it gives; `element`: that of one. `operand` is
-    the dtype they have. `pad`: places between a tile's last and the next k's first.
+    the dtype they have. `pad`: places between a tile's last and the next k's first. `flips`: A's
+    bytes get their highest bit inverted.
     """
 
     operand: str
@@ -54,6 +55,7 @@ class Packing:
     pack: str
     together: tuple[int, int] = (LANES, LANES)
     pad: int = LANES
+    flips: bool = False
 
 
 class Unit(Protocol):

@@ -126,16 +126,26 @@ _MFMA_F32 = MatrixUnit(
 )
 _MFMA_F16 = _mfma("mfma_f16", "float16", "f16", "half4", ("gfx942",))
 
+
+def _unsigned(unit: MatrixUnit) -> MatrixUnit:
+    """The same for A of uint8, by an instruction that takes int8 only."""
+    return replace(unit, name=unit.name.replace("s8", "u8"), operand="uint8", flips=True)
+
+
+_INT8 = (
+    _mfma_bytes("mfma_s8_k32", 32, "32_i8", "long", "gfx942"),
+    _mfma_bytes("mfma_s8", 16, "16i8", "int", "gfx90a"),
+    dot("sdot4_s8", "int8", "d0 = __builtin_amdgcn_sdot4(a0, b0, d0, false)", _SDOT4),
+)
 ROWS: Sequence[MatrixUnit] = (
     _MFMA_F16,
     replace(_MFMA_F16, name="mfma_f16_flushing", needs=("gfx90a",), flushes=True),
     _mfma("mfma_bf16", "bfloat16", "bf16_1k", "short4", ("gfx90a", "gfx942")),
     _MFMA_F32,
-    _mfma_bytes("mfma_s8_k32", 32, "32_i8", "long", "gfx942"),
-    _mfma_bytes("mfma_s8", 16, "16i8", "int", "gfx90a"),
     _wmma("wmma_f16", "float16", "f16", "half16"),
     _wmma("wmma_bf16", "bfloat16", "bf16", "short16"),
     _wmma_bytes("int8"),
     _wmma_bytes("uint8"),
-    dot("sdot4_s8", "int8", "d0 = __builtin_amdgcn_sdot4(a0, b0, d0, false)", _SDOT4),
+    *_INT8,
+    *map(_unsigned, _INT8),
 )

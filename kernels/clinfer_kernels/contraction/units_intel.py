@@ -42,16 +42,20 @@ def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
     )
 
 
-def _dpas_bytes(operand: str) -> MatrixUnit:
-    """As `_dpas` in sub-groups of 8, k32, four k a register."""
-    kind = "i8" if operand == "int8" else "u8"
-    unit = _dpas(f"dpas8_{kind.replace('i', 's')}", operand, kind, 8)
-    left = "int8" if operand == "int8" else "uint8"
-    given = f"{arguments(left, 'a', 8)}, {arguments('int8', 'b', 8)}"
+def _dpas_bytes(operand: str, lanes: int) -> MatrixUnit:
+    """As `_dpas`, k32, four k a register, but of A in sub-groups of 16 two of two rows."""
+    kind, sign = ("i8", "") if operand == "int8" else ("u8", "u")
+    unit = _dpas(f"dpas{lanes}_{'u' if sign else 's'}8", operand, kind, lanes)
+    a = Layout("0", "lane * 4", tuple((m, 0) for m in range(8)), 4)
+    left = arguments(f"{sign}int8", "a", 8)
+    if lanes == 16:
+        a = Layout("0", "lane * 2", tuple((m, 0) for m in range(0, 8, 2)), 2, is_across=True)
+        left = arguments(f"{sign}short8", "a", 4)
+    given = f"{left}, {arguments('int8', 'b', 8)}"
     return replace(
         unit,
         k=32,
-        a=Layout("0", "lane * 4", tuple((m, 0) for m in range(8)), 4),
+        a=a,
         b=Layout("lane", "0", tuple((0, k) for k in range(0, 32, 4)), 4),
         issue=f"d = intel_sub_group_{kind}_i8_matrix_mad_k32({given}, d)",
         rate=2048,
@@ -67,6 +71,5 @@ ROWS: Sequence[MatrixUnit] = (
     _dpas("dpas8_bf16", "bfloat16", "bf16", 8),
     _dpas("dpas16_f16", "float16", "f16", 16),
     _dpas("dpas16_bf16", "bfloat16", "bf16", 16),
-    _dpas_bytes("int8"),
-    _dpas_bytes("uint8"),
+    *(_dpas_bytes(operand, lanes) for lanes in (8, 16) for operand in ("int8", "uint8")),
 )

@@ -154,6 +154,10 @@ class FleetBuilder(Builder):
             self.cache.writable.put(record, sections, seconds=seconds)
         self._push(record, sections, seconds)
 
+    def discard(self, record: KeyRecord) -> None:
+        super().discard(record)
+        self.remote.discard(record)
+
     def push_part(self, record: KeyRecord, sections: Mapping[str, Any]) -> None:
         """As `store`, in the remote store alone."""
         self._push(record, sections, 0.0)

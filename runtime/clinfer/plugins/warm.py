@@ -123,94 +123,129 @@ def in_turn(
         waiting = again
 
 
+@dataclass
+class _Model:
+    """A model whose programs are warmed: where it comes from, what became of it, what it needs."""
+
+    give: Callable[[], Source]
+    outcome: Warmed
+    programs: dict[str, Program] = field(default_factory=dict)
+
+
 def warm_programs(
     plugin: Plugin, models: Mapping[str, Callable[[], Source]], builder: Builder
 ) -> list[Warmed]:
-    """Plans every model, then builds what any of them lacks."""
-    outcomes = {name: Warmed(name) for name in models}
-    lists: dict[str, dict[str, Program]] = {}
-    missing: dict[str, Program] = {}
+    """Plans every model, then builds what any of them lacks.
+
+    Models with programs that do not build are planned anew without them, as a compilation does.
+    """
+    found = {name: _Model(give, Warmed(name)) for name, give in models.items()}
     device = builder.request.device
-
-    def planned(name: str) -> Any:
-        start = time.perf_counter()
-        try:
-            return _attempt(partial(_plan, plugin, models[name], builder, outcomes[name]))
-        finally:
-            outcomes[name].seconds += time.perf_counter() - start
-
-    with builder.watch("plan", len(models)) as shown:
-        for name, found in in_turn(models, planned, builder):
-            outcome = outcomes[name]
-            programs = {}
-            if isinstance(found, str):
-                outcome.errors.append(found)
-            else:
-                programs = {program.digest: program for program in found}
-            records = {d: program_record(program, device) for d, program in programs.items()}
-            outcome.programs = len(programs)
-            outcome.records += records.values()
-            lacking = {
-                digest: programs[digest]
-                for digest, record in records.items()
-                if digest not in missing and not builder.has(record, plugin)
-            }
-            missing.update(lacking)
-            lists[name] = programs
-            shown.step(name)
+    results: dict[str, bytes | ClinferError] = {}
+    lacked: set[str] = set()
+    refused: frozenset[str] = frozenset()
 
     def keep(program: Program, binary: bytes, seconds: float) -> None:
         builder.store(program_record(program, device), {"binary": binary}, seconds)
 
-    results = builder.build_all("build", missing, keep)
+    unplanned = list(found)
+    while unplanned:
+        missing: dict[str, Program] = {}
+        work = partial(_plan_model, plugin, builder, refused)
+        attempts = in_turn(unplanned, lambda name: work(found[name]), builder)  # noqa: B023
+        with builder.watch("plan", len(unplanned)) as shown:
+            for name, records in attempts:
+                for digest, record in records.items():
+                    is_new = digest not in missing and digest not in results
+                    if is_new and not builder.has(record, plugin):
+                        missing[digest] = found[name].programs[digest]
+                shown.step(name)
+        lacked |= missing.keys()
+        results |= builder.build_all("build", missing, keep)
+        bad = {digest for digest, made in results.items() if isinstance(made, BuildError)}
+        unplanned = [name for name, m in found.items() if (bad - refused) & m.programs.keys()]
+        refused |= bad
     counted: set[str] = set()
-    for name, outcome in outcomes.items():
-        programs = lists[name]
+    for model in found.values():
+        outcome, programs = model.outcome, model.programs
         new = [digest for digest in programs if digest in results and digest not in counted]
         counted.update(new)
         outcome.built = sum(isinstance(results[digest], bytes) for digest in new)
         outcome.seconds += sum(builder.spent.get(digest, 0.0) for digest in new)
-        outcome.elsewhere |= any(d in missing and d not in results for d in programs)
+        outcome.elsewhere |= any(d in lacked and d not in results for d in programs)
         if any(isinstance(results.get(digest), BuildError) for digest in programs):
             _discard_plans(outcome, builder)
         errors = _errors(programs, results)
         outcome.errors += [error for error in errors if error not in outcome.errors]
-    return list(outcomes.values())
+    return [model.outcome for model in found.values()]
+
+
+def _plan_model(
+    plugin: Plugin, builder: Builder, refused: frozenset[str], model: _Model
+) -> dict[str, KeyRecord] | Elsewhere:
+    """The keys of the programs that the model needs without those refused, by their digests."""
+    outcome, device = model.outcome, builder.request.device
+    start = time.perf_counter()
+    _discard_plans(outcome, builder)
+    outcome.records = []
+    made = _attempt(partial(_plan, plugin, model.give, builder, outcome, refused))
+    outcome.seconds += time.perf_counter() - start
+    if isinstance(made, Elsewhere):
+        return made
+    model.programs = {}
+    if isinstance(made, str):
+        outcome.errors.append(made)
+    else:
+        model.programs = {program.digest: program for program in made}
+    records = {d: program_record(program, device) for d, program in model.programs.items()}
+    outcome.programs = len(records)
+    outcome.records += records.values()
+    return records
 
 
 def _discard_plans(outcome: Warmed, builder: Builder) -> None:
     """A plan whose programs do not build is not to be found: the next attempt plans anew."""
     for record in outcome.records:
-        if record.kind == plans.KIND and builder.cache.writable is not None:
-            builder.cache.writable.discard(record)
+        if record.kind == plans.KIND:
+            builder.discard(record)
 
 
 def _plan(
-    plugin: Plugin, give: Callable[[], Source], builder: Builder, outcome: Warmed
+    plugin: Plugin,
+    give: Callable[[], Source],
+    builder: Builder,
+    outcome: Warmed,
+    refused: frozenset[str],
 ) -> Sequence[Program] | Elsewhere:
     """A model's programs; its plan is in the cache then."""
     source, request, look = give(), builder.request, builder.cache.recall
     if source.digest is None:
-        return plans.make(source, request.device, look).plan.programs
+        return plans.make(source, request.device, look, refused).plan.programs
     record = plans.plan_record(source, request.device, request.properties)
     entry = builder.usable(record, plugin, look)
-    if entry is not None:
-        programs: Sequence[Program] = programs_of(entry)
-    else:
+    programs: Sequence[Program] | None = None if entry is None else programs_of(entry)
+    if programs is not None and not refused.isdisjoint(p.digest for p in programs):
+        builder.discard(record)  # made elsewhere, by who did not know yet
+        programs = None
+    if programs is None:
         with builder.making(record) as is_mine:
             if not is_mine:
                 outcome.elsewhere = True
                 return Elsewhere()
-            programs = _planned(source, record, builder, outcome)
+            programs = _planned(source, record, builder, outcome, refused)
     outcome.records.append(record)
     return programs
 
 
 def _planned(
-    source: Source, record: KeyRecord, builder: Builder, outcome: Warmed
+    source: Source,
+    record: KeyRecord,
+    builder: Builder,
+    outcome: Warmed,
+    refused: frozenset[str],
 ) -> Sequence[Program]:
     start = time.perf_counter()
-    made = plans.make(source, builder.request.device, builder.cache.recall)
+    made = plans.make(source, builder.request.device, builder.cache.recall, refused)
     if not source.unchanged():
         raise ModelError("the model's files changed while it was compiled; warm it again")
     fault = builder.fault()

@@ -123,6 +123,11 @@ class Builder:
         text = f"'{store.directory}' takes no entries ({miss.reason}: {miss.detail})"
         return CacheError(f"{text}; nothing was built for it")
 
+    def discard(self, record: KeyRecord) -> None:
+        """Removes an entry that was stored here."""
+        if self.cache.writable is not None:
+            self.cache.writable.discard(record)
+
     def store(self, record: KeyRecord, sections: Mapping[str, Any], seconds: float) -> None:
         """Raises `CacheError` where the writable cache does not take the entry."""
         stored = self.cache.put(record, sections, seconds=seconds)
