@@ -78,10 +78,23 @@ def integer_tiles(spec: ConvSpec, target: Target) -> tuple[IntegerTile, ...]:
     x = spec.ins[0]
     channels = floordiv(x.shape[-1], spec.groups)
     is_whole = isinstance(channels, int) and channels % 4 == 0 and x.strides[-1] == 1
-    best = IntegerTile(rows, vecs, how.lanes, copy_x=not is_whole)
-    cuts = ((2, 16), (8, 2), (16, 1))
+    panel = problem.window * problem.channels * vecs * how.lanes
+    first, *cuts = sorted(_CUTS, key=lambda cut: cut != _cut(panel))
+    best = IntegerTile(rows, vecs, how.lanes, copy_x=not is_whole, tiles=first[0], panels=first[1])
     others = (best, *(replace(best, tiles=tiles, panels=panels) for tiles, panels in cuts))
     return (*_matrix_tiles(spec, problem, best, target), *others)
+
+
+_CUTS = ((4, 8), (2, 16), (8, 2), (16, 1))  # tiles of pixels and panels of a task
+_NEAREST = 16384  # bytes of weights that the nearest cache keeps beside all else
+
+
+def _cut(panel: Dim) -> tuple[int, int]:
+    """Large panels are read by many pixels, one after the other; of small ones pixels read many.
+
+    A pixel's results then lie side by side, and so does what a residual sum reads.
+    """
+    return (16, 1) if isinstance(panel, int) and panel > _NEAREST else (2, 16)
 
 
 def _matrix_tiles(
@@ -118,11 +131,15 @@ def _vectors(filters: Dim, lanes: int) -> int:
 
 
 def _even_rows(positions: Dim, most: int) -> int:
-    """Pixels of a register tile that cut few known pixels into even tiles."""
-    if not isinstance(positions, int) or positions > 4 * most:
+    """Pixels of a register tile: as many as leave few of the last tile's empty."""
+    if not isinstance(positions, int):
         return most
-    tiles = max(1, -(-positions // most))
-    return max(1, -(-positions // tiles))
+    least = max(1, min(most, positions) - most // 3)
+    rows = range(min(most, max(positions, 1)), least - 1, -1)
+    return min(rows, key=lambda n: -(-positions // n) * (n + _SET_UP))
+
+
+_SET_UP = 0.15  # what a tile costs beyond its pixels, in pixels
 
 
 def plain_problem(spec: ConvSpec) -> Problem:
