@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_cpu import CpuTile, partition, window_text
+from clinfer_kernels.conv_integer_panels import IntegerPanels
 from clinfer_kernels.conv_pack import row_address
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, minimum, product
 from clinfer_kernels.finish_rows import finish_row, finish_rows
-from clinfer_kernels.integer_dot import FLIP, has_matrix_registers, unit
+from clinfer_kernels.integer_dot import has_matrix_registers, unit
 from clinfer_kernels.pixels import (
     declare_pixels,
     declare_rows,
@@ -33,9 +33,6 @@ from clinfer_kernels.specs import ConvSpec, PreparedConvSpec
 from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.window import declare_axes, decode_taps, windowed
-
-if TYPE_CHECKING:
-    import numpy as np
 
 BYTES = ("uint8", "int8")
 
@@ -158,65 +155,6 @@ def _padded_problem(spec: ConvSpec) -> Problem:
     plain = {field.name: getattr(spec, field.name) for field in fields(ConvSpec)}
     plain["ins"] = (copied, weights, *spec.ins[2 : spec.count])
     return problems_of(ConvSpec(**plain))[0]
-
-
-@dataclass(frozen=True)
-class IntegerPanels:
-    """Packed weights: [groups][ceil(M / cols)] panels of ints, and a row of zero points behind.
-
-    panel   [what sums begin with][taps][C / 4][cols][4 bytes]       filters beyond M are zeros
-    """
-
-    cols: int
-    groups: int
-    zero: int
-    signed: bool
-    deep: int = 4
-
-    @property
-    def key(self) -> str:
-        """The layout's name, for `Pack`."""
-        sign = "signed" if self.signed else "unsigned"
-        return f"integer-conv-{self.cols}-{self.groups}-{self.zero}-{sign}-{self.deep}"
-
-    def pack(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """ONNX weights [M, C / groups, taps...] as one flat array of int32."""
-        import numpy as np
-
-        if self.deep > 4:
-            return self._pack_deep(array)
-        filters, channels = array.shape[0] // self.groups, array.shape[1]
-        each = -(-filters // self.cols)
-        steps = -(-channels // 4)
-        taps = math.prod(array.shape[2:])
-        padded = np.zeros((self.groups, each * self.cols, steps * 4, taps), np.int8)
-        shape = (self.groups, filters, channels, taps)
-        padded[:, :filters, :channels] = array.reshape(shape)
-        sums = padded.sum((2, 3), dtype=np.int32).reshape(self.groups, each, 1, self.cols)
-        four = padded.reshape(self.groups, each, self.cols, steps, 4, taps)
-        rows = np.ascontiguousarray(four.transpose(0, 1, 5, 3, 2, 4)).view(np.int32)
-        rows = rows.reshape(self.groups, each, taps * steps, self.cols)
-        begin = -(self.zero + (FLIP if self.signed else 0)) * sums
-        panels = np.concatenate([begin, rows], axis=2, dtype=np.int32).reshape(-1)
-        zeros = np.full(array.shape[-1] * steps * 4, self.zero & 0xFF, np.uint8)
-        return np.concatenate([panels, zeros.view(np.int32)])
-
-    def _pack_deep(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The same with taps and channels as one axis of whole `deep`; no zeros behind."""
-        import numpy as np
-
-        filters, channels = array.shape[0] // self.groups, array.shape[1]
-        each = -(-filters // self.cols)
-        inner = channels * math.prod(array.shape[2:])
-        padded = np.zeros(
-            (self.groups, each * self.cols, -(-inner // self.deep) * self.deep), np.int8
-        )
-        last = np.moveaxis(array, 1, -1).reshape(self.groups, filters, inner)
-        padded[:, :filters, :inner] = last
-        sums = padded.sum(2, dtype=np.int32).reshape(self.groups, each, 1, self.cols)
-        four = padded.reshape(self.groups, each, self.cols, -1, 4).transpose(0, 1, 3, 2, 4)
-        rows = np.ascontiguousarray(four).view(np.int32)[..., 0]
-        return np.concatenate([-self.zero * sums, rows], axis=2, dtype=np.int32).reshape(-1)
 
 
 def emit_integer(spec: ConvSpec, tile: IntegerTile, target: Target) -> Kernel:
