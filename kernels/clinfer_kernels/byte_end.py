@@ -23,7 +23,9 @@ from clinfer_kernels.spec import Target
 
 LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
-_NAME = re.compile(r"(?:whole_(8|16)|bytes_(u?int8)_(\d)x(8|16)|put_(\d+)_(\d+)_(8|16))$")
+_NAME = re.compile(
+    r"(?:even_float(|2|4|8|16)|whole_(8|16)|bytes_(u?int8)_(\d)x(8|16)|put_(\d+)_(\d+)_(8|16))$"
+)
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,27 @@ def helper(name: str, target: Target) -> str | None:
     match = _NAME.match(name)
     if match is None:
         return None
-    if match[1]:
-        return _whole(name, int(match[1]))
+    if match[1] is not None:
+        return _even(name, match[1], target)
     if match[2]:
-        return _bytes(name, match[2], int(match[3]), int(match[4]))
-    return _put(name, int(match[5]), int(match[6]), int(match[7]))
+        return _whole(name, int(match[2]))
+    if match[3]:
+        return _bytes(name, match[3], int(match[4]), int(match[5]))
+    return _put(name, int(match[6]), int(match[7]), int(match[8]))
+
+
+def _even(name: str, lanes: str, target: Target) -> str:
+    """Rounds to whole numbers, ties to even, below 2^22."""
+    vec = f"float{lanes}"
+    if not _has_instructions(target) or lanes not in ("8", "16"):
+        return f"static {vec} {name}(const {vec} x) {{ return (x + 12582912.0f) - 12582912.0f; }}"
+    operation, sign = ("vrndscaleps", "v") if lanes == "16" else ("vroundps", "x")
+    return (
+        f"static {vec} {name}(const {vec} x) {{\n"
+        f"    {vec} made;\n"
+        f'    __asm__("{operation} $0, %1, %0" : "={sign}"(made) : "{sign}"(x));\n'
+        "    return made;\n}"
+    )
 
 
 def _whole(name: str, lanes: int) -> str:

@@ -22,6 +22,7 @@ from clinfer_kernels import (
     integer_dot,
     interleave,
     lookup,
+    masked,
     memory,
     narrow,
     positions,
@@ -73,7 +74,8 @@ def _collect(text: str, target: Target, texts: dict[str, str], within: str = "")
 
 def _helper(name: str, target: Target) -> str | None:
     return (
-        memory.helper(name, target)
+        masked.helper(name, target)
+        or memory.helper(name, target)
         or casts.helper(name)
         or narrow.helper(name)
         or hints.helper(name)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_cpu import CpuTile, partition, window_text
+from clinfer_kernels.conv_integer_panels import IntegerPanels
 from clinfer_kernels.conv_pack import row_address
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, minimum, product
 from clinfer_kernels.finish_rows import finish_row, finish_rows
-from clinfer_kernels.integer_dot import FLIP, has_matrix_registers, unit
+from clinfer_kernels.integer_dot import has_matrix_registers, unit
 from clinfer_kernels.pixels import (
     declare_pixels,
     declare_rows,
@@ -33,9 +33,6 @@ from clinfer_kernels.specs import ConvSpec, PreparedConvSpec
 from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.window import declare_axes, decode_taps, windowed
-
-if TYPE_CHECKING:
-    import numpy as np
 
 BYTES = ("uint8", "int8")
 
@@ -78,10 +75,23 @@ def integer_tiles(spec: ConvSpec, target: Target) -> tuple[IntegerTile, ...]:
     x = spec.ins[0]
     channels = floordiv(x.shape[-1], spec.groups)
     is_whole = isinstance(channels, int) and channels % 4 == 0 and x.strides[-1] == 1
-    best = IntegerTile(rows, vecs, how.lanes, copy_x=not is_whole)
-    cuts = ((2, 16), (8, 2), (16, 1))
+    panel = problem.window * problem.channels * vecs * how.lanes
+    first, *cuts = sorted(_CUTS, key=lambda cut: cut != _cut(panel))
+    best = IntegerTile(rows, vecs, how.lanes, copy_x=not is_whole, tiles=first[0], panels=first[1])
     others = (best, *(replace(best, tiles=tiles, panels=panels) for tiles, panels in cuts))
     return (*_matrix_tiles(spec, problem, best, target), *others)
+
+
+_CUTS = ((4, 8), (2, 16), (8, 2), (16, 1))  # tiles of pixels and panels of a task
+_NEAREST = 16384  # bytes of weights that the nearest cache keeps beside all else
+
+
+def _cut(panel: Dim) -> tuple[int, int]:
+    """Large panels are read by many pixels, one after the other; of small ones pixels read many.
+
+    A pixel's results then lie side by side, and so does what a residual sum reads.
+    """
+    return (16, 1) if isinstance(panel, int) and panel > _NEAREST else (2, 16)
 
 
 def _matrix_tiles(
@@ -118,11 +128,15 @@ def _vectors(filters: Dim, lanes: int) -> int:
 
 
 def _even_rows(positions: Dim, most: int) -> int:
-    """Pixels of a register tile that cut few known pixels into even tiles."""
-    if not isinstance(positions, int) or positions > 4 * most:
+    """Pixels of a register tile: as many as leave few of the last tile's empty."""
+    if not isinstance(positions, int):
         return most
-    tiles = max(1, -(-positions // most))
-    return max(1, -(-positions // tiles))
+    least = max(1, min(most, positions) - most // 3)
+    rows = range(min(most, max(positions, 1)), least - 1, -1)
+    return min(rows, key=lambda n: -(-positions // n) * (n + _SET_UP))
+
+
+_SET_UP = 0.15  # what a tile costs beyond its pixels, in pixels
 
 
 def plain_problem(spec: ConvSpec) -> Problem:
@@ -141,65 +155,6 @@ def _padded_problem(spec: ConvSpec) -> Problem:
     plain = {field.name: getattr(spec, field.name) for field in fields(ConvSpec)}
     plain["ins"] = (copied, weights, *spec.ins[2 : spec.count])
     return problems_of(ConvSpec(**plain))[0]
-
-
-@dataclass(frozen=True)
-class IntegerPanels:
-    """Packed weights: [groups][ceil(M / cols)] panels of ints, and a row of zero points behind.
-
-    panel   [what sums begin with][taps][C / 4][cols][4 bytes]       filters beyond M are zeros
-    """
-
-    cols: int
-    groups: int
-    zero: int
-    signed: bool
-    deep: int = 4
-
-    @property
-    def key(self) -> str:
-        """The layout's name, for `Pack`."""
-        sign = "signed" if self.signed else "unsigned"
-        return f"integer-conv-{self.cols}-{self.groups}-{self.zero}-{sign}-{self.deep}"
-
-    def pack(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """ONNX weights [M, C / groups, taps...] as one flat array of int32."""
-        import numpy as np
-
-        if self.deep > 4:
-            return self._pack_deep(array)
-        filters, channels = array.shape[0] // self.groups, array.shape[1]
-        each = -(-filters // self.cols)
-        steps = -(-channels // 4)
-        taps = math.prod(array.shape[2:])
-        padded = np.zeros((self.groups, each * self.cols, steps * 4, taps), np.int8)
-        shape = (self.groups, filters, channels, taps)
-        padded[:, :filters, :channels] = array.reshape(shape)
-        sums = padded.sum((2, 3), dtype=np.int32).reshape(self.groups, each, 1, self.cols)
-        four = padded.reshape(self.groups, each, self.cols, steps, 4, taps)
-        rows = np.ascontiguousarray(four.transpose(0, 1, 5, 3, 2, 4)).view(np.int32)
-        rows = rows.reshape(self.groups, each, taps * steps, self.cols)
-        begin = -(self.zero + (FLIP if self.signed else 0)) * sums
-        panels = np.concatenate([begin, rows], axis=2, dtype=np.int32).reshape(-1)
-        zeros = np.full(array.shape[-1] * steps * 4, self.zero & 0xFF, np.uint8)
-        return np.concatenate([panels, zeros.view(np.int32)])
-
-    def _pack_deep(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The same with taps and channels as one axis of whole `deep`; no zeros behind."""
-        import numpy as np
-
-        filters, channels = array.shape[0] // self.groups, array.shape[1]
-        each = -(-filters // self.cols)
-        inner = channels * math.prod(array.shape[2:])
-        padded = np.zeros(
-            (self.groups, each * self.cols, -(-inner // self.deep) * self.deep), np.int8
-        )
-        last = np.moveaxis(array, 1, -1).reshape(self.groups, filters, inner)
-        padded[:, :filters, :inner] = last
-        sums = padded.sum(2, dtype=np.int32).reshape(self.groups, each, 1, self.cols)
-        four = padded.reshape(self.groups, each, self.cols, -1, 4).transpose(0, 1, 3, 2, 4)
-        rows = np.ascontiguousarray(four).view(np.int32)[..., 0]
-        return np.concatenate([-self.zero * sums, rows], axis=2, dtype=np.int32).reshape(-1)
 
 
 def emit_integer(spec: ConvSpec, tile: IntegerTile, target: Target) -> Kernel:

@@ -24,7 +24,7 @@ from clinfer_kernels.spec import Target
 FLIP = 0x80
 """What turns a signed byte into an unsigned one that is greater by 128, and back."""
 
-_NAME = re.compile(r"(dots?4|bytes4|bytes8|bytes64)_(?:(\d+)|(all|some|copy))$")
+_NAME = re.compile(r"(dots?4|bytes4|bytes8|bytes64)_(?:(\d+)|(all|some|copy))$|(ask_for)$")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def helper(name: str, target: Target) -> str | None:
     match = _NAME.match(name)
     if match is None:
         return None
+    if match[4]:
+        return _ASK if target.dialect == "pocl" and _is_x86(target) else _ASK_NOBODY
     if match[1] in _COPIES:
         vec, size = _COPIES[match[1]]
         return _COPY.format(name=name, vec=vec, size=size)
@@ -138,6 +140,18 @@ def _bytes(every: bool, target: Target) -> str:
         "static int bytes4_all(const __global uchar* p) {\n"
         "    return *(const __global int_anywhere*)p;\n}"
     )
+
+
+# What is read once comes page by page, and processors look ahead no further: memory that is asked
+# for in time is there when it is read. Beyond the end of a buffer nothing is asked for.
+_ASK = """static void ask_for(const __global char* p) {
+    __asm__ volatile("prefetcht0 %0" : : "m"(*p));
+}"""
+_ASK_NOBODY = "static void ask_for(const __global char* p) {}"
+
+
+def _is_x86(target: Target) -> bool:
+    return bool(instructions(target) & {"x86-64-v4", "x86-64-v3", "x86-64-v2"})
 
 
 _COPIES = {"bytes8": ("long", 8), "bytes64": ("int16", 64)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clinfer_kernels import memory
+from clinfer_kernels import matmul_bytes, memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import minimum
 from clinfer_kernels.matmul_cpu import CpuTile, partition, whole_tile
@@ -40,7 +40,9 @@ def _problem(spec: EncodedMatmulSpec) -> Problem:
     return simplify(MatmulSpec(True, spec.epilogue, spec.ins[:count], spec.outs))
 
 
-def candidates(spec: EncodedMatmulSpec, target: Target) -> tuple[EncodedTile, ...]:
+def candidates(
+    spec: EncodedMatmulSpec, target: Target
+) -> tuple[EncodedTile | matmul_bytes.BytesTile, ...]:
     """One row at a time where there is one, else several, of as many columns as registers hold."""
     problem = _problem(spec)
     a = problem.a
@@ -49,12 +51,16 @@ def candidates(spec: EncodedMatmulSpec, target: Target) -> tuple[EncodedTile, ..
     lanes = 16 if target.vector_width >= 16 else 8
     rows = problem.m if isinstance(problem.m, int) and problem.m < _ROWS else _ROWS
     tile = EncodedTile(max(1, rows), 4 if rows <= 2 else 2, lanes, row_groups=12)
-    return (tile, EncodedTile(1, 1, lanes))
+    return (*matmul_bytes.candidates(spec, problem, target), tile, EncodedTile(1, 1, lanes))
 
 
-def emit(spec: EncodedMatmulSpec, tile: EncodedTile, target: Target) -> Kernel:
+def emit(
+    spec: EncodedMatmulSpec, tile: EncodedTile | matmul_bytes.BytesTile, target: Target
+) -> Kernel:
     """The product; codes, scales and zero points are packed when the model is compiled."""
     problem = _problem(spec)
+    if isinstance(tile, matmul_bytes.BytesTile):
+        return matmul_bytes.emit(spec, problem, tile, target)
     codes = _Codes(tile.cols, spec.bits, spec.ins[1].dtype == "int8")
     places = (1, 1 + len(spec.epilogue.inputs), 2 + len(spec.epilogue.inputs))
     scales, zeros = Panels("float32", tile.cols), Panels(spec.ins[places[2]].dtype, tile.cols)

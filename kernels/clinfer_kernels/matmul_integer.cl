@@ -65,6 +65,7 @@ $batch
                         }
                     }
                 }
+$straight
                 // The tile goes through memory, so that the epilogue's code is there few times.
                 vec tile[ROWS * VECS];
                 #pragma unroll

@@ -170,6 +170,30 @@ def emit_integer(problem: Problem, tile: IntegerTile, target: Target) -> Kernel:
     return Kernel(tuple(launches), tuple(scratch), tuple(packs), problem.flops, in_place=in_place)
 
 
+_CHEAP = 8  # lines of an epilogue that is written out for each vector of a tile
+
+
+def _straight(problem: Problem, tile: IntegerTile) -> list[str]:
+    """Statements that finish a whole tile from registers, where that is not much code."""
+    if len(problem.epilogue.lines) > _CHEAP:
+        return []
+    return [
+        "if (M - row >= ROWS && N - col >= COLS) {",
+        "    #pragma unroll",
+        "    for (int r = 0; r < ROWS; ++r) {",
+        "        const int i = row + r;",
+        "        #pragma unroll",
+        "        for (int v = 0; v < VECS; ++v) {",
+        "            const int j = col + v * LANES;",
+        "            const vec sum = acc[r][v];",
+        *(f"            {line}" for line in store_lines(problem, tile.lanes, is_whole=True)),
+        "        }",
+        "    }",
+        "    continue;",
+        "}",
+    ]
+
+
 def _pack_panels(source: Source, panels: IntegerPanels, scratch: int, target: Target) -> Launch:
     """The launch that packs a B which is no constant."""
     source = source.distinct
@@ -238,6 +262,7 @@ def _product(problem: Problem, tile: IntegerTile, target: Target, a: Operand, b:
         load_begin=memory.load("int32", "panel", "v * LANES", tile.lanes),
         load_b=memory.load("int32", "next_b", "v * LANES", tile.lanes),
         whole=block(whole_tile(problem, tile), 4),
+        straight=block([] if by_matrix else _straight(problem, tile), 4),
         epilogue=block(store_lines(problem, tile.lanes), 5),
     )
     return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))

@@ -18,7 +18,7 @@ and a sum are one operation (`finished`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinfer_kernels.expr import Builder, Expr, Line, prune
 from clinfer_kernels.types import rounded
@@ -210,4 +210,6 @@ def contracted(expr: Expr) -> Expr:
 
 def finished(expr: Expr) -> Expr:
     """The end of a sum of integers, in few operations."""
-    return contracted(rounds_near(expr))
+    near = contracted(rounds_near(expr))
+    lines = (x._replace(op="round_even") if x.op == "round_near" else x for x in near.lines)
+    return replace(near, lines=tuple(lines))

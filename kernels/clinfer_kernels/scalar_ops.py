@@ -140,6 +140,7 @@ SCALAR_OPS: dict[str, ScalarOp] = {
     "ceil": _float("ceil({0})"),
     "round": _float("rint({0})"),
     "round_near": ScalarOp(1, f="({0} + 12582912.0f) - 12582912.0f"),  # of less than 2^22
+    "round_even": ScalarOp(1, f="even_{T}({0})"),  # the same, by an instruction where there is one
     "near_bits": ScalarOp(1, f="near_bits_{T}({0})"),  # the same as an int32, plus 0x4B400000
     "trunc": _float("trunc({0})"),
     "lookup": ScalarOp(2, i="lookup_{T}({0}, {1})"),  # of a byte, by its bits, in a table

@@ -137,10 +137,12 @@ class EncodedMatmulSpec(Spec):
     b[k, n] = (ins[1][k, n] - ins[-1][k // block, n]) * ins[-2][k // block, n], all constants: codes
     of int8 or uint8 that fit in `bits` (4 or 8), float32 scales, zero points of the codes' dtype. K
     is a multiple of `block`, and that of the codes in a byte. Views as in `MatmulSpec`.
+    `quantised`: ins[0] may be quantised to bytes, a block of a row at a time.
     """
 
     block: int
     bits: int
+    quantised: bool
     epilogue: Expr
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]

@@ -13,6 +13,7 @@ from clinfer.device.processor import flags, instruction_set
 from clinfer_kernels import conv, integer_dot, matmul, matmul_encoded
 from clinfer_kernels.conv_integer import IntegerTile as ConvTile
 from clinfer_kernels.expr import Builder, Expr, identity
+from clinfer_kernels.matmul_bytes import BytesTile
 from clinfer_kernels.matmul_integer import IntegerTile as MatmulTile
 from clinfer_kernels.spec import Target, dense
 from clinfer_kernels.specs import EncodedMatmulSpec, MatmulSpec, PreparedConvSpec
@@ -262,7 +263,8 @@ def test_codes_are_decoded(dtype: str, bits: int, m: int, blocks: int, n: int) -
     a = rng.standard_normal((m, blocks * block)).astype(np.float32)
     arrays = (a, codes, scales, zeros)
     ins = tuple(view_of(v, v) for v in arrays)
-    spec = EncodedMatmulSpec(block, bits, identity("float32"), ins, (dense("float32", (m, n)),))
+    outs = (dense("float32", (m, n)),)
+    spec = EncodedMatmulSpec(block, bits, False, identity("float32"), ins, outs)
     spread = (np.repeat(v.astype(np.float64), block, axis=0) for v in (zeros, scales))
     zero, scale = spread
     wanted = a.astype(np.float64) @ ((codes - zero) * scale)
@@ -270,3 +272,53 @@ def test_codes_are_decoded(dtype: str, bits: int, m: int, blocks: int, n: int) -
         kernel = matmul_encoded.emit(spec, tile, CPU)
         result = run_kernel(kernel, arrays, [((m, n), "float32")])[0]
         np.testing.assert_allclose(result, wanted, atol=2e-6 * np.abs(wanted).max() * block)
+
+
+@UNITS
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize(("bits", "m", "n"), [(4, 1, 70), (4, 6, 33), (8, 2, 40)])
+def test_a_quantised_left_side(target: Target, dtype: str, bits: int, m: int, n: int) -> None:
+    if integer_dot.unit(target).name == "plain":
+        return
+    block, blocks = 32, 3
+    low = -(1 << bits - 1) if dtype == "int8" else 0
+    codes = rng.integers(low, low + (1 << bits), (blocks * block, n)).astype(dtype)
+    zeros = rng.integers(low, low + (1 << bits), (blocks, n)).astype(dtype)
+    scales = rng.uniform(0.01, 0.1, (blocks, n)).astype(np.float32)
+    a = rng.standard_normal((m, blocks, block)).astype(np.float32)
+    a[0, 1] = 0
+    largest = np.abs(a).max(-1, keepdims=True)
+    steps = np.where(largest > 0, largest / np.float32(127), 1).astype(np.float32)
+    known = np.rint(a / steps).astype(np.float64) * steps
+    flat = a.reshape(m, -1)
+    ins = tuple(view_of(v, v) for v in (flat, codes, scales, zeros))
+    spec = EncodedMatmulSpec(
+        block, bits, True, identity("float32"), ins, (dense("float32", (m, n)),)
+    )
+    spread = (np.repeat(v.astype(np.float64), block, axis=0) for v in (zeros, scales))
+    zero, scale = spread
+    decoded = (codes - zero) * scale
+    tile = matmul_encoded.candidates(spec, target)[0]
+    assert isinstance(tile, BytesTile)
+    kernel = matmul_encoded.emit(spec, tile, target)
+    result = run_kernel(kernel, (flat, codes, scales, zeros), [((m, n), "float32")])[0]
+    step = float(steps.max()) * float(np.abs(decoded).max())
+    np.testing.assert_allclose(result, known.reshape(m, -1) @ decoded, atol=2 * step)
+    np.testing.assert_allclose(result, flat @ decoded, atol=np.sqrt(block * blocks) * step)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    a = np.ones((2, 32), np.float32)
+    a[0, 5] = np.inf
+    arrays = (
+        a,
+        integers("uint8", 32, 16) & 15,
+        np.ones((1, 16), np.float32),
+        integers("uint8", 1, 16) & 15,
+    )
+    ins = tuple(view_of(v, v) for v in arrays)
+    spec = EncodedMatmulSpec(32, 4, True, identity("float32"), ins, (dense("float32", (2, 16)),))
+    kernel = matmul_encoded.emit(spec, matmul_encoded.candidates(spec, BEST)[0], BEST)
+    result = run_kernel(kernel, arrays, [((2, 16), "float32")])[0]
+    assert not np.isfinite(result[0]).any()
+    assert np.isfinite(result[1]).all()

@@ -104,6 +104,7 @@ _SCALARS: dict[str, Callable[..., Any]] = {
     "ceil": np.ceil,
     "round": np.rint,
     "round_near": np.rint,
+    "round_even": np.rint,
     "near_bits": lambda x: np.rint(x).astype(np.int32) + 0x4B400000,
     "trunc": np.trunc,
     "eq": np.equal,

@@ -24,6 +24,7 @@ _NF4 = np.array(
     ],
     np.float32,
 )
+_BYTES = 4  # the accuracy level that allows A to be quantised to bytes
 _CODES = (np.concatenate([_FP4, -_FP4]), _NF4)  # by quant_type
 
 
@@ -80,7 +81,8 @@ def _encoded(make: Maker, codes: Array, scales: Array, zeros: Array, size: int) 
     scale = make.constant(np.ascontiguousarray(scales.T), "float32")
     zero = make.constant(np.ascontiguousarray(zeros.T), "uint8")
     weights = make("DequantizeLinear", data, scale, zero, axis=0, block_size=size)
-    return make.sum(make("MatMul", make.x(0), weights), make.input(5))
+    allowed = {"quantised": 1} if make.attr("accuracy_level", 0) == _BYTES else {}
+    return make.sum(make("MatMul", make.x(0), weights, **allowed), make.input(5))
 
 
 def _zeros(make: Maker, rows: int, blocks: int, bits: int) -> Array:

@@ -98,6 +98,7 @@ def encoded_matmul(ctx: Lowering, node: Node) -> None:
         node.describe(),
         block=node.attrs["block"],
         bits=node.attrs["bits"],
+        quantised=node.attrs["quantised"],
         epilogue=fused.expr,
     )
     ctx.bind(node.output, target)

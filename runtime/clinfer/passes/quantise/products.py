@@ -49,7 +49,11 @@ def encoded_product(rw: Rewriter, node: Node) -> Outcome:
         [a, *map(rw.constant, (codes, scale, zero))],
         "float32",
         node.output.shape,
-        attrs={"block": block, "bits": 4 if few else 8},
+        attrs={
+            "block": block,
+            "bits": 4 if few else 8,
+            "quantised": bool(node.attrs.get("quantised", 0)),
+        },
         domain="clinfer",
     )
 
