@@ -8,9 +8,9 @@
 one whose weights take longer to read than to multiply with, over gRPC and REST. The servers take
 turns in each round: clinfer, clinfer that gathers, and ONNX Runtime in the place of clinfer's
 models in the same server. `start`: from the process's start until /v2/health/ready, with a warm
-cache, and clinfer's part. `soak`: mixed load over both protocols with cancelled, malformed and oversized
-requests and a model loaded anew in the middle; every answer is checked, and memory, threads and
-descriptors are compared from the first quarter on.
+cache, and clinfer's part. `soak`: mixed load over both protocols with cancelled, malformed and
+oversized requests and a model loaded anew in the middle; every answer is checked, and memory,
+threads and descriptors are compared from the first quarter on.
 Needs the extras `serve` and `bench`.
 """
 
