@@ -4,12 +4,13 @@
     python tools/bench_serve.py start resnet50.onnx [--rounds 5]
     python tools/bench_serve.py soak [--seconds 1200]
 
-`load`: throughput, p50 and p99 of the digits model and of one whose weights take longer to read
-than to multiply with, over gRPC and REST. The servers take turns in each round: clinfer, clinfer
-that gathers, and ONNX Runtime in the place of clinfer's models in the same server. `start`: from
-the process's start until /v2/health/ready, with a warm cache, and clinfer's part. `soak`: mixed
-load with cancelled, malformed and oversized requests and a model loaded anew in the middle; every
-answer is checked, and memory, threads and descriptors are compared from the first quarter on.
+`load`: throughput, p50, p99 and the server's processor time per request, of the digits model and of
+one whose weights take longer to read than to multiply with, over gRPC and REST. The servers take
+turns in each round: clinfer, clinfer that gathers, and ONNX Runtime in the place of clinfer's
+models in the same server. `start`: from the process's start until /v2/health/ready, with a warm
+cache, and clinfer's part. `soak`: mixed load over both protocols with cancelled, malformed and
+oversized requests and a model loaded anew in the middle; every answer is checked, and memory,
+threads and descriptors are compared from the first quarter on.
 Needs the extras `serve` and `bench`.
 """
 
@@ -55,6 +56,8 @@ def main() -> None:
     load.add_argument("--seconds", type=float, default=4.0, help="most per measurement")
     load.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
     load.add_argument("--rounds", type=int, default=3)
+    load.add_argument("--models", nargs="+", default=["digits", "wide"])
+    load.add_argument("--protocols", nargs="+", default=["grpc", "rest"])
     load.add_argument("--output", type=Path)
     load.set_defaults(run=bench_load)
     start = commands.add_parser("start")
@@ -233,7 +236,7 @@ async def measured(
     """Requests by `many` clients at a time: per second, and milliseconds."""
     times: list[float] = []
     channels: list[Any] = []
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), processor_seconds(ports.pid)
 
     async def asking() -> Ask:
         if protocol == "grpc":
@@ -268,6 +271,7 @@ async def measured(
     ordered = sorted(times)
     return {
         "per_second": len(times) / seconds,
+        "cpu_us": 1e6 * (processor_seconds(ports.pid) - used) / len(times),
         "p50_ms": 1e3 * ordered[len(ordered) // 2],
         "p99_ms": 1e3 * ordered[len(ordered) * 99 // 100],
     }
@@ -292,6 +296,8 @@ def bench_load(options: argparse.Namespace) -> None:
         }
         for _ in range(options.rounds):
             for (model, protocol), content in sent.items():
+                if model not in options.models or protocol not in options.protocols:
+                    continue
                 for many in options.concurrency:
                     for name, ports in running.items():
                         one = asyncio.run(measured(ports, protocol, content, many, options))
@@ -299,15 +305,22 @@ def bench_load(options: argparse.Namespace) -> None:
                         for what, value in one.items():
                             found.setdefault(key, {}).setdefault(what, []).append(value)
     medians = {k: {n: statistics.median(v) for n, v in row.items()} for k, row in found.items()}
-    print("model  protocol clients server       per second   p50 ms   p99 ms")
+    print("model  protocol clients server       per second   p50 ms   p99 ms   CPU us")
     for key, row in medians.items():
         model, protocol, many, name = key.split()
         print(
             f"{model:6} {protocol:8} {many:>7} {name:12} {row['per_second']:10.0f}"
-            f" {row['p50_ms']:8.2f} {row['p99_ms']:8.2f}"
+            f" {row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['cpu_us']:8.0f}"
         )
+    print(f"load average {os.getloadavg()[0]:.1f}")
     if options.output:
         options.output.write_text(json.dumps(medians, indent=2) + "\n")
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used of processors: less than times does it depend on others' load."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def digits_shape() -> list[int]:
@@ -384,6 +397,18 @@ async def _soak(ports: Any, seconds: float) -> list[str]:
                 faults.append(f"a wrong answer for {number}")
             counts["right"] += 1
 
+        async def posting(number: int) -> None:
+            begin = time.perf_counter()
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports.port)
+            writer.write(posted("wide", arrays[number]))
+            status, body = await reply(reader)
+            times.append(time.perf_counter() - begin)
+            writer.close()
+            found = np.frombuffer(body[-answers[number].nbytes :], np.float32)
+            if status != 200 or not np.allclose(found, answers[number], rtol=1e-4, atol=1e-5):
+                faults.append(f"a wrong answer of REST for {number}: {status}")
+            counts["right"] += 1
+
         async def left(number: int) -> None:
             work = call(asked("wide", arrays[number]))
             await asyncio.sleep(random.random() * 0.01)
@@ -416,7 +441,7 @@ async def _soak(ports: Any, seconds: float) -> list[str]:
 
         async def client(number: int) -> None:
             while time.perf_counter() < end:
-                kind = random.choices((right, left, refused), (8, 1, 1))[0]
+                kind = random.choices((right, posting, left, refused), (5, 3, 1, 1))[0]
                 try:
                     await kind(random.randrange(len(arrays)))
                 except (grpc.RpcError, OSError, asyncio.IncompleteReadError) as error:
@@ -440,7 +465,8 @@ async def _soak(ports: Any, seconds: float) -> list[str]:
         await asyncio.gather(watch(), reload(), *(client(n) for n in range(4)))
     ordered = sorted(times)
     p50, p99 = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
-    print(f"{counts}; p50 {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms, {p99 / p50:.1f} times")
+    print(f"{counts}, load average {os.getloadavg()[0]:.1f}")
+    print(f"p50 {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms, {p99 / p50:.1f} times")
     quarter = len(sizes) // 4
     for name, early, late in zip(
         ("memory, MB", "threads", "descriptors"),

@@ -1,20 +1,23 @@
 """The adapters with their platforms' own servers, where those are installed.
 
-`python tools/try_adapters.py` installs each in an environment of its own and runs this there. The
-module that Triton gives to Python models is in Triton alone: a stand-in has its place.
+`python tools/try_adapters.py` installs each in an environment of its own and runs this there.
+Triton comes with PyTriton; without it the module that it gives to Python models has a stand-in.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import types
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -232,3 +235,45 @@ def test_tritons_python_backend(model, tmp_path, monkeypatch):
     assert "no value for input 'x'" in str(without.error)
     made.finalize()
     del sys.modules["clinfer.serve.adapters.triton"]
+
+
+def test_tritons_server(model, tmp_path):
+    """Triton as PyTriton brings it, with the backend for this version of Python beside it."""
+    found = importlib.util.find_spec("pytriton")
+    if found is None:
+        pytest.skip("could not import 'pytriton'")
+    triton = Path(found.origin).parent / "tritonserver"
+    backend = tmp_path / "backends" / "python"
+    shutil.copytree(triton / "backends" / "python", backend)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = "triton_python_backend_stub"
+    shutil.copy(triton / "python_backend_stubs" / version / stub, backend)
+    (backend / stub).chmod(0o755)
+    place(tmp_path / "models", "dense", dense_model())
+    (tmp_path / "models" / "dense" / "1" / "model.py").write_text(
+        f"import sys; sys.path[:0] = {sys.path}\n"  # Triton does not look at PYTHONPATH
+        "from clinfer.serve.adapters.triton import TritonPythonModel\n"
+    )
+    (tmp_path / "models" / "dense" / "config.pbtxt").write_text(
+        'backend: "python"\n'
+        'input [{name: "x" data_type: TYPE_FP32 dims: [-1, 24]}]\n'
+        'output [{name: "y" data_type: TYPE_FP32 dims: [-1, 10]}]\n'
+        "instance_group [{kind: KIND_CPU}]\n"
+    )
+    port, server = free_port(), triton / "bin" / "tritonserver"
+    command = [server, "--model-repository", tmp_path / "models", "--http-port", port]
+    command += ["--backend-directory", backend.parent, "--allow-grpc=0", "--allow-metrics=0"]
+    libraries = [triton.parents[1] / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
+    paths = {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
+    url = f"http://127.0.0.1:{port}/v2"
+    with process(command, f"{url}/health/ready", tmp_path, **paths):
+        answer = httpx.post(f"{url}/models/dense/infer", json={"inputs": [ITEM]})
+        assert answer.status_code == 200, answer.text
+        check(answer.json()["outputs"][0]["data"])
+        wrong = {**ITEM, "shape": [2, 23], "data": ITEM["data"][2:]}
+        answer = httpx.post(f"{url}/models/dense/infer", json={"inputs": [wrong]})
+        assert answer.status_code >= 400
+        assert answer.json()["error"]

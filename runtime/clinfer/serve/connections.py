@@ -165,8 +165,12 @@ def protocol(settings: Settings) -> type[HttpToolsProtocol]:
                 self.loop.call_later(_ON_ITS_WAY, self._end)
 
         def _end(self) -> None:
-            if not self._answers():
+            if self._answers():
+                return
+            if self.transport.get_write_buffer_size():
                 self.transport.close()
+            else:  # TLS would wait for a word from a client that has nothing to say
+                self.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()

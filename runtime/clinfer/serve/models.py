@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from clinfer.core import Core
 
 _ERRORS_KEPT = 20
+_TRIES, _BETWEEN = 50, 0.02
+"""How often, and after how many seconds, it is asked whether a closed model is let go of."""
 
 
 class Failure(NamedTuple):
@@ -156,14 +159,21 @@ class Models:
     async def _close(self, old: dict[int, Version], keep: dict[int, Version] | None = None) -> None:
         """Ends versions; the files that their weights are mapped from are closed afterwards.
 
-        A loaded plan has references to itself, so that is for the collector to do.
+        A loaded plan has references to itself, so that is for the collector to do, once the last
+        requests have let go of the model.
         """
+        held: list[weakref.ref[Any]] = []
         while old:
             number, version = old.popitem()
             await version.scheduler.close()
             if number not in (keep or {}):
                 self.metrics.forget(version.name, number)
+            held += map(weakref.ref, version.loaded.compiled)
             del version
+        for _ in range(_TRIES):
+            if all(model() is None for model in held):
+                break
+            await asyncio.sleep(_BETWEEN)
         await asyncio.to_thread(gc.collect)
 
     async def close(self) -> None:
