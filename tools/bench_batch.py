@@ -30,6 +30,7 @@ import clinfer
 from clinfer.batch import ERROR, Predictor, run
 
 _FILE_ROWS = 1000
+_SOURCE = ("input", "id")
 
 
 def main() -> None:
@@ -47,13 +48,25 @@ def main() -> None:
         port, rows = _written(model, place / "in", options.rows)
         clinfer.Core().compile_model(model, "CPU")
         base = _report("a loop over the model", options.rows, lambda: _loop(model, port, rows))
-        job = (place / "in", model, place / "one")
-        _report("run(), this process", options.rows, lambda: run(*job, piece_rows=500), base)
+        job, columns = (place / "in", model, place / "one"), {port: _SOURCE[0]}
+        _report(
+            "run(), this process",
+            options.rows,
+            lambda: run(*job, piece_rows=500, columns=columns),
+            base,
+        )
         one = _results(place / "one")
-        _on_ray(options, model, place, one, base)
+        _on_ray(options, model, place, one, base, columns)
 
 
-def _on_ray(options: Any, model: Path, place: Path, one: dict[int, Any], base: float) -> None:
+def _on_ray(
+    options: Any,
+    model: Path,
+    place: Path,
+    one: dict[int, Any],
+    base: float,
+    columns: dict[str, str],
+) -> None:
     import ray
 
     # Else whatever runs beside its workers goes first.
@@ -62,17 +75,18 @@ def _on_ray(options: Any, model: Path, place: Path, one: dict[int, Any], base: f
     cores = options.workers + 1
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
     for workers in range(1, options.workers + 1):
-        _files(options, model, place, base, one, workers, cores / workers)
+        _files(options, model, place, base, one, columns, workers, cores / workers)
     if options.kill:
         pids = set(ray.get([ray.remote(_process).remote() for _ in range(options.workers)]))
-        _files(options, model, place, base, one, options.workers, cores / options.workers, pids)
+        share = cores / options.workers
+        _files(options, model, place, base, one, columns, options.workers, share, pids)
     data = ray.data.read_parquet(str(place / "in"))
 
     def mapped() -> list[dict[str, Any]]:
         made = data.map_batches(
             Predictor,
             fn_constructor_args=(str(model),),
-            fn_constructor_kwargs={"config": {"INFERENCE_NUM_THREADS": 1}},
+            fn_constructor_kwargs={"config": {"INFERENCE_NUM_THREADS": 1}, "columns": columns},
             compute=ray.data.ActorPoolStrategy(size=options.workers),
         )
         return list(made.take_all())
@@ -91,6 +105,7 @@ def _files(
     place: Path,
     base: float,
     one: dict[int, Any],
+    columns: dict[str, str],
     workers: int,
     cores: float,
     kills: set[int] | None = None,
@@ -108,8 +123,15 @@ def _files(
 
     def work() -> None:
         job = (place / "in", model, target)
-        options = {"config": {"INFERENCE_NUM_THREADS": 1}, "resources": {"num_cpus": cores}}
-        run(*job, workers="ray", piece_rows=500, progress=progress, **options)
+        run(
+            *job,
+            workers="ray",
+            piece_rows=500,
+            progress=progress,
+            resources={"num_cpus": cores},
+            config={"INFERENCE_NUM_THREADS": 1},
+            columns=columns,
+        )
 
     _report(f"run(), Ray, {workers} worker{'s' if workers > 1 else ''}", options.rows, work, base)
     _compare(one, _results(target))
@@ -133,7 +155,7 @@ def _written(model: Path, folder: Path, count: int) -> tuple[str, np.ndarray[Any
     for start in range(0, count, _FILE_ROWS):
         part = rows[start : start + _FILE_ROWS]
         ids = np.arange(start, start + len(part))
-        table = pyarrow.table({port.name: part.tolist(), "id": ids})
+        table = pyarrow.table({_SOURCE[0]: part.tolist(), _SOURCE[1]: ids})
         pyarrow.parquet.write_table(table, folder / f"{start:08}.parquet", row_group_size=500)
     return port.name, rows
 
@@ -159,11 +181,12 @@ def _results(folder: Path) -> dict[int, Any]:
 
 def _compare(one: dict[int, Any], other: dict[int, Any]) -> None:
     assert one.keys() == other.keys(), "other rows than in one process"
-    outputs = [name for name in next(iter(one.values())) if name not in ("id",)]
+    # Those of the source come in a form of their own.
+    outputs = [name for name in next(iter(one.values())) if name not in _SOURCE]
     for number, row in one.items():
         for name in outputs:
             np.testing.assert_allclose(other[number][name], row[name], rtol=1e-5, atol=1e-6)
-    print("  same rows and values as one process")
+    print("  same rows and values as one process", flush=True)
 
 
 if __name__ == "__main__":
