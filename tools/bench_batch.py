@@ -3,11 +3,13 @@
     python tools/bench_batch.py [MODEL.onnx] [--rows 10000] [--workers 2] [--kill]
 
 Rows are random inputs of the model (the example of digits), in Parquet files of 1,000. Figures:
-rows per second of a loop over the compiled model itself, of `run` in this process, of `run` on
-Ray with so many workers, and of `Dataset.map_batches`. With --kill one worker is killed on the
-way; rows and values are compared with those of one process. Beyond this machine: rows / (rate of
-a worker x workers + start), where the start of a worker is what the first piece takes longer than
-others.
+rows per second of a loop over the compiled model itself, of `run` in this process, of `run` on Ray
+with one worker, two, ... so many, each of a core, and of `Dataset.map_batches`. With --kill one
+worker is killed on the way. Rows and values are compared with those of one process, every time.
+
+Beyond this machine: seconds = start + rows / (rate x workers), where the start is what the first
+piece takes and the rate is that of one worker afterwards; the store that all read and write is not
+in it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import clinfer
 from clinfer.batch import ERROR, Predictor, run
 
 _FILE_ROWS = 1000
+_SOURCE = ("input", "id")
 
 
 def main() -> None:
@@ -43,44 +46,104 @@ def main() -> None:
         place = Path(folder)
         os.environ["CLINFER_CACHE_DIR"] = str(place / "cache")
         port, rows = _written(model, place / "in", options.rows)
+        clinfer.Core().compile_model(model, "CPU")
         base = _report("a loop over the model", options.rows, lambda: _loop(model, port, rows))
-        job = (place / "in", model, place / "one")
-        _report("run(), this process", options.rows, lambda: run(*job, piece_rows=500), base)
+        job, columns = (place / "in", model, place / "one"), {port: _SOURCE[0]}
+        _report(
+            "run(), this process",
+            options.rows,
+            lambda: run(*job, piece_rows=500, columns=columns),
+            base,
+        )
         one = _results(place / "one")
-        _on_ray(options, model, place, one, base)
+        _on_ray(options, model, place, one, base, columns)
 
 
-def _on_ray(options: Any, model: Path, place: Path, one: dict[int, Any], base: float) -> None:
+def _on_ray(
+    options: Any,
+    model: Path,
+    place: Path,
+    one: dict[int, Any],
+    base: float,
+    columns: dict[str, str],
+) -> None:
     import ray
 
+    # Else whatever runs beside its workers goes first.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     # A core more than workers: actors keep theirs, and what reads and splits needs one.
-    ray.init(num_cpus=options.workers + 1, include_dashboard=False, log_to_driver=False)
-    title = f"run(), Ray, {options.workers} workers"
-    pids = set(ray.get([ray.remote(os.getpid).remote() for _ in range(4 * options.workers)]))
-
-    def kill(done: int, _total: int) -> None:
-        if options.kill and done and pids:
-            os.kill(pids.pop(), signal.SIGKILL)
-            pids.clear()
-            print("  (killed a worker)")
-
-    job = (place / "in", model, place / "ray")
-    _report(
-        title, options.rows, lambda: run(*job, workers="ray", piece_rows=500, progress=kill), base
-    )
-    _compare(one, _results(place / "ray"))
+    cores = options.workers + 1
+    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    for workers in range(1, options.workers + 1):
+        _files(options, model, place, base, one, columns, workers, cores / workers)
+    if options.kill:
+        pids = set(ray.get([ray.remote(_process).remote() for _ in range(options.workers)]))
+        share = cores / options.workers
+        _files(options, model, place, base, one, columns, options.workers, share, pids)
     data = ray.data.read_parquet(str(place / "in"))
 
     def mapped() -> list[dict[str, Any]]:
         made = data.map_batches(
-            Predictor, fn_constructor_args=(str(model),), concurrency=options.workers
+            Predictor,
+            fn_constructor_args=(str(model),),
+            fn_constructor_kwargs={"config": {"INFERENCE_NUM_THREADS": 1}, "columns": columns},
+            compute=ray.data.ActorPoolStrategy(size=options.workers),
         )
         return list(made.take_all())
 
     found: list[list[dict[str, Any]]] = []
     title = f"map_batches, {options.workers} actors"
     _report(title, options.rows, lambda: found.append(mapped()), base)
-    _compare(one, {row["id"]: row for row in found[0] if not row[ERROR]})
+    errors = {row[ERROR] for row in found[0]} - {""}
+    assert not errors, errors
+    _compare(one, {row["id"]: row for row in found[0]})
+
+
+def _files(
+    options: Any,
+    model: Path,
+    place: Path,
+    base: float,
+    one: dict[int, Any],
+    columns: dict[str, str],
+    workers: int,
+    cores: float,
+    kills: set[int] | None = None,
+) -> None:
+    """`run` on so many workers; one of the processes `kills` is killed after the first piece."""
+    target = place / f"ray-{workers}{'-killed' if kills else ''}"
+    told: list[tuple[float, int]] = []
+
+    def progress(done: int, _total: int) -> None:
+        told.append((time.perf_counter(), done))
+        if done and kills:
+            os.kill(kills.pop(), signal.SIGKILL)
+            kills.clear()
+            print("  (killed a worker)")
+
+    def work() -> None:
+        job = (place / "in", model, target)
+        run(
+            *job,
+            workers="ray",
+            piece_rows=500,
+            progress=progress,
+            resources={"num_cpus": cores},
+            config={"INFERENCE_NUM_THREADS": 1},
+            columns=columns,
+        )
+
+    _report(f"run(), Ray, {workers} worker{'s' if workers > 1 else ''}", options.rows, work, base)
+    _compare(one, _results(target))
+    (begin, _), (first, rows), *_, (end, _) = told
+    rate = (options.rows - rows) / (end - first)
+    print(f"  first piece after {first - begin:.1f} s, then {rate:.0f} rows/s")
+
+
+def _process() -> int:
+    """A worker's number; it takes long enough that the next one is another's."""
+    time.sleep(1.0)
+    return os.getpid()
 
 
 def _written(model: Path, folder: Path, count: int) -> tuple[str, np.ndarray[Any, Any]]:
@@ -92,7 +155,7 @@ def _written(model: Path, folder: Path, count: int) -> tuple[str, np.ndarray[Any
     for start in range(0, count, _FILE_ROWS):
         part = rows[start : start + _FILE_ROWS]
         ids = np.arange(start, start + len(part))
-        table = pyarrow.table({port.name: part.tolist(), "id": ids})
+        table = pyarrow.table({_SOURCE[0]: part.tolist(), _SOURCE[1]: ids})
         pyarrow.parquet.write_table(table, folder / f"{start:08}.parquet", row_group_size=500)
     return port.name, rows
 
@@ -118,11 +181,12 @@ def _results(folder: Path) -> dict[int, Any]:
 
 def _compare(one: dict[int, Any], other: dict[int, Any]) -> None:
     assert one.keys() == other.keys(), "other rows than in one process"
-    outputs = [name for name in next(iter(one.values())) if name not in ("id",)]
+    # Those of the source come in a form of their own.
+    outputs = [name for name in next(iter(one.values())) if name not in _SOURCE]
     for number, row in one.items():
         for name in outputs:
             np.testing.assert_allclose(other[number][name], row[name], rtol=1e-5, atol=1e-6)
-    print("  same rows and values as one process")
+    print("  same rows and values as one process", flush=True)
 
 
 if __name__ == "__main__":

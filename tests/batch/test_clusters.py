@@ -38,6 +38,9 @@ def worker(seconds: float = 0.5) -> int:
 def ray(tmp_path_factory):
     """A cluster of two workers, and a core for the reading."""
     module = pytest.importorskip("ray")
+    patch = pytest.MonkeyPatch()
+    # Ray's workers step back for everything else on the machine, which a test need not.
+    patch.setenv("RAY_worker_niceness", "0")
     mark = tmp_path_factory.mktemp("ray") / "died"
     cache = tmp_path_factory.mktemp("cache")
     module.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -51,6 +54,7 @@ def ray(tmp_path_factory):
     module.mark = mark
     yield module
     module.shutdown()
+    patch.undo()
 
 
 def test_map_batches_of_ray_with_a_worker_that_dies(ray, dense, x):

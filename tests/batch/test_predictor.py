@@ -101,6 +101,23 @@ def test_nulls_and_strings_among_numbers_are_bad_rows(dense, x):
     assert "holds strings" in found[ERROR][2]
 
 
+def test_lists_of_lists_as_ray_and_pandas_read_them(tmp_path, cpu):
+    """Arrays of arrays, a Python object each."""
+    ports = {"x": (TensorProto.FLOAT, ["n", 2, 2])}, {"y": (TensorProto.FLOAT, ["n", 2, 2])}
+    model = save(one_node("Relu", *ports), tmp_path / "relu.onnx")
+
+    def nested(*items) -> np.ndarray:
+        made = np.empty(len(items), object)
+        made[:] = items
+        return made
+
+    ones = np.ones(2, np.float32)
+    column = nested(nested(ones, 2 * ones), nested(ones, None), nested(ones, ones[:1]))
+    found = Predictor(model)({"x": column})
+    assert [bool(error) for error in found[ERROR]] == [False, True, True]
+    assert found["y"][0].tolist() == [[1, 1], [2, 2]]
+
+
 def test_a_batch_of_bad_rows_has_columns_of_the_shape_of_good_ones(dense, x):
     found = Predictor(dense)({"x": x[:3, :5]})
     assert all(found[ERROR])

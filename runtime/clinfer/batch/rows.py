@@ -86,8 +86,7 @@ def row_value(port: Port, value: Any) -> Array:
         raise InputError(f"input '{port.name}': the value is null")
     dtype = dtypes.to_numpy(port.dtype)
     try:
-        if isinstance(value, np.ndarray) and value.dtype == object:
-            value = value.tolist()  # nested arrays, as columns of lists come
+        value = _unnested(value)
         if dtype.hasobject:
             return _strings(port, value)
         array = np.asarray(value)
@@ -96,6 +95,13 @@ def row_value(port: Port, value: Any) -> Array:
         return converted(port, array, dtype)
     except (TypeError, ValueError) as error:
         raise InputError(f"input '{port.name}': no array of {port.dtype}: {error}") from error
+
+
+def _unnested(value: Any) -> Any:
+    """Arrays of arrays, as columns of lists of lists come, as lists."""
+    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim:
+        return [_unnested(item) for item in value]
+    return value
 
 
 def _strings(port: Port, value: Any) -> Array:
