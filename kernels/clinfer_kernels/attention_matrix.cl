@@ -52,7 +52,7 @@ $row
                 const int lanes = D - d;
 $q_base
 $load_q
-                value = $q_value * $scale;
+                value = $q_value;
             }
             const int at = (e % DEPTH * A_PITCH + e / DEPTH) * LANES;
             $put_q
@@ -97,7 +97,7 @@ $mask_row
                     const int j = key0 + $col_place + c % LANES;
                     float seen_score = -INFINITY;
                     if (row < rows && j < stop) {
-                        float score_of = score[r][c];
+                        float score_of = score[r][c] * $scale;
 $mask
                         seen_score = score_of;
                     }

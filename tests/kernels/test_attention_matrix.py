@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import TARGETS
-from test_attention import assert_close, projections, with_mask
+from test_attention import Case, assert_close, projections, with_mask
 
 from clinfer_kernels import attention
 from clinfer_kernels.attention_matrix import MatrixTile
@@ -96,3 +96,12 @@ def test_few_groups_get_smaller_blocks_of_queries():
     target = NVIDIA._replace(precision="f16")
     first = [attention.candidates(spec(n, n), target)[0] for n in (4096, 128)]
     assert first[0].queries > first[1].queries
+
+
+def test_operands_of_float16_are_multiplied_exactly():
+    """Only weights and results are rounded: scores of large numbers keep their differences."""
+    case = projections(1, 1, 1, 9, 20, 16)
+    bases = [x.astype(np.float16) for x in case.bases]
+    views = [x.reshape(1, -1, 1, 16).swapaxes(1, 2) for x in bases]
+    half = Case(*views, tuple(bases), scale=7 / 8, dtype="float16")
+    assert_close(run(half, "mma_f16"), half.expected, 2e-3)
