@@ -8,13 +8,20 @@ ask for it is an expression over them: a launch that has nothing to do is not ma
 
 from __future__ import annotations
 
+from clinfer_kernels.attention_ends import (
+    inverse_lines,
+    quotient,
+    read_lines,
+    row_lines,
+    write_lines,
+)
 from clinfer_kernels.attention_problem import Problem, declare_tensors
-from clinfer_kernels.attention_text import causal_lines, mask_lines, mask_tensor, seen, zeroed
+from clinfer_kernels.attention_text import causal_lines, mask_lines, mask_tensor, seen
 from clinfer_kernels.attention_tiles import WIDTH, LocalTile, parts_of
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.matrix import Matrix
-from clinfer_kernels.matrix_text import base, element, read_vector, widen, write_vector
+from clinfer_kernels.matrix_text import base, element, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.tasks import group_items
@@ -64,8 +71,8 @@ def emit_local(problem: Problem, tile: LocalTile, target: Target) -> Kernel:
         bases=block([base(name, ("z0", "kv")) for name in "kv"], 2),
         seen=seen(problem, "last" if problem.group == 1 else "((last - 1) / group + 1)"),
         range=block(_range(tile), 2),
-        row=block(_row(problem), 4),
-        row_end=block(_row(problem), 3),
+        row=block(row_lines(problem), 4),
+        row_end=block(row_lines(problem), 3),
         **_loads(problem),
         **_masks(problem),
         scale=literal(problem.scale, acc),
@@ -113,26 +120,6 @@ def _range(tile: LocalTile) -> list[str]:
     ]
 
 
-def _row(problem: Problem) -> list[str]:
-    """Statements giving query and head of row `row`."""
-    if problem.group == 1:
-        return ["const int i = row;", "const int z1 = kv;"]
-    return ["const int i = row / group;", "const int z1 = kv * group + row % group;"]
-
-
-def _is_aligned(matrix: Matrix, size: Dim) -> bool:
-    """Whether vectors along rows of `size` elements lie at multiples of their own size."""
-    whole = isinstance(size, int) and size % WIDTH == 0
-    return whole and matrix.col_kind == "1" and matrix.is_aligned(WIDTH)
-
-
-def _read(target: str, name: str, matrix: Matrix, index: str, size: Dim) -> list[str]:
-    """Statements declaring `target`: elements (index, d), ...; `lanes` of them exist."""
-    at = element(name, matrix, index, "d")
-    whole = isinstance(size, int) and size % WIDTH == 0
-    return [read_vector(target, name, matrix, at, WIDTH, whole, _is_aligned(matrix, size))]
-
-
 _PUT = """#pragma unroll
 for (int n = 0; n < FETCHED; ++n) {
     const int e = item + n * WG_SIZE;
@@ -145,7 +132,7 @@ def _loads(problem: Problem) -> dict[str, str]:
     acc = problem.acc
     return {
         "q_base": block([base("q", ("z0", "z1"))], 4),
-        "load_q": block(_read("q_part", "q", problem.q, "i", problem.depth), 4),
+        "load_q": block(read_lines("q_part", "q", problem.q, "i", problem.depth), 4),
         "q_value": widen("q_part", problem.q, acc, WIDTH),
         "first_k": block(_fetch("k", problem.k, acc, ("D", problem.depth), "first"), 2),
         "next_k": block(_fetch("k", problem.k, acc, ("D", problem.depth), "key0 + KEYS"), 3),
@@ -165,7 +152,7 @@ def _fetch(name: str, matrix: Matrix, acc: str, size: tuple[str, Dim], start: st
         f"    const int lanes = {parameter} - d;",
         "    fetched[n] = 0;",
         "    if (j < stop && lanes > 0) {",
-        *(f"        {line}" for line in _read(f"{name}_part", name, matrix, "j", known)),
+        *(f"        {line}" for line in read_lines(f"{name}_part", name, matrix, "j", known)),
         f"        fetched[n] = {widen(f'{name}_part', matrix, acc, WIDTH)};",
         "    }",
         "}",
@@ -176,7 +163,7 @@ def _masks(problem: Problem) -> dict[str, str]:
     """How `score` of row `row` and key `j` is masked. A mask that all queries share is read once a
     block of keys."""
     matrix = problem.mask
-    own = [*_row(problem)] if matrix is not None or problem.causal else []
+    own = [*row_lines(problem)] if matrix is not None or problem.causal else []
     if matrix is None:
         lines = causal_lines(problem, 1)
         return {"shared_mask": "", "mask_row": block(own, 4), "mask": block(lines, 6)}
@@ -210,7 +197,7 @@ def _masks(problem: Problem) -> dict[str, str]:
 
 def _finish(problem: Problem, tile: LocalTile) -> list[str]:
     """What follows from a row's sum of weights."""
-    lines = _inverse(problem, "maximum[r]")
+    lines = inverse_lines(problem, "maximum[r]")
     if tile.split:
         lines += [
             "const long at_part = (((long)z0 * heads + z1) * Sq + i) * parts + part;",
@@ -222,23 +209,11 @@ def _finish(problem: Problem, tile: LocalTile) -> list[str]:
     return [*lines, base("out", ("z0", "z1"))]
 
 
-def _inverse(problem: Problem, highest: str) -> list[str]:
-    value = compute(problem.acc)
-    none = zeroed(problem, highest, "weights")
-    if none:
-        return [f"const {value} inverse = 1 / weights;", f"const int none = {none};"]
-    return [f"const {value} inverse = {highest} == -INFINITY ? NAN : 1 / weights;"]
-
-
-def _quotient(problem: Problem, sums: str) -> str:
-    return f"none ? (vec)(0) : {sums} * inverse" if problem.zeroed else f"{sums} * inverse"
-
-
 def _store(problem: Problem, tile: LocalTile) -> list[str]:
     lines = [
         f"const long at = {element('out', problem.out, 'i', 'd')};",
-        f"const vec result = {_quotient(problem, 'o[r][w]')};",
-        *_write(problem),
+        f"const vec result = {quotient(problem, 'o[r][w]')};",
+        *write_lines(problem),
     ]
     if not tile.split:
         return lines
@@ -249,14 +224,6 @@ def _store(problem: Problem, tile: LocalTile) -> list[str]:
         "}",
         *lines,
     ]
-
-
-def _write(problem: Problem) -> list[str]:
-    """Statements that store the vector `result`; `lanes` of it exist."""
-    matrix, size = problem.out, problem.columns
-    whole = isinstance(size, int) and size % WIDTH == 0
-    aligned = _is_aligned(matrix, size)
-    return write_vector("result", "out", matrix, "at", WIDTH, whole, aligned)
 
 
 def _join(problem: Problem, tile: LocalTile, target: Target, lines: Dim, parts: Dim) -> Launch:
@@ -289,9 +256,9 @@ def _join(problem: Problem, tile: LocalTile, target: Target, lines: Dim, parts: 
         element=compute(acc),
         out_base=block([base("out", ("z0", "z1"))], 2),
         out_at=element("out", problem.out, "i", "d"),
-        finish=block(_inverse(problem, "maximum"), 2),
-        quotient=_quotient(problem, "sum"),
-        store=block(_write(problem), 2),
+        finish=block(inverse_lines(problem, "maximum"), 2),
+        quotient=quotient(problem, "sum"),
+        store=block(write_lines(problem), 2),
     )
     items = group_items(ceildiv(tasks, group), group, target)
     return Launch("attention_join", text, signature.args, (items,), (group,))

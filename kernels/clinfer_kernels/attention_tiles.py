@@ -76,7 +76,7 @@ def local_tiles(problem: Problem, target: Target) -> tuple[LocalTile, ...]:
         return ()
     size = compute_size(problem.acc)
     tiles = [
-        replace(tile, split=_is_split(problem))
+        replace(tile, split=is_split(problem))
         for tile in _shapes(room, target)
         if tile.work_group <= target.max_work_group and tile.local_bytes(size) <= target.local_mem
     ]
@@ -110,7 +110,7 @@ def _is_idle(problem: Problem, tile: LocalTile, target: Target) -> bool:
     return isinstance(groups, int) and groups < target.group_units
 
 
-def _is_split(problem: Problem) -> bool:
+def is_split(problem: Problem) -> bool:
     """Whether there may be runs of few queries and many keys."""
     rows, keys = problem.queries * problem.group, problem.keys
     if problem.queries == keys or (isinstance(rows, int) and rows > _FEW):

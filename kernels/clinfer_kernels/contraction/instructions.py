@@ -147,7 +147,7 @@ class MatrixUnit:
             issue = self.issue.replace("{%0, %1, %2, %3};", "{z, z, z, z};}").replace(
                 '"+f"', '"=f"'
             )
-            issue = issue.replace('("mma', '("{.reg .f32 z; mov.f32 z, 0f00000000;" \\\n    "mma')
+            issue = issue.replace('("mma', '("{.reg .f32 z; mov.f32 z, 0f00000000;"\n    "mma')
             text.append(self._macro("MULTIPLY_FIRST", issue))
         return [*text, self._macro("MULTIPLY", self.issue)]
 
