@@ -234,7 +234,7 @@ def _abs(x: Term) -> Term:
 
 POINTWISE: dict[str, PointwiseOp] = {
     # no operator of ONNX: bytes by their bits in a table (`types.TABLE`), made by passes
-    "Lookup": _plain("lookup", 2),
+    "clinfer.Lookup": _plain("lookup", 2),
     # one operation
     "Acos": _plain("acos"),
     "Acosh": _plain("acosh"),

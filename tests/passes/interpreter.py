@@ -356,7 +356,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_REDUCERS, _reduce),
     "Resize": _resize,
     "Gelu": lambda run, node, inputs: _gelu(inputs[0], node.attrs["approximate"]),
-    "Lookup": lambda run, node, inputs: looked_up(*inputs),
+    "clinfer.Lookup": lambda run, node, inputs: looked_up(*inputs),
     "clinfer.Pointwise": lambda run, node, inputs: run_expr(
         node.attrs["expr"], [np.broadcast_to(v, run.shape(node.output)) for v in inputs]
     ),

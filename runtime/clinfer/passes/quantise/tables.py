@@ -36,7 +36,7 @@ def lookup(rw: Rewriter, x: Value, table: Array, dtype: str) -> Value:
         table, x = table[inner.view(np.uint8)], x.producer.required(0)
     content = np.ascontiguousarray(table).view(f"V{table.nbytes}").reshape(())
     assert content.dtype.name == TABLE
-    found = rw.emit("Lookup", [x, rw.constant(content)], x.dtype, x.shape)
+    found = rw.emit("clinfer.Lookup", [x, rw.constant(content)], x.dtype, x.shape)
     return cast(rw, found, dtype)
 
 
@@ -61,7 +61,7 @@ def tabulate(rw: Rewriter, node: Node) -> Outcome:
 
 def _table_of(node: Node) -> Array | None:
     """The table of a Lookup, as uint8."""
-    content = node.required(1).const if node.kind == "Lookup" else None
+    content = node.required(1).const if node.kind == "clinfer.Lookup" else None
     return None if content is None else np.frombuffer(content.tobytes(), np.uint8)
 
 
@@ -129,7 +129,7 @@ class _Search:
 def _source(data: Value) -> Value:
     """What the codes are looked up from, or the codes themselves."""
     made = data.producer
-    if made is None or made.kind != "Lookup" or data.dtype != made.required(0).dtype:
+    if made is None or made.kind != "clinfer.Lookup" or data.dtype != made.required(0).dtype:
         return data
     return made.required(0)
 
