@@ -2,7 +2,7 @@
 
 `load_part_float32x16(p, s, n)` and its like (`memory`), whose lanes are else read one by one: with
 neighbours (s = 1) a mask of the first n lanes takes their place. Lanes that are left out are
-neither read nor written.
+neither read nor written; n may be any number, below 0 and above 16 too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def helper(name: str, target: Target) -> str | None:
     lines = _load(dtype, move) if action == "load" else _store(move)
     head, _, body = rest.partition("{\n")
     inside = "\n".join(f"        {line}" for line in lines)
-    masked = f"    if (s == 1) {{\n        const int mask = (1 << n) - 1;\n{inside}\n    }}\n"
+    masked = f"    if (s == 1) {{\n        const int mask = (1 << clamp(n, 0, 16)) - 1;\n{inside}\n    }}\n"
     return f"{head}{{\n{masked}{body}"
 
 
@@ -39,7 +39,7 @@ def _load(dtype: str, move: str) -> list[str]:
     return [
         f"{register(dtype, 16)} first;",
         f'__asm__("kmovd %2, %%k1\\n\\t{move} %1, %0%{{%%k1%}}%{{z%}}"',
-        f'    : "=v"(first) : "m"(*(const __global {storage(dtype)}*)p), "r"(mask) : "k1");',
+        f'    : "=v"(first) : "m"(*(const __global {storage(dtype)} (*)[16])p), "r"(mask) : "k1");',
         "return first;",
     ]
 
