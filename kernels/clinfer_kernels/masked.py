@@ -31,7 +31,8 @@ def helper(name: str, target: Target) -> str | None:
     lines = _load(dtype, move) if action == "load" else _store(move)
     head, _, body = rest.partition("{\n")
     inside = "\n".join(f"        {line}" for line in lines)
-    masked = f"    if (s == 1) {{\n        const int mask = (1 << clamp(n, 0, 16)) - 1;\n{inside}\n    }}\n"
+    mask = "const int mask = (1 << clamp(n, 0, 16)) - 1;"
+    masked = f"    if (s == 1) {{\n        {mask}\n{inside}\n    }}\n"
     return f"{head}{{\n{masked}{body}"
 
 
