@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -359,9 +360,9 @@ def test_grpcs_malformed_and_oversized_requests(running):
 
 
 def test_clients_that_leave_cost_nothing_that_stays(running):
-    """Descriptors and threads are as before, and the others get their own answers."""
+    """Connections and threads are as before, and the others get their own answers."""
     works(running)
-    before = descriptors(), threading.active_count()
+    before = sockets(), threading.active_count()
     for number in range(60):
         with connect(running) as connection:
             content = body()
@@ -373,15 +374,20 @@ def test_clients_that_leave_cost_nothing_that_stays(running):
         if number % 10 == 0:
             works(running)
     end = time.monotonic() + ANSWER
-    while descriptors() > before[0] + 2 and time.monotonic() < end:
+    while sockets() > before[0] + 5 and time.monotonic() < end:
         time.sleep(0.05)
-    assert descriptors() <= before[0] + 2
+    assert sockets() <= before[0] + 5  # of sixty; those of other tests come and go
     assert threading.active_count() <= before[1] + 8  # the loop's own pool grows to its size
     works(running)
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+def sockets() -> int:
+    """How many this process has open."""
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += str(entry.readlink()).startswith("socket:")
+    return found
 
 
 def has_peer(address: tuple[str, int]) -> bool:
