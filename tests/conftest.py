@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, settings
 
 import guards
 import platforms
-import shared_programs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
+import shared_programs
 
 # No test depends on how fast the machine is.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
