@@ -32,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="part of the name of the OpenCL platform that device tests run on (PoCL); they are "
         f"skipped where there is none; as the environment variable {platforms.VARIABLE}",
     )
+    parser.addoption(
+        "--optimised",
+        action="store_true",
+        help="compile GPUs' schedules on PoCL with optimisation, as users have them, which takes "
+        f"four times as long; as the environment variable {platforms.OPTIMISED}",
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,3 +88,5 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = config.getoption("--opencl")
     if wanted:
         os.environ[platforms.VARIABLE] = wanted
+    if config.getoption("--optimised"):
+        os.environ[platforms.OPTIMISED] = "1"

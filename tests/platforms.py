@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 import pytest
@@ -11,6 +12,7 @@ from clinfer.device.quirks import quirks_of
 
 POCL = "Portable"
 VARIABLE = "CLINFER_TEST_PLATFORM"
+OPTIMISED = "CLINFER_TEST_OPTIMISED"
 
 
 def platform() -> str:
@@ -27,6 +29,17 @@ def dialect() -> str:
     if wanted == POCL:
         return "pocl"
     return next((quirks_of(n).dialect for n in _installed() if wanted.lower() in n.lower()), "")
+
+
+def options(group: Sequence[int]) -> tuple[str, ...]:
+    """More build options for programs launched with groups of this size.
+
+    Schedules of GPUs have groups of several items. On PoCL they are run for what their texts mean,
+    not for speed, and compile four times as fast unoptimised; texts of CPUs are compiled as users
+    have them. `pytest --optimised` compiles all of them so.
+    """
+    is_plain = max(group) == 1 or os.environ.get(OPTIMISED) or dialect() != "pocl"
+    return () if is_plain else ("-cl-opt-disable",)
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,8 @@
 
 A program of the same text, for the same device and kind of process, is compiled by the first test
 that needs it (`tools/shared_builds.py`). Tests that are about the compiler's processes themselves
-ask for the fixture `own_programs` (see conftest.py). Commands that tests start are processes of
+ask for the fixture `own_programs` (see conftest.py). Schedules of GPUs are compiled as
+`platforms.options` says. Commands that tests start are processes of
 their own and compile what they need.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import platforms
 from clinfer.device import workers
 from clinfer.device.programs import SourceProgram
 from shared_builds import Built, looking_up
@@ -48,9 +50,16 @@ def install(path: Path) -> None:
 
     def build(pool: workers.Pool, sources: Sequence[SourceProgram], *args: Any) -> list[Built]:
         own = workers._START != _START  # a test has put another compiler in its place
-        return (_BUILD if own else sharing)(pool, sources, *args)
+        if own:
+            return _BUILD(pool, sources, *args)
+        return sharing(pool, [_as_tests_have_it(source) for source in sources], *args)
 
     workers.Pool.build = build  # type: ignore[method-assign, assignment]
+
+
+def _as_tests_have_it(source: SourceProgram) -> SourceProgram:
+    more = platforms.options(source.group)
+    return source._replace(options=" ".join([source.options, *more])) if more else source
 
 
 def uninstall() -> None:

@@ -38,7 +38,7 @@ from clinfer.device.pocl_cpu import name_a_known_processor
 from clinfer.device.processor import float_lanes
 from clinfer_kernels.dims import evaluate
 from clinfer_kernels.spec import Arg, Kernel, Launch, Target, Tensor
-from platforms import POCL, dialect, platform
+from platforms import POCL, dialect, options, platform
 
 Array = np.ndarray[Any, Any]
 GUARD = 256  # bytes of poison behind every buffer
@@ -95,11 +95,11 @@ def session() -> Session:
 
 
 @lru_cache(maxsize=4096)
-def program(source: str, options: str = "") -> cl.Program:
+def program(source: str, options: tuple[str, ...] = ()) -> cl.Program:
     """The built program of a source; built once."""
     made = cl.Program(session().context, source)
     try:
-        made.build(options=["-cl-std=CL1.2", *options.split()])
+        made.build(options=["-cl-std=CL1.2", *options])
     except cl.RuntimeError as error:
         numbered = "\n".join(f"{i + 1:4} {x}" for i, x in enumerate(source.splitlines()))
         raise AssertionError(f"{error}\n{numbered}") from error
@@ -193,7 +193,8 @@ def bind(
         assert total % local == 0, f"{launch.entry}: {global_size} over {launch.local_size}"
     if 0 in global_size:
         return None
-    entry = cl.Kernel(program(launch.source, launch.options), launch.entry)
+    built = program(launch.source, (*launch.options.split(), *options(launch.local_size)))
+    entry = cl.Kernel(built, launch.entry)
     assert entry.num_args == len(launch.args), f"{launch.entry}: {len(launch.args)} arguments"
     for index, arg in enumerate(launch.args):
         entry.set_arg(index, _bound(arg, buffers, values))
