@@ -25,6 +25,7 @@ from clinfer_kernels import (
     masked,
     memory,
     narrow,
+    pair_dot,
     positions,
     transpose,
     types,
@@ -83,6 +84,7 @@ def _helper(name: str, target: Target) -> str | None:
         or interleave.helper(name)
         or positions.helper(name)
         or integer_dot.helper(name, target)
+        or pair_dot.helper(name, target)
         or lookup.helper(name, target)
         or byte_end.helper(name, target)
         or _math_helper(name)

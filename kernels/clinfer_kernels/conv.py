@@ -6,6 +6,7 @@ Schedules, each with a text file of its own, where its index formulas are:
     conv_cpu         class "cpu": register tiles over packed panels of weights
     conv_winograd    class "cpu": 3 x 3 windows with fewer multiplications
     conv_integer     class "cpu": the same for 8-bit integers, four channels at once
+    conv_pairs       class "cpu": the same for bfloat16, two channels at once
     depthwise_cpu    class "cpu": vectors of channels, several pixels at a time
     depthwise_integer   class "cpu": the same for 8-bit integers, a column of the window at once
     conv_gpu         class "gpu": tiles in local memory
@@ -22,6 +23,7 @@ from clinfer_kernels.conv_cpu import CpuTile, cpu_tiles, emit_cpu
 from clinfer_kernels.conv_direct import DirectTile, direct_tiles, emit_direct
 from clinfer_kernels.conv_gpu import GpuTile, emit_gpu, gpu_tiles
 from clinfer_kernels.conv_integer import IntegerTile, emit_integer, integer_tiles
+from clinfer_kernels.conv_pairs import PairsTile, emit_pairs, pair_tiles
 from clinfer_kernels.conv_winograd import WinogradTile, emit_winograd, winograd_tiles
 from clinfer_kernels.depthwise_cpu import DepthwiseTile, depthwise_tiles, emit_depthwise
 from clinfer_kernels.depthwise_gpu import VectorTile, emit_vector, vector_tiles
@@ -36,6 +38,7 @@ from clinfer_kernels.specs import ConvSpec
 Tile = (
     CpuTile
     | IntegerTile
+    | PairsTile
     | WinogradTile
     | DepthwiseTile
     | DepthwiseIntegerTile
@@ -47,6 +50,7 @@ Tile = (
 _EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
     CpuTile: emit_cpu,
     IntegerTile: emit_integer,
+    PairsTile: emit_pairs,
     WinogradTile: emit_winograd,
     DepthwiseTile: emit_depthwise,
     DepthwiseIntegerTile: emit_depthwise_integer,
@@ -68,12 +72,13 @@ def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     if integer:
         first = (*depthwise_integer_tiles(spec, target), *depthwise_tiles(spec, target))
         return (*first, *integer, direct[-1])
-    return (
-        *depthwise_tiles(spec, target),
-        *winograd_tiles(spec, target),
-        *cpu_tiles(spec, target),
-        *direct,
-    )
+    depthwise = depthwise_tiles(spec, target)
+    winograd = winograd_tiles(spec, target)
+    pairs = pair_tiles(spec, target)
+    if pairs:  # which of Winograd's only the large tiles beat
+        large = (tile for tile in winograd if tile.out == 4)
+        return (*depthwise, *large, *pairs, *direct)
+    return (*depthwise, *winograd, *cpu_tiles(spec, target), *direct)
 
 
 def emit(spec: ConvSpec, tile: Tile, target: Target) -> Kernel:

@@ -212,13 +212,13 @@ def _product(
         rows_of=block(declare_rows(problem.pixels, "ROWS"), 3),
         locate=block(keep_rows(problem.pixels, "flat", "r"), 4),
         load_rows=block(load_rows(problem.pixels, "r"), 5),
-        straight=block(_straight(problem, tile), 4),
+        straight=block(straight(problem, tile), 4),
         epilogue=block(finish(*finished, "lanes"), 6),
     )
     return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
 
 
-def _straight(problem: Problem, tile: CpuTile) -> list[str]:
+def straight(problem: Problem, tile: CpuTile) -> list[str]:
     """Statements that finish a whole tile from the registers, where that is not much code."""
     if len(problem.epilogue.lines) > _CHEAP:
         return []

@@ -1,8 +1,8 @@
 """The matmul family: epilogue(A @ B), batched, any strides.
 
 `matmul_problem` brings a spec into its simplest form; a schedule (`matmul_cpu`, `matmul_integer`,
-`matmul_gpu`) makes the text; `candidates` lists the tiles worth trying. Every tile is right on
-every device.
+`matmul_pairs`, `matmul_gpu`) makes the text; `candidates` lists the tiles worth trying. Every tile
+is right on every device.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from clinfer_kernels.matmul_cpu import CpuTile, cpu_tiles, emit_cpu
 from clinfer_kernels.matmul_gpu import GpuTile, emit_gpu, gpu_tiles
 from clinfer_kernels.matmul_integer import IntegerTile, emit_integer, integer_tiles
+from clinfer_kernels.matmul_pairs import PairsTile, emit_pairs, pair_tiles
 from clinfer_kernels.matmul_problem import simplify
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import MatmulSpec
 
-Tile = CpuTile | IntegerTile | GpuTile
+Tile = CpuTile | IntegerTile | PairsTile | GpuTile
 
 
 def candidates(spec: MatmulSpec, target: Target) -> tuple[Tile, ...]:
@@ -23,8 +24,10 @@ def candidates(spec: MatmulSpec, target: Target) -> tuple[Tile, ...]:
     if target.cls == "gpu":
         return gpu_tiles(problem, spec.constant_b, target)
     plain = cpu_tiles(problem, spec.constant_b, target)
-    integer = integer_tiles(problem, spec.constant_b, target)
-    return (*integer, plain[-1]) if integer else plain
+    special = integer_tiles(problem, spec.constant_b, target) or pair_tiles(
+        problem, spec.constant_b, target
+    )
+    return (*special, plain[-1]) if special else plain
 
 
 def emit(spec: MatmulSpec, tile: Tile, target: Target) -> Kernel:
@@ -32,6 +35,8 @@ def emit(spec: MatmulSpec, tile: Tile, target: Target) -> Kernel:
     problem = simplify(spec)
     if isinstance(tile, IntegerTile):
         return emit_integer(problem, tile, target)
+    if isinstance(tile, PairsTile):
+        return emit_pairs(problem, tile, target)
     if isinstance(tile, CpuTile):
         return emit_cpu(problem, tile, target)
     return emit_gpu(problem, spec.constant_b, tile, target)

@@ -65,7 +65,7 @@ def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTi
     """
     wide = target.vector_width >= 16
     lanes = max(2, min(16, target.vector_width * 4 // size_of(problem.acc)))
-    rows = _even_rows(problem.m, 8 if wide else 6)
+    rows = even_rows(problem.m, 8 if wide else 6)
     vecs = 4 if rows <= 2 else 2
     b = "packed" if constant_b and not any(problem.b.batch) else _b_source(problem)
     a = "copied" if _copies_a(problem) else "strided"
@@ -78,7 +78,7 @@ def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTi
     )
 
 
-def _even_rows(m: Dim, most: int) -> int:
+def even_rows(m: Dim, most: int) -> int:
     """Rows of a register tile that cut few known rows into even groups."""
     if not isinstance(m, int) or m > 4 * most:
         return most

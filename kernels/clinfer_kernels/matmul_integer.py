@@ -14,7 +14,7 @@ from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.integer_dot import FLIP, has_matrix_registers, unit
-from clinfer_kernels.matmul_cpu import CpuTile, Operand, partition, whole_tile
+from clinfer_kernels.matmul_cpu import CpuTile, Operand, even_rows, partition, whole_tile
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix import copied, distinct
@@ -54,7 +54,7 @@ def integer_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[I
     how = unit(target)
     sums = how.registers * 3 // 4
     vecs = 4 if isinstance(problem.m, int) and problem.m <= 2 else _vectors(problem.n, how.lanes)
-    rows = _even_rows(problem.m, sums // vecs)
+    rows = even_rows(problem.m, sums // vecs)
     b = "packed" if constant_b and not any(problem.b.batch) else "scratch"
     a = "strided" if problem.a.col == 1 else "copied"
     best = IntegerTile(rows, vecs, how.lanes, b, a, row_groups=8)
@@ -89,14 +89,6 @@ def _vectors(columns: Dim, lanes: int) -> int:
 
 # What a tile costs beyond its columns, in columns: the narrower, the more often rows are read.
 _COST = {1: 6, 2: 3, 3: 1, 4: 2}
-
-
-def _even_rows(m: Dim, most: int) -> int:
-    """Rows of a register tile that cut few known rows into even groups."""
-    if not isinstance(m, int) or m > 4 * most:
-        return most
-    groups = max(1, -(-m // most))
-    return max(1, -(-m // groups))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import ml_dtypes
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -49,6 +50,19 @@ def test_names_of_precisions(given, kept):
 def test_others_are_refused(given):
     with pytest.raises(clinfer.PropertyError, match="one of dynamic, f32, 3xtf32, tf32, f16, bf16"):
         clinfer.Core().set_property({"INFERENCE_PRECISION_HINT": given})
+
+
+def test_a_processor_that_multiplies_bfloat16_does_where_asked(cpu, model, caplog):
+    text, w = model
+    x = rng.standard_normal((64, 64), np.float32)
+    core = clinfer.Core()
+    with caplog.at_level(logging.WARNING, logger="clinfer"):
+        compiled = core.compile_model(text, cpu, {"INFERENCE_PRECISION_HINT": "bf16"})
+    has = has_precision(core._device(cpu).target, "bf16")
+    assert ("no matrix unit for bf16" in caplog.text) == (not has)
+    left, right = (a.astype(ml_dtypes.bfloat16).astype(np.float32) if has else a for a in (x, w))
+    np.testing.assert_allclose(compiled(x)[0], left @ right, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(core.compile_model(text, cpu)(x)[0], x @ w, rtol=1e-4, atol=1e-4)
 
 
 def test_a_device_without_the_unit_stays_exact_and_says_so(cpu, model, caplog):

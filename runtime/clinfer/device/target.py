@@ -41,9 +41,12 @@ def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
 
 
 def has_precision(target: Target, hint: str) -> bool:
-    """Whether a device has a matrix unit for float32 products of that precision."""
+    """Whether a device multiplies float32 of that precision by a matrix unit, or a CPU by pairs."""
     from clinfer_kernels.contraction.matrix_tiles import unit_for
+    from clinfer_kernels.pair_dot import has_pairs
 
+    if target.cls == "cpu":
+        return hint == "bf16" and has_pairs(target)
     return unit_for(("float32", "float32"), target._replace(precision=hint)) is not None
 
 
