@@ -5,6 +5,7 @@ Operators that take the same operands are computed by one kernel with many outpu
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -289,12 +290,11 @@ def test_storage_rounding(dtype: str) -> None:
 
 def test_vector_functions_are_accurate() -> None:
     """1e-6 relative on the whole range, and right limits."""
-    scipy_special = pytest.importorskip("scipy.special")
     x = np.concatenate([np.linspace(-12, 12, 4001), np.linspace(-110, 95, 4000)])
     x = np.concatenate([x, [np.inf, -np.inf, np.nan, 1e-30]]).astype(np.float32)
     wide = x.astype(np.float64)
     with np.errstate(all="ignore"):
-        wanted = {"Exp": np.exp(wide), "Tanh": np.tanh(wide), "Erf": scipy_special.erf(wide)}
+        wanted = {"Exp": np.exp(wide), "Tanh": np.tanh(wide), "Erf": np.vectorize(math.erf)(wide)}
         rounded = {op: value.astype(np.float32) for op, value in wanted.items()}
     values = compute(build([(op, {}) for op in wanted], ["float32"]), [x], "cpu")
     for op, value in zip(wanted, values, strict=True):
