@@ -1,8 +1,8 @@
-"""Convolution of bfloat16 for class "cpu": two products at once, by the processor's instruction.
+"""Convolution of bfloat16 for class "cpu": two products at once (`pair_dot`).
 
-The schedule is that of `conv_cpu`, with two channels of a pixel at once (`pair_dot`). The constant
-weights take two bytes a number. The input is read in place, or brought to bfloat16 by a launch
-before: so are inputs of float32 where `Target.precision` allows that. Sums are float32.
+The schedule is that of `conv_cpu`, with two channels of a pixel at once. The constant weights take
+two bytes a number. The input is read in place, or brought to bfloat16 by a launch before: so are
+inputs of float32 where `Target.precision` allows that. Sums are float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clinfer_kernels.conv_problem import Problem, dense_input, problems_of
 from clinfer_kernels.dims import ceildiv, minimum, product
 from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.packing import Source, pack_rows
-from clinfer_kernels.pair_dot import has_pairs
+from clinfer_kernels.pair_dot import STORED, are_pairs, sums_of
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target, dense
@@ -30,7 +30,6 @@ from clinfer_kernels.window import declare_axes
 if TYPE_CHECKING:
     import numpy as np
 
-_STORED = "bfloat16"
 _LEAST = 32  # filters of a group for which bringing the input to bfloat16 pays
 
 
@@ -42,8 +41,7 @@ class PairsTile(CpuTile):
 def pair_tiles(spec: ConvSpec, target: Target) -> tuple[PairsTile, ...]:
     """The best guess first; none where numbers may not be bfloat16 or nothing is gained by it."""
     x, w = spec.ins[:2]
-    asked = target.precision == "bf16" and {x.dtype, w.dtype} <= {"float32", _STORED}
-    if not (asked and has_pairs(target) and spec.constant_w) or spec.transposed:
+    if not (are_pairs((x.dtype, w.dtype), target) and spec.constant_w) or spec.transposed:
         return ()
     problem = problems_of(spec)[0]
     channels, filters = problem.channels, problem.filters
@@ -53,17 +51,15 @@ def pair_tiles(spec: ConvSpec, target: Target) -> tuple[PairsTile, ...]:
         return ()
     if problem.acc != "float32" or x != dense(x.dtype, x.shape):
         return ()
-    wide = -(-filters // 16)
+    lanes, sums = sums_of(target)
+    wide = -(-filters // lanes)
     vecs = min((3, 4, 2), key=lambda n: -(-wide // n) * n)
-    rows = _ROWS[vecs]
+    rows = sums // vecs
     if isinstance(problem.positions, int):
         rows = max(1, min(rows, problem.positions))
-    best = PairsTile(rows, vecs, 16, copy_x=x.dtype != _STORED)
+    best = PairsTile(rows, vecs, lanes, copy_x=x.dtype != STORED)
     cuts = ((2, 16), (8, 2), (16, 1))
     return (best, *(replace(best, tiles=tiles, panels=panels) for tiles, panels in cuts))
-
-
-_ROWS = {2: 12, 3: 8, 4: 6}  # pixels of a tile by its vectors: 24 sums of 32 registers
 
 
 @dataclass(frozen=True)
@@ -106,9 +102,9 @@ def emit_pairs(spec: ConvSpec, tile: PairsTile, target: Target) -> Kernel:
     if tile.copy_x:
         matrix = Matrix(x.dtype, x.offset, (), x.shape[-1], 1)
         source = Source(matrix, 0, (), product(x.shape[:-1]), x.shape[-1])
-        launches.append(pack_rows(source, _STORED, tile.lanes, 0, target))
+        launches.append(pack_rows(source, STORED, tile.lanes, 0, target))
         x_from = ("scratch", 0)
-        spec = dense_input(spec, _STORED)
+        spec = dense_input(spec, STORED)
     problem = problems_of(spec)[0]
     launches.append(_product(problem, tile, target, x_from))
     panels = PairPanels(tile.cols, spec.groups)
@@ -126,7 +122,7 @@ def _product(problem: Problem, tile: PairsTile, target: Target, x_from: tuple[st
     cut = partition(problem, count, tile, target)
     rank = len(problem.axes)
     signature = Signature()
-    signature.read(*x_from, _STORED, "x")
+    signature.read(*x_from, STORED, "x")
     signature.read("in", 1, "int32", "w")
     declare_pixels(signature, problem.pixels)
     signature.share((o.name, v.name) for o, v in problem.pixels.in_place)

@@ -6,13 +6,14 @@ same in every lane. Sums are float32:
     sums[l] + x.first * y[l].first + x.second * y[l].second
 
     bf16512   vdpbf16ps on registers of 512 bits (AVX512-BF16), by inline assembly: it takes
-              subnormal numbers for zero
+              subnormal numbers for zero, so that it is to be asked for
     plain     OpenCL C, for any compiler: products are exact in float32
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from clinfer_kernels.integer_dot import instructions
 from clinfer_kernels.spec import Target
@@ -21,10 +22,29 @@ _NAME = re.compile(r"dot2_(\d+)$")
 _LANES = 16
 
 
+STORED = "bfloat16"
+
+
 def has_pairs(target: Target) -> bool:
     """Whether the processor multiplies pairs, and the compiler takes the instruction."""
     is_wide = target.cls == "cpu" and target.vector_width >= _LANES
     return is_wide and target.dialect == "pocl" and "avx512_bf16" in instructions(target)
+
+
+def is_asked(target: Target) -> bool:
+    """Whether float32 may be rounded to pairs, and is faster so."""
+    return target.precision == "bf16" and has_pairs(target)
+
+
+def are_pairs(stored: Sequence[str], target: Target) -> bool:
+    """Whether operands of those dtypes are multiplied in pairs: as they are, or rounded."""
+    kept = set(stored)
+    return kept == {STORED} or (is_asked(target) and kept <= {"float32", STORED})
+
+
+def sums_of(target: Target) -> tuple[int, int]:
+    """Lanes of a vector, and how many vectors of sums the registers hold beside all else."""
+    return (16, 24) if target.vector_width >= 16 else (8, 12)
 
 
 def helper(name: str, target: Target) -> str | None:
@@ -33,7 +53,7 @@ def helper(name: str, target: Target) -> str | None:
     if match is None:
         return None
     lanes = int(match[1])
-    if lanes == _LANES and has_pairs(target):
+    if lanes == _LANES and is_asked(target):
         lines = [
             "const int16 same = x;",
             '__asm__("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(same), "v"(y));',

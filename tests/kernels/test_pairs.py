@@ -84,6 +84,17 @@ def test_nobody_rounds_unasked() -> None:
     assert not pair_tiles(problem, True, capable._replace(dialect="intel_cpu"))
 
 
+def test_bfloat16_is_multiplied_exactly_unasked() -> None:
+    exact = CPU._replace(precision="f32")
+    a, b = rounded(np.array([[1e-39, 3.0]])), rounded(np.array([[2.0, 5.0], [0.0, 1e-39]]))
+    views = tuple(dense("bfloat16", array.shape) for array in (a, b))
+    spec = MatmulSpec(True, identity("float32"), views, (dense("float32", (1, 2)),))
+    (tile,) = pair_tiles(simplify(spec), True, exact)
+    (got,) = run_kernel(matmul.emit(spec, tile, exact), [a, b], [((1, 2), "float32")])
+    wanted = a.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_a_packed_number_takes_two_bytes() -> None:
     packed = PairPanels(32).pack(np.ones((64, 96), np.float32))
     assert packed.nbytes == 64 * 96 * 2
