@@ -5,7 +5,8 @@ atoms are symbols (a dynamic dimension of the model) or opaque quotients, remain
 maxima. Two expressions are equal when their normal forms are; an expression without symbols is
 always an ``int``, so ``isinstance(d, int)`` asks 'is this size known now?'.
 
-Symbols stand for sizes, hence for integers >= 0.
+Symbols stand for sizes, hence for integers >= 0. What broadcasting makes of sizes is in
+`broadcasts`, how they are written down in `dim_json`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import gcd, prod
-from typing import Any, NamedTuple, Union
+from typing import NamedTuple, Union
 
 Dim = Union[int, "Expr"]
 Monomial = tuple[tuple["Atom", int], ...]  # ((atom, power), ...), atoms in sort order
-Json = Any
 
 
 class Sym(NamedTuple):
@@ -31,7 +31,7 @@ class Sym(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """An integer operation that has no polynomial form; `op` is a key of `_OPS`."""
+    """An integer operation that has no polynomial form; `op` is a key of `OPERATIONS`."""
 
     op: str
     left: Dim
@@ -44,7 +44,7 @@ class Opaque(NamedTuple):
 
 Atom = Sym | Opaque
 
-_OPS: dict[str, Callable[[int, int], int]] = {
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "floordiv": lambda a, b: a // b,
     "mod": lambda a, b: a % b,
     "min": min,
@@ -114,7 +114,7 @@ class Expr:
         merged = dict(self.terms)
         for monomial, factor in _terms(other):
             merged[monomial] = merged.get(monomial, 0) + factor
-        return _make(merged)
+        return polynomial(merged)
 
     __radd__ = __add__
 
@@ -136,7 +136,7 @@ class Expr:
             for right, b in others:
                 key = _times(left, right)
                 product[key] = product.get(key, 0) + a * b
-        return _make(product)
+        return polynomial(product)
 
     __rmul__ = __mul__
 
@@ -149,10 +149,10 @@ class Expr:
     def __mod__(self, other: Dim) -> Dim:
         if divide_exactly(self, other) is not None:
             return 0
-        return _opaque("mod", self, other)
+        return opaque("mod", self, other)
 
     def __rmod__(self, other: Dim) -> Dim:
-        return _opaque("mod", other, self)
+        return opaque("mod", other, self)
 
     def __bool__(self) -> bool:
         return True
@@ -179,8 +179,8 @@ def floordiv(a: Dim, b: Dim) -> Dim:
     if isinstance(a, Expr) and isinstance(b, int) and b > 0:
         whole, rest = _split_multiples(a, b)
         if whole != 0:
-            return whole + _opaque("floordiv", rest, b)
-    return _opaque("floordiv", a, b)
+            return whole + opaque("floordiv", rest, b)
+    return opaque("floordiv", a, b)
 
 
 def ceildiv(a: Dim, b: Dim) -> Dim:
@@ -190,75 +190,22 @@ def ceildiv(a: Dim, b: Dim) -> Dim:
 
 def minimum(a: Dim, b: Dim) -> Dim:
     """The smaller size; of equal ones, that one."""
-    return a if a == b else _opaque("min", a, b)
+    return a if a == b else opaque("min", a, b)
 
 
 def maximum(a: Dim, b: Dim) -> Dim:
     """The larger size; of equal ones, that one."""
-    return a if a == b else _opaque("max", a, b)
+    return a if a == b else opaque("max", a, b)
 
 
 def differs(a: Dim, b: Dim) -> Dim:
     """1 where two numbers differ, else 0."""
-    return _opaque("step", a - b + 1, 1)
+    return opaque("step", a - b + 1, 1)
 
 
 def at_most(a: Dim, b: Dim) -> Dim:
     """The condition a <= b as a size: 1 where it holds, else 0."""
-    return 1 if a == b else _opaque("at most", a, b)
-
-
-def join(a: Dim, b: Dim) -> Dim | None:
-    """The size that two sizes broadcast to, None where they cannot; each may turn out 1 in a run.
-
-    Of a number other than 1 and a symbol it is the number: the symbol must fit it.
-    """
-    if a == b or b == 1:
-        return a
-    if a == 1:
-        return b
-    if isinstance(a, int):
-        return None if isinstance(b, int) else a
-    if isinstance(b, int):
-        return b
-    if b in joined(a) or _is_cut(b, a):
-        return a
-    return b if a in joined(b) or _is_cut(a, b) else _opaque("join", a, b)
-
-
-def joined(dim: Dim) -> frozenset[Dim]:
-    """The sizes that broadcast to `dim` whatever they turn out to be: itself, and what it joins."""
-    atom = _sole_atom(dim)
-    if atom is None or atom.op != "join":
-        return frozenset({dim})
-    return frozenset({dim}) | joined(atom.left) | joined(atom.right)
-
-
-def repeated(stride: Dim, size: Dim, wanted: Dim) -> Dim:
-    """The stride of `size` places read as `wanted`: 0 where there turns out to be one to repeat."""
-    if size == wanted or stride == 0 or (_is_cut(size, wanted) and not _is_cut(size, wanted, 1)):
-        return stride
-    if isinstance(size, int):
-        return 0 if size == 1 else stride
-    return _opaque("step", size, stride)
-
-
-def _is_cut(dim: Dim, size: Dim, most: int | None = None) -> bool:
-    """Whether `dim` is min(size, number >= 1), or with `most` that number: 1 only where size is."""
-    atom = _sole_atom(dim)
-    if atom is None or atom.op != "min" or size not in atom[1:]:
-        return False
-    limit = atom.right if atom.left == size else atom.left
-    return isinstance(limit, int) and (limit >= 1 if most is None else limit == most)
-
-
-def _sole_atom(dim: Dim) -> Opaque | None:
-    """The atom, where an expression is nothing but one opaque one."""
-    if not isinstance(dim, Expr) or len(dim.terms) != 1:
-        return None
-    monomial, factor = dim.terms[0]
-    (atom, power), *others = monomial
-    return atom if isinstance(atom, Opaque) and (factor, power, others) == (1, 1, []) else None
+    return 1 if a == b else opaque("at most", a, b)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
@@ -283,7 +230,7 @@ def divide_exactly(a: Dim, b: Dim) -> Dim | None:
         if reduced is None or factor == 0 or coefficient % factor:
             return None
         quotient[reduced] = coefficient // factor
-    return _make(quotient)
+    return polynomial(quotient)
 
 
 def is_static(dims: Iterable[Dim]) -> bool:
@@ -325,56 +272,10 @@ def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     return total
 
 
-def to_json(dim: Dim) -> Json:
-    """An integer, a symbol's name, or nested lists; `from_json` reads it back."""
-    if isinstance(dim, int):
-        return dim
-    monomial, factor = dim.terms[0]
-    if len(dim.terms) == 1 and factor == 1 and len(monomial) == 1 and monomial[0][1] == 1:
-        return _atom_json(monomial[0][0])
-    return ["sum", [[f, [[_atom_json(a), p] for a, p in m]] for m, f in dim.terms]]
-
-
-def from_json(value: Json) -> Dim:
-    """The size `to_json` wrote; `ValueError` for anything else."""
-    if isinstance(value, bool):
-        raise ValueError(f"not a size: {value!r}")
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str):
-        return sym(value)
-    if isinstance(value, list) and len(value) == 3 and value[0] in _OPS:
-        return _opaque(value[0], from_json(value[1]), from_json(value[2]))
-    if isinstance(value, list) and len(value) == 2 and value[0] == "sum":
-        terms: dict[Monomial, int] = {}
-        for factor, atoms in value[1]:
-            monomial = _monomial_from_json(atoms)
-            terms[monomial] = terms.get(monomial, 0) + int(factor)
-        return _make(terms)
-    raise ValueError(f"not a size: {value!r}")
-
-
-def _monomial_from_json(atoms: Json) -> Monomial:
-    powers: dict[Atom, int] = {}
-    for value, power in atoms:
-        size = from_json(value)
-        if isinstance(size, int) or len(size.terms) != 1 or int(power) < 1:
-            raise ValueError(f"not an atom and its power: {value!r}, {power!r}")
-        ((monomial, _),) = size.terms
-        powers[monomial[0][0]] = int(power)
-    return tuple(sorted(powers.items(), key=lambda item: item[0].sort_key))
-
-
-def _atom_json(atom: Atom) -> Json:
-    if isinstance(atom, Sym):
-        return atom.name
-    return [atom.op, to_json(atom.left), to_json(atom.right)]
-
-
 def _atom(atom: Atom, values: Mapping[str, int]) -> int:
     if isinstance(atom, Sym):
         return values[atom.name]
-    return _OPS[atom.op](evaluate(atom.left, values), evaluate(atom.right, values))
+    return OPERATIONS[atom.op](evaluate(atom.left, values), evaluate(atom.right, values))
 
 
 def _substitute_atom(atom: Atom, values: Mapping[str, Dim]) -> Dim:
@@ -384,12 +285,13 @@ def _substitute_atom(atom: Atom, values: Mapping[str, Dim]) -> Dim:
     right = substitute(atom.right, values)
     if atom.op == "floordiv":
         return floordiv(left, right)
-    return _opaque(atom.op, left, right)
+    return opaque(atom.op, left, right)
 
 
-def _opaque(op: str, a: Dim, b: Dim) -> Dim:
+def opaque(op: str, a: Dim, b: Dim) -> Dim:
+    """The operation `op` of `OPERATIONS` on two sizes."""
     if isinstance(a, int) and isinstance(b, int):
-        return _OPS[op](a, b)
+        return OPERATIONS[op](a, b)
     if op in ("join", "step") and a == 1:
         return b if op == "join" else 0
     return Expr(((((Opaque(op, a, b), 1),), 1),))
@@ -401,7 +303,8 @@ def _terms(dim: Dim) -> Sequence[tuple[Monomial, int]]:
     return (((), dim),) if dim else ()
 
 
-def _make(terms: Mapping[Monomial, int]) -> Dim:
+def polynomial(terms: Mapping[Monomial, int]) -> Dim:
+    """The sum of monomials times their factors."""
     kept = [(m, f) for m, f in terms.items() if f]
     if not kept:
         return 0
@@ -437,8 +340,8 @@ def _over(a: Monomial, b: Monomial) -> Monomial | None:
 
 
 def _split_multiples(a: Expr, b: int) -> tuple[Dim, Dim]:
-    whole = _make({m: f // b for m, f in a.terms if f % b == 0})
-    rest = _make({m: f for m, f in a.terms if f % b})
+    whole = polynomial({m: f // b for m, f in a.terms if f % b == 0})
+    rest = polynomial({m: f for m, f in a.terms if f % b})
     return whole, rest
 
 

@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clinfer_kernels.dim_json import from_json, to_json
 from clinfer_kernels.dims import (
     ceildiv,
     divide_exactly,
     evaluate,
-    from_json,
     maximum,
     minimum,
     substitute,
     sym,
     symbols,
-    to_json,
 )
 
 BATCH = sym("batch")

@@ -9,7 +9,8 @@ import pytest
 from clinfer.errors import ShapeError
 from clinfer.lowering.binding import MOST_ELEMENTS, Sizes, check_reach
 from clinfer.lowering.bounds import Proofs
-from clinfer_kernels.dims import Dim, repeated, sym
+from clinfer_kernels.broadcasts import repeated
+from clinfer_kernels.dims import Dim, sym
 from clinfer_kernels.expr import Builder, identity
 from clinfer_kernels.spec import Tensor, dense
 from clinfer_kernels.specs import GatherSpec, MatmulSpec, PointwiseSpec, ScatterSpec

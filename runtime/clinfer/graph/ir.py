@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clinfer.graph.sequences import Nodes, Outputs, Users
-from clinfer_kernels.dims import Dim, joined
+from clinfer_kernels.broadcasts import joined
+from clinfer_kernels.dims import Dim
 
 if TYPE_CHECKING:
     from clinfer.graph.bodies import Bodies
@@ -147,7 +148,7 @@ class Graph:
     """Nodes in topological order, with the graph's inputs and outputs.
 
     `declared` holds types that the file states, by value name; inference falls back on them.
-    `joins` maps sizes of broadcasts (`dims.join`) to the one of the joined that they must be.
+    `joins` maps sizes of broadcasts (`broadcasts.join`) to the one of the joined that they must be.
     `custom` are the operators that the program has added, by kind.
     `depth` counts the graphs that it is a body inside of, `given` are the symbols bound there.
     `unrolled` counts the nodes that loops have become.

@@ -15,7 +15,8 @@ from clinfer.boundary import Signal
 from clinfer.dtypes import BY_NAME
 from clinfer.errors import ShapeError
 from clinfer.graph.ir import Array, Graph, Node, Shape, Value
-from clinfer_kernels.dims import RELATIONS, Dim, join, joined, sym
+from clinfer_kernels.broadcasts import join, joined
+from clinfer_kernels.dims import RELATIONS, Dim, sym
 
 MOST_AXES = 64  # as NumPy has it
 CONTENT_LIMIT = 1024  # elements of an integer tensor that rules and `symbolic` look into

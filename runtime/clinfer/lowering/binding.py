@@ -20,6 +20,7 @@ from clinfer.lowering.plan import (
     touched,
 )
 from clinfer_kernels import dims as dim_algebra
+from clinfer_kernels.dim_json import to_json
 from clinfer_kernels.dims import RELATIONS, Dim, Expr
 
 MOST_ELEMENTS = 2**31 - 2**22
@@ -173,7 +174,7 @@ def _bind_port(
 
 def symbol_name(dim: Dim) -> str | None:
     """The name, where a size is just one symbol."""
-    text = dim_algebra.to_json(dim)
+    text = to_json(dim)
     return text if isinstance(text, str) else None
 
 

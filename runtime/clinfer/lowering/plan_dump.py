@@ -29,7 +29,8 @@ from clinfer.lowering.plan import (
     Step,
 )
 from clinfer.lowering.plan_io import PLAN_FORMAT, Json
-from clinfer_kernels.dims import Dim, Expr, to_json
+from clinfer_kernels.dim_json import to_json
+from clinfer_kernels.dims import Dim, Expr
 
 ALIGNMENT = 512
 """Bytes: every constant begins at a multiple of it, as Intel's CPU runtime wants it in place."""

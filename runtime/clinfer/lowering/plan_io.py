@@ -35,7 +35,8 @@ from clinfer.lowering.plan import (
     absent,
     touched,
 )
-from clinfer_kernels.dims import RELATIONS, Dim, from_json
+from clinfer_kernels.dim_json import from_json
+from clinfer_kernels.dims import RELATIONS, Dim
 from clinfer_kernels.spec import Tensor
 
 PLAN_FORMAT = 7

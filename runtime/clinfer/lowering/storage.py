@@ -14,7 +14,8 @@ from clinfer.boundary import Signal
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.graph.ir import Array, Value
 from clinfer.lowering.content import Content
-from clinfer_kernels.dims import Dim, repeated
+from clinfer_kernels.broadcasts import repeated
+from clinfer_kernels.dims import Dim
 from clinfer_kernels.spec import Tensor, dense, row_major
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from clinfer.graph.ir import Array, Shape
 from clinfer.passes.query import is_at_least, positive_symbols
-from clinfer_kernels.dims import Dim, Opaque, join, maximum, minimum, repeated, sym
+from clinfer_kernels.broadcasts import join, repeated
+from clinfer_kernels.dims import Dim, Opaque, maximum, minimum, sym
 
 # Constants up to this many elements are examined.
 _EXAMINED = 65536

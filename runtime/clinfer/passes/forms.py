@@ -22,7 +22,8 @@ from clinfer.passes.affine import (
 )
 from clinfer.passes.query import is_at_least, positive_symbols, scalar
 from clinfer.passes.reshapes import factor
-from clinfer_kernels.dims import Dim, product, repeated
+from clinfer_kernels.broadcasts import repeated
+from clinfer_kernels.dims import Dim, product
 
 _KINDS = frozenset({"int64", "int32", "bool"})
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from clinfer.graph.bounds import at_least, at_most, from_front
 from clinfer.graph.ir import Node, Shape, Value
-from clinfer_kernels.dims import Dim, Opaque, Sym, join, substitute, symbols
+from clinfer_kernels.broadcasts import join
+from clinfer_kernels.dims import Dim, Opaque, Sym, substitute, symbols
 
 
 def prologue_inputs(node: Node) -> list[Value]:

@@ -6,7 +6,8 @@ from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering
 from clinfer.lowering.storage import Unlowerable, View
 from clinfer.lowering.table import lowers
-from clinfer_kernels.dims import Dim, repeated
+from clinfer_kernels.broadcasts import repeated
+from clinfer_kernels.dims import Dim
 
 _FAR = 1 << 20  # a step whose multiples may be beyond the kernels' 'int'
 

@@ -10,7 +10,8 @@ from clinfer.graph.ir import OWN_DOMAIN, Node, Shape, Value
 from clinfer.passes.canonicalise.maker import cast
 from clinfer.passes.query import sizes
 from clinfer.passes.rewrite import Rewriter
-from clinfer_kernels.dims import Dim, differs, maximum, minimum, product, sym, to_json
+from clinfer_kernels.dim_json import to_json
+from clinfer_kernels.dims import Dim, differs, maximum, minimum, product, sym
 
 MOST_READ = 64  # elements of a tensor that sizes are read from
 
