@@ -1,6 +1,7 @@
 """One measurement in a process of its own, for tools/bench_startup.py and tools/bench_peers.py.
 
-    python tools/bench_child.py RUNTIME MODEL [--cache DIR] [--through model|path] [--serve]
+    python tools/bench_child.py RUNTIME MODEL [--cache DIR] [--through model|path]
+        [--precision f32|bf16] [--serve]
 
 RUNTIME: one of the names in LOADERS, clinfer-cpu for one; clinfer-pocl and clinfer-intel are the
 CPU plugin on that OpenCL runtime. Prints one JSON line after the first result: seconds to load
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--cache", default="")
     parser.add_argument("--through", choices=("model", "path"), default="path")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--serve", action="store_true")
     options = parser.parse_args()
     inputs = sample(options.model)
@@ -80,6 +82,7 @@ def load_clinfer(
         import clinfer.device.executor
 
         core = clinfer.Core()
+        core.set_property({"INFERENCE_PRECISION_HINT": options.precision})
         if options.cache:
             core.set_property({"CACHE_DIR": options.cache})
         core.get_property(device, "FULL_DEVICE_NAME")
@@ -120,14 +123,14 @@ def load_onnxruntime(options: argparse.Namespace) -> Callable[[], tuple[Run, dic
 
 
 def load_openvino(options: argparse.Namespace) -> Callable[[], tuple[Run, dict]]:
-    """OpenVINO's CPU plugin in float32, tuned for latency."""
+    """OpenVINO's CPU plugin, tuned for latency; its own default may be bfloat16."""
     import openvino
 
     core = openvino.Core()
     core.set_property(
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": options.precision,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.threads,
         },

@@ -42,13 +42,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--runtimes", nargs="+", choices=(*OURS, *PEERS), default=RUNTIMES)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--tinygrad", action="store_true")
     parser.add_argument("--output", type=Path, default=DOCS / "peers.json")
     options = parser.parse_args()
     runtimes = [*options.runtimes, *(["tinygrad"] if options.tinygrad else [])]
     document: dict[str, Any] = {"machine": machine(), "models": {}}
     for model in options.models:
-        found = measure(model, runtimes, options.rounds, options.seconds)
+        found = measure(model, runtimes, options.rounds, options.seconds, options.precision)
         document["models"][model.stem] = found
         show(model.stem, found)
     document["geometric_means"] = {}
@@ -68,10 +69,10 @@ def main() -> None:
 
 
 def measure(
-    model: Path, runtimes: list[str], rounds: int, seconds: float
+    model: Path, runtimes: list[str], rounds: int, seconds: float, precision: str = "f32"
 ) -> dict[str, dict[str, float]]:
     """Median and quartiles of each runtime's inferences, in seconds; one that fails is left out."""
-    processes = {r: p for r in runtimes if (p := start(r, model)) is not None}
+    processes = {r: p for r in runtimes if (p := start(r, model, precision)) is not None}
     times: dict[str, list[float]] = {r: [] for r in processes}
     for turn in range(rounds + 1):
         for runtime, process in processes.items():
@@ -87,10 +88,11 @@ def measure(
     return {r: summary(values) for r, values in times.items()}
 
 
-def start(runtime: str, model: Path) -> subprocess.Popen[str] | None:
+def start(runtime: str, model: Path, precision: str = "f32") -> subprocess.Popen[str] | None:
     """The runtime's process with the model loaded; None where it cannot load it."""
+    child = [sys.executable, str(ROOT / "tools" / "bench_child.py"), runtime, str(model)]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools" / "bench_child.py"), runtime, str(model), "--serve"],
+        [*child, "--precision", precision, "--serve"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
