@@ -42,14 +42,18 @@ def candidates(spec: EncodedMatmulSpec, problem: Problem, target: Target) -> tup
     how = unit(target)
     if not spec.quantised or how.name == "plain" or problem.batch or spec.block % _STEP:
         return ()
+    if spec.form != "integer" or spec.bits == 2:
+        return ()
     rows = problem.m if isinstance(problem.m, int) and problem.m < _ROWS else _ROWS
     vecs = 4 if rows <= 2 else 2
     return (BytesTile(max(1, rows), vecs, how.lanes, row_groups=12),)
 
 
-def emit(spec: EncodedMatmulSpec, problem: Problem, tile: BytesTile, target: Target) -> Kernel:
-    """Two launches: A's rows as bytes, and the product."""
-    places = (1, 1 + len(spec.epilogue.inputs), 2 + len(spec.epilogue.inputs))
+def emit(
+    spec: EncodedMatmulSpec, problem: Problem, tile: BytesTile, target: Target, load_zero: str
+) -> Kernel:
+    """Two launches: A's rows as bytes, and the product; `load_zero` reads zero points."""
+    places = spec.places
     signed = spec.ins[1].dtype == "int8"
     codes = Codes(tile.cols, spec.bits, signed)
     packs = (
@@ -64,7 +68,7 @@ def emit(spec: EncodedMatmulSpec, problem: Problem, tile: BytesTile, target: Tar
     scratch = (problem.m * problem.k, problem.m * blocks * 8)
     launches = (
         _quantise(spec, problem, target),
-        _product(spec, problem, tile, target, places),
+        _product(spec, problem, tile, target, load_zero),
     )
     in_place = tuple((0, number + 2) for number in problem.in_place)
     return Kernel(launches, scratch, packs, problem.flops, in_place=in_place)
@@ -121,16 +125,15 @@ def _product(
     problem: Problem,
     tile: BytesTile,
     target: Target,
-    places: tuple[int, int, int],
+    load_zero: str,
 ) -> Launch:
     cut = partition(problem, tile, target)
-    zero_type = spec.ins[places[2]].dtype
     signature = Signature()
     signature.read("scratch", 0, "uint8", "q")
     signature.read("scratch", 1, "float32", "parts")
-    signature.read("in", places[0], "int32", "b")
-    signature.read("in", places[1], "float32", "scales")
-    signature.read("in", places[2], zero_type, "zeros")
+    signature.read("in", spec.places[0], "int32", "b")
+    for place, name in zip(spec.places[1:], ("scales", "zeros"), strict=False):
+        signature.read("in", place, spec.ins[place].dtype, name)
     declare_epilogue(signature, problem)
     signature.share(("out", f"e{number}") for number in problem.in_place)
     for name, value in (
@@ -146,9 +149,8 @@ def _product(
         signature.scalar(name, value)
     lanes = tile.lanes
     four = spec.bits == 4
-    zero = memory.load(zero_type, "zeros", "at_scale + v * LANES", lanes)
-    zeros = memory.convert(zero, "float", compute(zero_type), lanes)
-    offset = (8 if four else 128) if spec.ins[1].dtype == "int8" else 0
+    scale_type = spec.ins[spec.places[1]].dtype
+    scale = memory.load(scale_type, "scales", "at_scale + v * LANES", lanes)
     entry = f"matmul_bytes_q{spec.bits}_{tile.rows}x{tile.cols}"
     text = fill(
         "matmul_bytes",
@@ -162,8 +164,8 @@ def _product(
         batch=block(bases(tensors(problem), 0), 2),
         load_b=memory.load("int32", "next_b", "v * LANES", lanes),
         code="stored >> 4 * p & 0x0f0f0f0f" if four else "stored",
-        load_scale=memory.load("float32", "scales", "at_scale + v * LANES", lanes),
-        load_zero=f"{zeros} + {float(offset)}f" if offset else zeros,
+        load_scale=memory.convert(scale, "float", compute(scale_type), lanes),
+        load_zero=load_zero,
         sums=memory.convert("sums[r][v]", "float", "int", lanes),
         whole=block(whole_tile(problem, tile), 4),
         epilogue=block(store_lines(problem, lanes), 5),

@@ -3,8 +3,8 @@
 //     b[k][c] = (code[k][c] - zero[k / BLOCK][c]) * scale[k / BLOCK][c]
 //     sum over a block of a[k] b[k][c] = (sum of a[k] code[k][c] - zero * sum of a[k]) * scale
 //
-// Codes lie in panels of COLS columns as in matmul_cpu; of 4 bits, a byte holds those of two
-// neighbours along K, the lower one first. Scales and zero points lie in panels of their own.
+// Codes lie in panels of COLS columns as in matmul_cpu; of fewer than 8 bits, a byte holds those of
+// neighbours along K, the lowest bits first. Scales and zero points lie in panels of their own.
 #define ROWS $rows // rows of a register tile
 #define VECS $vecs // vectors side by side in it
 #define LANES $lanes // values a vector holds
@@ -13,6 +13,7 @@
 
 typedef float$lanes vec;
 typedef int$lanes codes;
+$table
 
 $head
 $parameters)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clinfer_kernels import matmul_bytes, memory
+from clinfer_kernels import matmul_bytes, memory, narrow
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import minimum
 from clinfer_kernels.matmul_cpu import CpuTile, partition, whole_tile
@@ -60,23 +60,34 @@ def emit(
     """The product; codes, scales and zero points are packed when the model is compiled."""
     problem = _problem(spec)
     if isinstance(tile, matmul_bytes.BytesTile):
-        return matmul_bytes.emit(spec, problem, tile, target)
+        signed = spec.ins[1].dtype == "int8"
+        zeros = load_zero(spec, signed << (spec.bits - 1), tile.lanes)
+        return matmul_bytes.emit(spec, problem, tile, target, zeros)
     codes = _Codes(tile.cols, spec.bits, spec.ins[1].dtype == "int8")
-    places = (1, 1 + len(spec.epilogue.inputs), 2 + len(spec.epilogue.inputs))
-    scales, zeros = Panels("float32", tile.cols), Panels(spec.ins[places[2]].dtype, tile.cols)
+    places = spec.places
+    panels = [Panels(spec.ins[place].dtype, tile.cols) for place in places[1:]]
     packs = (
         Pack(places[0], codes.key, codes.pack),
-        Pack(places[1], scales.key, scales.pack),
-        Pack(places[2], zeros.key, zeros.pack),
+        *(Pack(place, p.key, p.pack) for place, p in zip(places[1:], panels, strict=True)),
     )
-    launch = _product(spec, problem, codes, tile, target, places)
+    launch = _product(spec, problem, codes, tile, target)
     in_place = tuple((0, number + 2) for number in problem.in_place)
     return Kernel((launch,), (), packs, problem.flops, in_place=in_place)
 
 
+def load_zero(spec: EncodedMatmulSpec, more: int, lanes: int) -> str:
+    """The zero points of a vector of columns, plus `more`."""
+    if spec.zero is not None:
+        return f"(vec)({float(spec.zero + more)}f)"
+    dtype = spec.ins[spec.places[2]].dtype
+    zero = memory.load(dtype, "zeros", "at_scale + v * LANES", lanes)
+    zeros = memory.convert(zero, "float", compute(dtype), lanes)
+    return f"{zeros} + {float(more)}f" if more else zeros
+
+
 @dataclass(frozen=True)
 class _Codes:
-    """Panels of codes of `bits`, in bytes; signed ones of 4 bits are 8 more."""
+    """Panels of codes of `bits`, in bytes; signed ones of few bits are made positive."""
 
     cols: int
     bits: int
@@ -97,9 +108,12 @@ class _Codes:
         panels = Panels(array.dtype.name, self.cols).pack(array)
         if self.bits == 8:
             return panels
-        low, high = (panels[:, start::2].view("uint8") & 15 for start in (0, 1))
-        flip = 8 * self.signed  # two's complement of 4 bits as 8 more
-        return (low ^ flip) | (high ^ flip) << 4
+        flip = self.signed << (self.bits - 1)  # two's complement of few bits as so much more
+        packed = panels[:, :: self.packed].view("uint8") & 0
+        for place in range(self.packed):
+            part = panels[:, place :: self.packed].view("uint8") & ((1 << self.bits) - 1)
+            packed |= (part ^ flip) << (self.bits * place)
+        return packed
 
 
 def _product(
@@ -108,16 +122,14 @@ def _product(
     codes: _Codes,
     tile: EncodedTile,
     target: Target,
-    places: tuple[int, int, int],
 ) -> Launch:
     cut = partition(problem, tile, target)
-    code_type = "uint8" if codes.bits == 4 else spec.ins[1].dtype
-    zero_type = spec.ins[places[2]].dtype
+    code_type = "uint8" if codes.bits < 8 else spec.ins[1].dtype
     signature = Signature()
     declare(signature, "a", problem.a, "in", 0)
-    signature.read("in", places[0], code_type, "b")
-    signature.read("in", places[1], "float32", "scales")
-    signature.read("in", places[2], zero_type, "zeros")
+    signature.read("in", spec.places[0], code_type, "b")
+    for place, name in zip(spec.places[1:], ("scales", "zeros"), strict=False):
+        signature.read("in", place, spec.ins[place].dtype, name)
     declare_epilogue(signature, problem)
     signature.share(("out", f"e{number}") for number in problem.in_place)
     declare_batch(signature, problem.batch)
@@ -134,11 +146,12 @@ def _product(
     ):
         signature.scalar(name, value)
     lanes = tile.lanes
-    entry = f"matmul_q{codes.bits}_{tile.rows}x{tile.cols}{suffix(problem.a)}"
-    zero = memory.load(zero_type, "zeros", "at_scale + v * LANES", lanes)
+    form = "" if spec.form == "integer" else f"_{spec.form}"
+    entry = f"matmul_q{codes.bits}{form}_{tile.rows}x{tile.cols}{suffix(problem.a)}"
     load = memory.load(code_type, "next_b", "v * LANES", lanes)
-    zeros = memory.convert(zero, "float", compute(zero_type), lanes)
-    offset = 8 if codes.bits == 4 and codes.signed else 0
+    scale_type = spec.ins[spec.places[1]].dtype
+    scale = memory.load(scale_type, "scales", "at_scale + v * LANES", lanes)
+    more = codes.signed << (codes.bits - 1) if codes.bits < 8 else 0
     text = fill(
         "matmul_encoded",
         target,
@@ -147,15 +160,45 @@ def _product(
         rows=tile.rows,
         vecs=tile.vecs,
         lanes=lanes,
+        table=_table(spec.form, lanes),
         packed=codes.packed,
         code_type="uchar" if code_type == "uint8" else "char",
         batch=block(bases(["a", *tensors(problem)], len(problem.batch)), 2),
         load_b=memory.convert(load, "int", compute(code_type), lanes),
-        code="stored_b >> 4 * p & 15" if codes.bits == 4 else "stored_b",
-        decode=memory.convert("code", "float", "int", lanes),
-        load_scale=memory.load("float32", "scales", "at_scale + v * LANES", lanes),
-        load_zero=f"{zeros} + {float(offset)}f" if offset else zeros,
+        code="stored_b"
+        if codes.bits == 8
+        else f"stored_b >> {codes.bits} * p & {(1 << codes.bits) - 1}",
+        decode=_decode(spec.form, lanes),
+        load_scale=memory.convert(scale, "float", compute(scale_type), lanes),
+        load_zero=load_zero(spec, more, lanes),
         whole=block(whole_tile(problem, tile), 4),
         epilogue=block(store_lines(problem, lanes), 5),
     )
     return Launch(entry, text, signature.args, (minimum(cut.tasks, MAX_GROUPS),), (1,))
+
+
+def _decode(form: str, lanes: int) -> str:
+    """The numbers that a vector of codes stands for."""
+    if form == "integer":
+        return memory.convert("code", "float", "int", lanes)
+    if form in narrow.FORMATS:
+        return f"decode_{form}_float{lanes}({memory.convert('code', 'uint', 'int', lanes)})"
+    return "look_up(code)"
+
+
+def _table(form: str, lanes: int) -> str:
+    """A function that looks codes up, where they have a table."""
+    if form not in narrow.TABLES:
+        return ""
+    numbers = ", ".join(f"{float.hex(n)}f" for n in narrow.TABLES[form])
+    return f"""
+static vec look_up(codes code)
+{{
+    const float known[16] = {{{numbers}}};
+    int at[{lanes}];
+    float found[{lanes}];
+    vstore{lanes}(code, 0, at);
+    #pragma unroll
+    for (int lane = 0; lane < {lanes}; ++lane) found[lane] = known[at[lane]];
+    return vload{lanes}(0, found);
+}}"""

@@ -72,9 +72,10 @@ def _by_letters(own: Sequence[str], extra: str) -> Callable[[Any], Regions]:
 
 def _encoded(spec: Any) -> Regions:
     """A matrix product; scales and zero points, which come last, are matrices by block."""
-    operands = ["*mn"] * (len(spec.ins) - 4)
-    names = ["*mk", "*kn", *operands, "bn", "bn", "*mn"]
-    blocks, inner = spec.ins[-2].shape[0], spec.ins[1].shape[-2]
+    _, *by_block = spec.places
+    operands = ["*mn"] * (by_block[0] - 2)
+    names = ["*mk", "*kn", *operands, *["bn"] * len(by_block), "*mn"]
+    blocks, inner = spec.ins[by_block[0]].shape[0], spec.ins[1].shape[-2]
     return Regions(tuple(_whole(spec)), (*_named(spec, names), (blocks * spec.block, inner)))
 
 

@@ -130,13 +130,29 @@ class MatmulSpec(Spec):
     outs: tuple[Tensor, ...]
 
 
+Form = Literal[
+    "integer",
+    "fp4",
+    "nf4",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float4_e2m1fn",
+]
+"""What a code of a constant matrix stands for."""
+
+
 @dataclass(frozen=True)
 class EncodedMatmulSpec(Spec):
-    """outs[0] = epilogue(ins[0] @ b, ins[2 : -2]) with the float32 matrix b in codes of few bits.
+    """outs[0] = epilogue(ins[0] @ b, ins[2:][:operands]) with a float32 matrix b in few bits.
 
-    b[k, n] = (ins[1][k, n] - ins[-1][k // block, n]) * ins[-2][k // block, n], all constants: codes
-    of int8 or uint8 that fit in `bits` (4 or 8), float32 scales, zero points of the codes' dtype. K
-    is a multiple of `block`, and that of the codes in a byte. Views as in `MatmulSpec`.
+    b[k, n] = (number(ins[1][k, n]) - zero[k // block, n]) * scale[k // block, n], all constants.
+    Behind the epilogue's operands come scales (float32 or float16) and, where `zero` is None, zero
+    points of any dtype; else `zero` is that of every block. ins[1] has a code in a byte each, of
+    which `bits` (2, 4 or 8) say something. `form` is "integer" (int8 or uint8), a float of
+    `narrow.FORMATS` or a table of `narrow.TABLES`. K is a multiple of `block`, and that of
+    the codes in a byte. Views as in `MatmulSpec`.
     `quantised`: ins[0] may be quantised to bytes, a block of a row at a time.
     """
 
@@ -146,6 +162,14 @@ class EncodedMatmulSpec(Spec):
     epilogue: Expr
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
+    form: Form = "integer"
+    zero: int | None = None
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where codes, scales and perhaps zero points are in `ins`."""
+        count = 1 + len(self.epilogue.inputs)
+        return (1, *range(count, len(self.ins)))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from contrib_helpers import compared, found, model, numbers
 from graph_helpers import by_onnxruntime
@@ -314,9 +315,61 @@ def test_more_tokens_behind_a_past() -> None:
     _alike(grouped(5, 3, 5, batch=1), GQA | {"do_rotary": 1}, 8)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("past", "length", "room"), [(0, 5, 4), (3, 1, 4), (11, 1, 4), (9, 3, 5)])
+def test_a_cache_of_a_window(past: int, length: int, room: int, biased: bool) -> None:
+    """Rows behind those that are kept are not specified."""
+    inputs = grouped(past, length, room, batch=1)
+    if biased:
+        inputs |= {"places": None, "bias": numbers(1, H, length, past + length)}
+    attrs = GQA | {"do_rotary": 1, "sliding_window_cache": 1, "local_window_size": 4}
+    total, slack = past + length, room - 4 + 1
+    kept = total if total <= room else total - slack * -(-(total - room) // slack)
+    _alike(inputs, attrs, kept)
+
+
+@pytest.mark.parametrize("kind", ["PER_TENSOR", "PER_CHANNEL"])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("past", "length"), [(0, 3), (5, 1)])
+def test_a_cache_in_integers(kind: str, bits: int, past: int, length: int) -> None:
+    inputs = grouped(past, length, past)
+    dtype, width = (np.uint8, D // 2) if bits == 4 else (np.int8, D)
+    rng = np.random.default_rng(0)
+    for name in ("past_k", "past_v"):
+        inputs[name] = rng.integers(0, 100, (B, 2, past, width)).astype(dtype)
+    shape = (1,) if kind == "PER_TENSOR" else (1, 2, 1, D)
+    scale = (np.abs(numbers(*shape)) + 0.5).astype(np.float32) / (1 << bits - 2)
+    inputs |= {"places": None, "bias": None, "sink": None, "k_scale": scale, "v_scale": scale}
+    attrs = GQA | {"k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": bits}
+    number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    types = {"y1": number, "y2": number}
+    compared("GroupQueryAttention", inputs, attrs, outputs=3, types=types)
+
+
+def test_queries_with_padding_behind() -> None:
+    inputs = grouped(4, 3, 9)
+    inputs["last"], inputs["total"] = ints(5, 4), np.array(7, np.int32)
+    inputs |= dict.fromkeys(("places", "bias", "sink", "k_scale", "v_scale", "q", "k"))
+    inputs |= {"q": grouped(4, 3, 9)["q"], "k": grouped(4, 3, 9)["k"]}
+    given = inputs | {"q_norm": None, "k_norm": None, "lengths": ints(2, 1)}
+    content = model("GroupQueryAttention", given, GQA | {"do_rotary": 1}, 3)
+    feeds = {n: a for n, a in given.items() if a is not None}
+    wanted, got = by_onnxruntime(content, feeds), found(content, feeds)
+    for row, (count, filled) in enumerate(((2, 6), (1, 5))):
+        np.testing.assert_allclose(got[0][row, :count], wanted[0][row, :count], atol=1e-5)
+        for a, b in zip(got[1:], wanted[1:], strict=True):
+            np.testing.assert_allclose(a[row, :, :filled], b[row, :, :filled], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_scores_of_grouped_queries(kind: int) -> None:
+    inputs = grouped(5, 3, 5, batch=1)
+    compared("GroupQueryAttention", inputs, GQA | {"qk_output": kind}, outputs=4)
+
+
 def test_what_is_not_supported_is_named() -> None:
     inputs = grouped(5, 1, 5)
-    with pytest.raises(ClinferError, match="sliding_window_cache"):
+    with pytest.raises(ClinferError, match="local_window_size"):
         read(model("GroupQueryAttention", inputs, GQA | {"sliding_window_cache": 1}))
     with pytest.raises(ClinferError, match="multiple of kv_num_heads"):
         read(model("GroupQueryAttention", inputs, {"num_heads": 4, "kv_num_heads": 3}))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from contrib_helpers import compared, found, model, numbers
+from graph_helpers import by_onnxruntime
+from onnx import helper, numpy_helper
 
 from clinfer.errors import ClinferError
 from clinfer.graph.reader import read
+from clinfer_kernels.narrow import TABLES
 
 EIGHT = pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 FREE = {2: "n"}
@@ -115,13 +119,89 @@ def test_products_with_codes_of_4_bits(kind: int) -> None:
     compared("MatMulBnb4", inputs, attrs, constant=("b", "largest"), atol=1e-3)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("transposed", "inner"), [(1, 40), (0, 64)])
+def test_products_with_blocks_across_rows(transposed: int, inner: int) -> None:
+    rows = 6
+    inputs = {
+        "a": numbers(3, inner if transposed else rows),
+        "b": eight(rows * inner // 2),
+        "largest": np.abs(numbers(-(-rows * inner // 32))),
+    }
+    attrs = {"N": rows, "K": inner, "block_size": 32, "quant_type": 1, "transB": transposed}
+    content = model("MatMulBnb4", inputs, attrs, constant=("b", "largest"))
+    table = dict(zip(range(16), TABLES["nf4"], strict=True))
+    codes = np.stack([inputs["b"] >> 4, inputs["b"] & 15], -1).ravel()
+    values = np.vectorize(table.get)(codes) * np.repeat(inputs["largest"], 32)[: codes.size]
+    weights = values.reshape(rows, inner)
+    got = found(content, {"a": inputs["a"]})[0]
+    want = inputs["a"] @ (weights.T if transposed else weights)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_tables_behind_views_and_indices_outside() -> None:
+    """The table that a product shares is reshaped first; an index outside finds zeros."""
+    inputs = {
+        "data": eight(5, 24),
+        "indices": np.array([[0, 7], [-5, -6]], np.int64),
+        "scales": numbers(5, 3),
+        "zeros": eight(5, 2, seed=1),
+    }
+    attrs = {"bits": 4, "block_size": 16, "quantize_axis": 1, "gather_axis": 0}
+    form: dict[str, Any] = {"constant": ("data", "scales", "zeros"), "types": {"y0": 1}}
+    content = model("GatherBlockQuantized", inputs, attrs, **form)
+    want = by_onnxruntime(content, {"indices": inputs["indices"]})[0]
+    flat, shape = content.graph.initializer[0], helper.make_node("Reshape", ["flat", "s"], ["data"])
+    flat.name = "flat"
+    del flat.dims[:]
+    flat.dims.extend([120])
+    content.graph.initializer.append(numpy_helper.from_array(np.array([5, 24]), "s"))
+    content.graph.node.insert(0, shape)
+    got = found(content, {"indices": inputs["indices"]})[0]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert not got[0, 1].any()
+    assert not got[1, 1].any()
+    assert got[1, 0].any()
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
+@pytest.mark.parametrize("size", [0, 16])
+def test_tables_of_floats_of_8_bits(dtype: Any, size: int) -> None:
+    inputs = {
+        "data": numbers(5, 40).astype(dtype),
+        "indices": np.array([3, 0], np.int64),
+        "scales": numbers(5, 3 if size else 1),
+    }
+    attrs = {"block_size": size, "quantize_axis": 1, "gather_axis": 0}
+    form: dict[str, Any] = {"constant": ("data", "scales"), "types": {"y0": 1}}
+    compared("GatherBlockQuantized", inputs, attrs, **form)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.int4, ml_dtypes.uint4])
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0), (2, 1), (1, 2)])
+def test_tables_along_any_axis(dtype: Any, axes: tuple[int, int]) -> None:
+    along, cut = axes
+    rank, shape = 1 + max(axes), [5, 6, 7][: 1 + max(axes)]
+    shape[cut] = 40
+    blocks = [3 if axis == cut else size for axis, size in enumerate(shape)]
+    rng = np.random.default_rng(rank)
+    inputs = {
+        "data": rng.integers(0, 7, shape).astype(dtype),
+        "indices": np.array([[3, 0]], np.int64),
+        "scales": numbers(*blocks),
+        "zeros": rng.integers(0, 7, blocks).astype(dtype),
+    }
+    attrs = {"block_size": 16, "gather_axis": along, "quantize_axis": cut}
+    form: dict[str, Any] = {"constant": ("data", "scales", "zeros"), "types": {"y0": 1}}
+    compared("GatherBlockQuantized", inputs, attrs, **form)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_lookups_of_blocks(bits: int, zeros: bool, axis: int) -> None:
     count = 8 // bits
     blocks = 3
-    if axis and bits == 4:
+    if axis and bits < 8:
         pytest.skip("ONNX Runtime gathers packed numbers along the first axis only")
     inputs = {
         "data": eight(5, 48 // count),
@@ -180,6 +260,20 @@ def test_unary_operators(dtype: Any, name: str) -> None:
     }
     constant = ("xs", "xz", "ys", "yz")
     compared(op, inputs, attrs, free=FREE, atol=1, constant=constant)
+
+
+def test_softmax_takes_the_whole_part_of_the_inverse_scale() -> None:
+    """As ONNX Runtime: 254 for a scale of 1 / 255. Few numbers lie where rounding may differ."""
+    inputs = {
+        "x": eight(400, 6),
+        "xs": scale(0.03),
+        "xz": zero(0, np.uint8),
+        "ys": scale(1 / 255),
+        "yz": zero(0, np.uint8),
+    }
+    content = model("QLinearSoftmax", inputs, {"opset": 13}, constant=("xs", "xz", "ys", "yz"))
+    feeds = {"x": inputs["x"]}
+    assert (found(content, feeds)[0] == by_onnxruntime(content, feeds)[0]).mean() > 0.999
 
 
 @EIGHT

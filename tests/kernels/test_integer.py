@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from harness import TARGETS, run_kernel, view_of
 
 from clinfer.device.processor import flags, instruction_set
-from clinfer_kernels import conv, integer_dot, matmul, matmul_encoded
+from clinfer_kernels import conv, integer_dot, matmul, matmul_encoded, narrow
 from clinfer_kernels.conv_integer import IntegerTile as ConvTile
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.matmul_bytes import BytesTile
@@ -252,7 +253,7 @@ def test_pixels_around_the_register_tile(rows: int, vecs: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize(("m", "blocks", "n"), [(1, 3, 40), (6, 1, 129)])
 def test_codes_are_decoded(dtype: str, bits: int, m: int, blocks: int, n: int) -> None:
     block = 16
@@ -271,6 +272,35 @@ def test_codes_are_decoded(dtype: str, bits: int, m: int, blocks: int, n: int) -
     for tile in matmul_encoded.candidates(spec, CPU):
         kernel = matmul_encoded.emit(spec, tile, CPU)
         result = run_kernel(kernel, arrays, [((m, n), "float32")])[0]
+        np.testing.assert_allclose(result, wanted, atol=2e-6 * np.abs(wanted).max() * block)
+
+
+@pytest.mark.parametrize(
+    ("form", "bits"),
+    [("nf4", 4), ("fp4", 4), ("float8_e4m3fn", 8), ("float8_e5m2", 8), ("float4_e2m1fn", 4)],
+)
+def test_codes_of_numbers_are_decoded(form: str, bits: int) -> None:
+    """Every code but those of NaN and infinity, with scales in float16 and one zero point."""
+    block, n = 16, 40
+    every = np.arange(1 << bits, dtype=np.uint8)
+    numbers = (
+        np.array(narrow.TABLES[form], np.float32)
+        if form in narrow.TABLES
+        else every.view(getattr(ml_dtypes, form)).astype(np.float32)
+    )
+    every = every[np.isfinite(numbers[every])]
+    codes = rng.choice(every, (2 * block, n))
+    codes[:, 0] = np.resize(every, 2 * block)
+    scales = rng.uniform(0.01, 0.1, (2, n)).astype(np.float16)
+    a = rng.standard_normal((3, 2 * block)).astype(np.float32)
+    arrays, outs = (a, codes, scales), (dense("float32", (3, n)),)
+    ins = tuple(view_of(v, v) for v in arrays)
+    spec = EncodedMatmulSpec(block, bits, False, identity("float32"), ins, outs, form, 0)
+    wide = np.repeat(scales.astype(np.float64), block, axis=0)
+    wanted = a.astype(np.float64) @ (numbers[codes].astype(np.float64) * wide)
+    for tile in matmul_encoded.candidates(spec, CPU):
+        kernel = matmul_encoded.emit(spec, tile, CPU)
+        result = run_kernel(kernel, arrays, [((3, n), "float32")])[0]
         np.testing.assert_allclose(result, wanted, atol=2e-6 * np.abs(wanted).max() * block)
 
 

@@ -14,8 +14,10 @@ import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.numpy_quantise import dequantize_linear
 from clinfer_kernels.dims import Expr as DimExpr
 from clinfer_kernels.dims import Sym, evaluate
+from clinfer_kernels.narrow import TABLES
 from passes.expressions import erf, looked_up, run_expr
 from passes.references import onnx_op, reference
 
@@ -194,10 +196,15 @@ def _row_matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
 
 @_anchor(4)
 def _encoded_matmul(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
-    a, codes, scales, zeros = inputs
-    wide = (np.repeat(v.astype(np.float32), node.attrs["block"], axis=0) for v in (zeros, scales))
-    zero, scale = wide
-    return np.matmul(a, (codes.astype(np.float32) - zero) * scale)
+    a, codes, scales, zeros = (*inputs, None)[:4]
+    attrs = {"axis": 0, "block_size": node.attrs["block"]}
+    if node.attrs["form"] in TABLES:
+        attrs["format"] = node.attrs["form"]
+    elif node.attrs["form"] != "integer":
+        codes = codes.view(to_numpy(node.attrs["form"]))
+    points = np.float32(node.attrs["zero"]).reshape(()) if zeros is None else zeros
+    (weights,) = dequantize_linear(attrs, [codes, scales.astype(np.float32), points])
+    return np.matmul(a, weights)
 
 
 @_anchor(1)

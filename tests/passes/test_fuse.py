@@ -88,6 +88,14 @@ def test_costly_prologues_stay_apart_from_what_reads_them_several_times():
     assert kinds(graph) == {"ReduceSum": 1, "Reshape": 1}
 
 
+def test_a_number_of_the_run_stays_outside_a_convolution_of_channels_first():
+    """It has no axes that a transposition between the two could turn."""
+    signature = "float[n, 3, 8, 8] x, float p => float[n, 4, 6, 6] y"
+    built = model(signature, "a = Mul(x, p) y = Conv(a, k)", {"k": random((4, 3, 3, 3))})
+    graph = check(built, {"x": random((1, 3, 8, 8)), "p": np.array(0.5, np.float32)})
+    assert kinds(graph)["clinfer.Conv"] == 1
+
+
 def test_reductions_with_both():
     body = """a = Mul(x, x) c = ReduceMean<keepdims = 0>(a, axis) d = Add(c, two) e = Sqrt(d)
               y = Reciprocal(e)"""

@@ -17,7 +17,12 @@ from clinfer.graph.ir import Array
 from clinfer.graph.numpy_layout import max_roi_pool, pad, top_k
 from clinfer.graph.numpy_nms import non_max_suppression
 from clinfer.graph.numpy_pool import average_pool, lp_pool, max_pool
-from clinfer.graph.numpy_quantise import conv_integer, quantize_linear, quantized_dtype
+from clinfer.graph.numpy_quantise import (
+    conv_integer,
+    dequantize_linear,
+    quantize_linear,
+    quantized_dtype,
+)
 from clinfer.graph.numpy_recurrent import gru, lstm, rnn
 from clinfer.graph.numpy_reduce import REDUCTIONS
 from clinfer.graph.numpy_regions import roi_align
@@ -194,6 +199,8 @@ TABLE: dict[str, Function] = {
     "NonZero": _non_zero,
     "NonMaxSuppression": non_max_suppression,
     "QuantizeLinear": quantize_linear,
+    "DequantizeLinear": dequantize_linear,
+    "clinfer.Decode": dequantize_linear,
     "MaxRoiPool": max_roi_pool,
     "Pad": pad,
     "Resize": resize,

@@ -1,4 +1,4 @@
-"""QuantizeLinear to integers and ConvInteger in NumPy: 4 and 2 bits, free kernels lack one."""
+"""QuantizeLinear to integers, DequantizeLinear and ConvInteger in NumPy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from clinfer.dtypes import BY_ONNX, to_numpy
 from clinfer.graph.ir import Array
 from clinfer.graph.numpy_windows import conv
+from clinfer_kernels.narrow import TABLES
 
 _RANGES = {
     "int2": (-2, 1),
@@ -21,6 +22,7 @@ _RANGES = {
     "int16": (-32768, 32767),
     "uint16": (0, 65535),
 }
+_TABLES = {name: np.array(numbers, np.float32) for name, numbers in TABLES.items()}
 
 
 def quantized_dtype(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> str | None:
@@ -50,6 +52,22 @@ def quantize_linear(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any
         level = level + _spread(attrs, zero.astype(np.float64), x.shape)
     whole = np.clip(np.where(np.isnan(level), low, level), low, high)
     return [whole.astype(np.int32).astype(to_numpy(target))]
+
+
+def dequantize_linear(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
+    """(x - zero) * scale, difference and product in float32.
+
+    What `graph.contrib` makes may have zero points in float32, and a `format` that names a table.
+    """
+    x, scale = inputs[0], inputs[1]
+    zero = inputs[2] if len(inputs) > 2 else None
+    number = int(attrs.get("output_dtype", 0))
+    target = to_numpy(BY_ONNX[number].name) if number else scale.dtype
+    table = attrs.get("format")
+    numbers = _TABLES[table][x] if table else x.astype(np.float32)
+    if zero is not None:
+        numbers = numbers - _spread(attrs, zero.astype(np.float32), x.shape)
+    return [(numbers * _spread(attrs, scale.astype(np.float32), x.shape)).astype(target)]
 
 
 def conv_integer(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:

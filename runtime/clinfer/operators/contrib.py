@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from clinfer.operators import Operator
 from clinfer.operators.contrib_schemas import TEXT
+from clinfer.operators.recurrent import LAYERS
 from clinfer.operators.values import NATURAL, POSITIVE, SWITCH, Expected, among, words
 
 _PAD = words("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
@@ -19,6 +20,11 @@ _GROUPS: dict[str, Expected] = {
     "groups": POSITIVE,
     "activation": SWITCH,
     "channels_last": SWITCH,
+}
+_EXPERTS: dict[str, Expected] = {
+    "activation_type": words("relu", "relu2", "gelu", "geglu", "silu", "swiglu", "identity"),
+    "k": POSITIVE,
+    "swiglu_fusion": among(0, 1, 2),
 }
 _VALUES: dict[str, dict[str, Expected]] = {
     "FusedConv": {"activation": _ACTIVATION, "auto_pad": _PAD},
@@ -34,6 +40,7 @@ _VALUES: dict[str, dict[str, Expected]] = {
     "GroupQueryAttention": {
         "num_heads": POSITIVE,
         "kv_num_heads": POSITIVE,
+        "qk_output": among(0, 1, 2),
         "k_quant_type": words("NONE", "PER_TENSOR", "PER_CHANNEL"),
         "v_quant_type": words("NONE", "PER_TENSOR", "PER_CHANNEL"),
     },
@@ -44,7 +51,35 @@ _VALUES: dict[str, dict[str, Expected]] = {
         "K": POSITIVE,
         "N": POSITIVE,
     },
-    "GatherBlockQuantized": {"bits": among(4, 8), "block_size": POSITIVE},
+    "GatherBlockQuantized": {"bits": among(2, 4, 8), "block_size": NATURAL},
+    "CDist": {"metric": words("euclidean", "sqeuclidean")},
+    "DecoderMaskedMultiHeadAttention": {"num_heads": POSITIVE},
+    "DynamicQuantizeLSTM": LAYERS,
+    "FusedMatMulActivation": {
+        "activation": words(
+            *("Relu", "Tanh", "Sigmoid", "LeakyRelu", "HardSigmoid", "Elu", "Softplus", "Selu"),
+            *("ThresholdedRelu", "Softmax"),
+        )
+    },
+    "RelativePositionBias": {"max_distance": POSITIVE},
+    "CausalConvWithState": {
+        "activation": words("none", "silu", "swish"),
+        "dilation": POSITIVE,
+        "channels_last": SWITCH,
+    },
+    "GatedRMSNorm": {"activation": words("silu", "swish", "sigmoid")},
+    "LinearAttention": {
+        "q_num_heads": POSITIVE,
+        "kv_num_heads": POSITIVE,
+        "update_rule": words("linear", "gated", "delta", "gated_delta"),
+    },
+    "MRotaryEmbedding": {"mrope_layout": SWITCH},
+    "MoE": _EXPERTS,
+    "QMoE": {
+        **_EXPERTS,
+        "expert_weight_bits": among(2, 3, 4, 8),
+        "quant_type": words("int", "fp4", "nvfp4", "fp8", "wfp4afp8"),
+    },
     "MatMulBnb4": {"quant_type": SWITCH, "block_size": POSITIVE, "K": POSITIVE, "N": POSITIVE},
     **{name: {"auto_pad": _PAD} for name in ("QLinearAveragePool", "QLinearConv", "NhwcMaxPool")},
     "Pad": {"mode": words("constant", "reflect", "edge")},

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from clinfer.graph.shape_call import Call
     from clinfer.operators import Relation
 
-_VALUES: dict[str, Expected] = {
+LAYERS: dict[str, Expected] = {
     "direction": words("forward", "reverse", "bidirectional"),
     "activations": words(
         "Affine",
@@ -77,7 +77,7 @@ def _layer(kind: str, gates: int, functions: int, *more: Relation) -> Operator:
     gated = times(_UNITS, gates)
     return Operator(
         kind,
-        _VALUES,
+        LAYERS,
         (
             rank(0, 3),
             shaped(2, _DIRECTIONS, gated, None),

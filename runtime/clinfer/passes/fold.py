@@ -31,7 +31,13 @@ SMALL = 65536
 # run, and masks are found again as positions (`passes.forms`).
 LARGE = 1 << 19
 _REPEATING = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
-_ENCODED = frozenset({"int8", "uint8", "int4", "uint4"})
+DECODERS = frozenset({"DequantizeLinear", "clinfer.Decode"})
+_ENCODED = frozenset(
+    [
+        *("int8", "uint8", "int4", "uint4", "int2", "uint2", "float4_e2m1fn"),
+        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+    ]
+)
 _RANDOM = frozenset(
     [
         "RandomNormal",
@@ -111,7 +117,7 @@ def _fold_each(bodies: Bodies) -> None:
 
 def _is_encoded(node: Node) -> bool:
     """Whether it decodes integers of few bits."""
-    return node.kind == "DequantizeLinear" and node.required(0).dtype in _ENCODED
+    return node.kind in DECODERS and node.required(0).dtype in _ENCODED
 
 
 def _is_foldable(node: Node) -> bool:

@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from clinfer.graph.contrib import (
     activations,
     attention,
+    decoding,
+    experts,
     grouped,
+    lookups,
     norms,
     packed,
     products,
     quantised,
     same,
+    states,
 )
 from clinfer.graph.contrib.maker import Rule, rewritten
 from clinfer.graph.contrib.schema import DOMAIN
@@ -26,12 +30,16 @@ __all__ = ["DOMAIN", "RANKS", "RULES", "rewritten"]
 RULES: Mapping[str, Rule] = {
     **activations.RULES,
     **attention.RULES,
+    **decoding.RULES,
+    **experts.RULES,
     **grouped.RULES,
+    **lookups.RULES,
     **norms.RULES,
     **packed.RULES,
     **quantised.RULES,
     **products.RULES,
     **same.RULES,
+    **states.RULES,
 }
 
 _SOME = range(1, 9)
@@ -74,6 +82,29 @@ RANKS: Mapping[str, Mapping[int, Sequence[int]]] = {
     "MatMulNBits": {0: _SOME},
     "MatMulBnb4": {0: _SOME},
     "GatherBlockQuantized": {0: _SOME},
+    "DecoderMaskedMultiHeadAttention": {
+        0: (3,),
+        1: (3, 4),
+        2: (3, 4),
+        3: (2,),
+        **dict.fromkeys((4, 5, 6), (4,)),
+        10: (1,),
+    },
+    "RelativePositionBias": {0: (2,)},
+    "CDist": {0: (2,), 1: (2,)},
+    "DynamicQuantizeLSTM": {**dict.fromkeys((0, 1, 2), (3,)), **dict.fromkeys((8, 10), (1, 2))},
+    "NhwcFusedConv": {0: _IMAGES, 1: _IMAGES},
+    "CausalConvWithState": {1: (3,), 2: (1,)},
+    "LinearAttention": {**dict.fromkeys((0, 1, 2, 4, 5), (3,)), 3: (4,)},
+    "GatedRMSNorm": {0: _SOME, 1: (1,)},
+    "MRotaryEmbedding": {0: (3, 4), 1: (3,), 2: (2,), 3: (2,)},
+    "MoE": {0: (2, 3), 1: (2,), **dict.fromkeys((2, 4, 6), (3,)), **dict.fromkeys((3, 5, 7), (2,))},
+    "QMoE": {
+        0: (2, 3),
+        **dict.fromkeys((1, 4, 7, 10, 14), (2,)),
+        **dict.fromkeys((2, 5, 8), (3,)),
+        **dict.fromkeys((3, 6, 9, 11, 12, 13), (2, 3)),
+    },
     "QGemm": {0: (2,), 3: (2,)},
     "QLinearSoftmax": {0: _SOME},
     "QLinearAveragePool": {0: _IMAGES},

@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from clinfer.graph.contrib import cached
 from clinfer.graph.contrib.heads import (
     Scoring,
+    appended,
+    float_of,
     joined,
     masked_where,
     repeated,
@@ -16,12 +19,37 @@ from clinfer.graph.contrib.heads import (
     split,
     steps,
     weighted,
+    weights,
 )
 from clinfer.graph.contrib.maker import Maker, Rule
 from clinfer.graph.ir import Value
 
 _QUERY, _KEY, _VALUE, _PAST_KEY, _PAST_VALUE, _LAST, _TOTAL, _COS, _SIN, _PLACES = range(10)
-_BIAS, _SINK, _K_SCALE, _V_SCALE, _Q_NORM, _K_NORM, _LENGTHS = range(10, 17)
+_BIAS, _SINK = 10, 11
+_Q_NORM, _K_NORM, _LENGTHS = 14, 15, 16
+
+
+_NEVER = 1 << 40  # the place of a key that nobody sees
+_Pair = tuple[Value | None, ...]
+
+
+class _Steps(NamedTuple):
+    """Of each row: keys after this step and before it [B], new ones that count; S of the queries.
+
+    `new` is [B, 1] or, where all count, `length`.
+    """
+
+    total: Value
+    past: Value
+    new: Value
+    length: Value
+
+
+class _Keys(NamedTuple):
+    """Keys and values [B, H, T, D], and the places of the keys [B, T]."""
+
+    parts: tuple[Value, ...]
+    places: Value
 
 
 class _Heads(NamedTuple):
@@ -32,34 +60,59 @@ class _Heads(NamedTuple):
 
 def _grouped(make: Maker) -> Sequence[Value | None]:
     """Rows of the batch may have pasts of different lengths: places are counted for each."""
-    make.refuse(k_scale=_K_SCALE, v_scale=_V_SCALE, query_seqlens=_LENGTHS)
-    make.only("sliding_window_cache", 0)
-    make.only("kv_cache_bit_width", 0)
-    make.only("k_quant_type", "NONE")
-    make.only("v_quant_type", "NONE")
     q, k, v, heads = _operands(make)
     length = make.dim(make.x(_QUERY), 1)
-    past = _past_lengths(make, length)
-    places = make("Add", make.reshape(past, -1, 1), steps(make, length))  # [B, S]
+    step = _steps(make, length)
+    places = make("Add", make.reshape(step.past, -1, 1), steps(make, length))  # [B, S]
     q, k = _normed(make, q, _Q_NORM, "q"), _normed(make, k, _K_NORM, "k")
     if make.attr("do_rotary", 0):
         given = make.input(_PLACES)
         where = places if given is None else given
         interleaved = make.attr("rotary_interleaved", 0)
         q, k = (rotated(make, x, where, (_COS, _SIN), interleaved) for x in (q, k))
-    k, v = _cached(make, k, v, past, length)
+    coded = tuple(cached.codes(make, heads.size, heads.keys, letter) for letter in "kv")
+    new = tuple(code.encoded(make, x) for code, x in zip(coded, (k, v), strict=True))
+    old = tuple(make.input(index) for index in (_PAST_KEY, _PAST_VALUE))
+    bias = make.input(_BIAS)
+    if make.attr("sliding_window_cache", 0):
+        keys, seen, present = _windowed(make, old, new, step, places)
+        bias = None if bias is None else _of_keys(make, bias, keys, heads.queries)
+        stored = keys.parts
+    else:
+        stored = present = _cached(make, old, new, step)
+        seen = _seen(make, steps(make, make.dim(present[0], 2)), places, step)
     how = Scoring(
         make.attr("scale", 0.0) or 1 / math.sqrt(heads.size),
         max(make.attr("softcap", 0.0), 0.0),
         _sink(make),
     )
     times = heads.queries // heads.keys
-    wide_k, wide_v = (repeated(make, x, heads.keys, times, heads.size) for x in (k, v))
-    bias = make.input(_BIAS)
+    wide_k, wide_v = (
+        repeated(make, code.decoded(make, x), heads.keys, times, heads.size)
+        for code, x in zip(coded, stored, strict=True)
+    )
     added = [] if bias is None else [bias]
-    added.append(masked_where(make, _seen(make, k, places, past, length)))
-    result = weighted(make, scores(make, q, wide_k, how, added), wide_v, how)
-    return joined(make, result, heads.queries * heads.size), k, v
+    plain = scores(make, q, wide_k, how, added)
+    masked = make.sum(plain, masked_where(make, seen))
+    result = weighted(make, masked, wide_v, how)
+    return (
+        joined(make, result, heads.queries * heads.size),
+        *present,
+        _shown(make, plain, masked, seen, how),
+    )
+
+
+def _shown(make: Maker, plain: Value, masked: Value, seen: Value, how: Scoring) -> Value | None:
+    """The scores before or the weights behind the softmax, 0 for keys that are not seen."""
+    kind = make.attr("qk_output", 0)
+    if not make.wanted(3):
+        return None
+    if kind not in (1, 2):
+        raise make.error(
+            f"attribute 'qk_output': 1 or 2 expected for a fourth result, found {kind}"
+        )
+    found = plain if kind == 1 else weights(make, masked, how)
+    return make("Where", seen, found, make.constant(0, float_of(make)))
 
 
 def _operands(make: Maker) -> tuple[Value, Value, Value, _Heads]:
@@ -84,11 +137,16 @@ def _operands(make: Maker) -> tuple[Value, Value, Value, _Heads]:
     return q, k, v, heads
 
 
-def _past_lengths(make: Maker, length: Value) -> Value:
-    """How many keys each row of the batch has in its past; none at a first prompt."""
+def _steps(make: Maker, length: Value) -> _Steps:
+    """How many keys each row of the batch has after this step, and how many of them are new."""
     last = make.cast(make.reshape(make.x(_LAST), -1), "int64")
     total = make("Add", last, make.constant(1))
-    return make("Max", make("Sub", total, length), make.constant(0))
+    given = make.input(_LENGTHS)
+    if given is None:  # none of a first prompt's keys is of the past
+        past = make("Max", make("Sub", total, length), make.constant(0))
+        return _Steps(total, past, length, length)
+    count = make.cast(make.reshape(given, -1), "int64")
+    return _Steps(total, make("Sub", total, count), make.reshape(count, -1, 1), length)
 
 
 def _normed(make: Maker, x: Value, index: int, letter: str) -> Value:
@@ -99,50 +157,106 @@ def _normed(make: Maker, x: Value, index: int, letter: str) -> Value:
     return make("RMSNormalization", x, weight, axis=-1, epsilon=epsilon)
 
 
-def _cached(make: Maker, k: Value, v: Value, past: Value, length: Value) -> tuple[Value, Value]:
+def _cached(make: Maker, old: _Pair, new: tuple[Value, ...], step: _Steps) -> tuple[Value, ...]:
     """Present keys and values: the past of each row, at its end the new ones.
 
     The cache has room for max(P, total) keys, where P is that of the past's tensor: element t of a
     row with p keys is new[t - p] where p <= t < p + S, else past[t].
     """
-    old = [make.input(index) for index in (_PAST_KEY, _PAST_VALUE)]
     if old[0] is None or old[1] is None:
-        return k, v
+        return new
     room = make.dim(old[0], 2)
     total = make.cast(make.reshape(make.x(_TOTAL), 1), "int64")
     every = steps(make, make("Max", room, total))
-    since = make("Sub", every, make.reshape(past, -1, 1))  # [B, T]
-    new = make(
+    since = make("Sub", every, make.reshape(step.past, -1, 1))  # [B, T]
+    is_new = make(
         "And",
         make("GreaterOrEqual", since, make.constant(0)),
-        make("Less", since, length),
+        make("Less", since, step.new),
     )
-    last = make("Sub", make("Add", room, length), make.constant(1))
-    index = make("Where", new, make("Add", since, room), make("Min", every, last))
-    column = make("Unsqueeze", index, make.constant([1, 3]))  # [B, 1, T, 1]
-    return tuple(  # type: ignore[return-value]
-        _picked(make, make("Concat", before, after, axis=2), column)
-        for before, after in zip(old, (k, v), strict=True)
-    )
+    last = make("Sub", make("Add", room, step.length), make.constant(1))
+    index = make("Where", is_new, make("Add", since, room), make("Min", every, last))
+    return _picked(make, _joined_parts(make, old, new), index)
 
 
-def _picked(make: Maker, x: Value, column: Value) -> Value:
-    """x[b, h, index[b, t], d] with an index [B, 1, T, 1]."""
+def _joined_parts(make: Maker, old: _Pair, new: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Keys and values of the past's tensors with the new ones behind."""
+    return tuple(appended(make, before, after) for before, after in zip(old, new, strict=True))
+
+
+def _picked(make: Maker, parts: tuple[Value, ...], index: Value) -> tuple[Value, ...]:
+    """x[b, h, index[b, t], d] of keys and values with an index [B, T]."""
+    column = make("Unsqueeze", index, make.constant([1, 3]))
+    one, found = make.constant([1]), []
+    for x in parts:
+        sizes = make("Concat", one, make.dim(x, 1), one, make.dim(x, 3), axis=0)
+        found.append(make("GatherElements", x, make("Expand", column, sizes), axis=2))
+    return tuple(found)
+
+
+def _windowed(
+    make: Maker, old: _Pair, new: tuple[Value, ...], step: _Steps, places: Value
+) -> tuple[_Keys, Value, tuple[Value, ...]]:
+    """A cache of C places that holds the last L(T) of T keys, the oldest first.
+
+    With a window of W keys and G = C - W + 1: L(T) = T where T <= C, else
+    T - G * ceil((T - C) / G), as the schema has it. What is seen is in the old cache or new.
+    """
+    window = make.attr("local_window_size", -1)
+    if old[0] is None or old[1] is None or window <= 0:
+        raise make.error(
+            "attribute 'sliding_window_cache' 1: past keys and values and a 'local_window_size' "
+            f"above 0 expected, found {window}"
+        )
+    one, zero, room = make.constant(1), make.constant(0), make.dim(old[0], 2)
+    slack = make("Add", make("Sub", room, make.constant(window)), one)
+
+    def held(total: Value) -> Value:
+        """How many of `total` keys [B] are kept, [B, 1]."""
+        over = make("Max", make("Sub", total, room), zero)
+        times = make("Div", make("Sub", make("Add", over, slack), one), slack)
+        return make.reshape(make("Sub", total, make("Mul", times, slack)), -1, 1)
+
+    before, after = held(step.past), held(step.total)
+    past, total = make.reshape(step.past, -1, 1), make.reshape(step.total, -1, 1)
+    stored = steps(make, room)
+    old_at = make("Add", stored, make("Sub", past, before))
+    old_at = make("Where", make("Less", stored, before), old_at, make.constant(_NEVER))
+    fresh = steps(make, step.length)
+    new_at = make("Where", make("Less", fresh, step.new), places, make.constant(_NEVER))
+    keys = _Keys(_joined_parts(make, old, new), make("Concat", old_at, new_at, axis=1))
+    seen = _seen(make, make("Unsqueeze", keys.places, make.constant([1, 2])), places, step)
+    wanted = make("Add", stored, make("Sub", total, after))  # the place each row of the cache holds
+    index = make(
+        "Where",
+        make("GreaterOrEqual", wanted, past),
+        make("Add", make("Sub", wanted, past), room),
+        make("Sub", wanted, make("Sub", past, before)),
+    )
+    kept = make("Where", make("Less", stored, after), index, stored)
+    return keys, seen, _picked(make, keys.parts, kept)
+
+
+def _of_keys(make: Maker, bias: Value, keys: _Keys, heads: int) -> Value:
+    """The columns of a bias by places for keys at theirs, [B, H, S, keys]."""
+    last = make("Sub", make.dim(bias, 3), make.constant(1))
+    index = make("Max", make("Min", keys.places, last), make.constant(0))
+    index = make("Unsqueeze", index, make.constant([1, 2]))
     one = make.constant([1])
-    sizes = make("Concat", one, make.dim(x, 1), one, make.dim(x, 3), axis=0)
-    return make("GatherElements", x, make("Expand", column, sizes), axis=2)
+    rows = make("Concat", one, make.constant([heads]), make.dim(bias, 2), one, axis=0)
+    sizes = make("Concat", make.dim(index, 0), one, one, one, axis=0)
+    wide = make("Expand", make("Expand", bias, rows), sizes)
+    return make("GatherElements", wide, make("Expand", index, rows), axis=3)
 
 
-def _seen(make: Maker, k: Value, places: Value, past: Value, length: Value) -> Value:
-    """Whether query s of row b sees key t, [B, 1, S, T]."""
-    keys = steps(make, make.dim(k, 2))
+def _seen(make: Maker, keys: Value, places: Value, step: _Steps) -> Value:
+    """Whether query s of row b sees the key at a place [T] or [B, 1, 1, T]: [B, 1, S, T]."""
     query = make("Unsqueeze", places, make.constant([1, 3]))
     window = make.attr("local_window_size", -1)
     if make.attr("causal", 1):
         seen = make("LessOrEqual", keys, query)
     else:
-        ends = make("Add", past, length)
-        seen = make("Less", keys, make.reshape(ends, -1, 1, 1, 1))
+        seen = make("Less", keys, make.reshape(step.total, -1, 1, 1, 1))
     if window < 0:
         return seen
     return make("And", seen, make("Greater", keys, make("Sub", query, make.constant(window))))

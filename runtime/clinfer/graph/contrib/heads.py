@@ -61,19 +61,24 @@ def scores(make: Maker, q: Value, k: Value, how: Scoring, added: Sequence[Value]
 
 
 def weighted(make: Maker, found: Value, v: Value, how: Scoring) -> Value:
-    """softmax(scores) @ v; with a sink, one more score takes part and weighs nothing."""
+    """softmax(scores) @ v."""
+    return make("MatMul", weights(make, found, how), v)
+
+
+def weights(make: Maker, found: Value, how: Scoring) -> Value:
+    """softmax(scores); with a sink, one more score takes part and weighs nothing."""
     if how.sink is None:
-        return make("MatMul", make("Softmax", found, axis=-1), v)
+        return make("Softmax", found, axis=-1)
     column = make.slice(found, 3, 0, 1)
     sink = make("Expand", make.reshape(how.sink, 1, -1, 1, 1), make("Shape", column))
-    weights = make("Softmax", make("Concat", found, sink, axis=-1), axis=-1)
-    return make("MatMul", make.slice(weights, 3, 0, -1), v)
+    both = make("Softmax", make("Concat", found, sink, axis=-1), axis=-1)
+    return make.slice(both, 3, 0, -1)
 
 
 def masked_where(make: Maker, seen: Value, value: float | None = None) -> Value:
-    """0 where `seen`, else `value`, by default the lowest number."""
+    """0 where `seen`, else `value`; by default, and at least, the lowest number of the type."""
     dtype = float_of(make)
-    low = _LOWEST[dtype] if value is None else value
+    low = _LOWEST[dtype] if value is None else max(value, _LOWEST[dtype])
     return make("Where", seen, make.constant(0, dtype), make.constant(low, dtype))
 
 

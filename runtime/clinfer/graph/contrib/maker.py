@@ -9,6 +9,7 @@ import numpy as np
 
 from clinfer.dtypes import BY_NAME, to_numpy
 from clinfer.errors import ShapeError, UnsupportedError
+from clinfer.graph import numpy_ops
 from clinfer.graph.ir import Array, Node, Shape, Value
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 Results = Value | Sequence["Value | None"]
 Rule = Callable[["Maker"], Results]
 """Makes operators that stand for a node; its results are the node's, those nobody reads None."""
+
+# What exporters put between a constant and an operator that wants one.
+_OF_CONSTANTS = frozenset(
+    ["Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose"]
+)
 
 
 class Maker:
@@ -31,18 +37,25 @@ class Maker:
         self._made: list[Node] = []
 
     def __call__(self, op: str, *inputs: Value | None, **attrs: Any) -> Value:
-        """The one result of a new operator."""
+        """The one result of a new operator, of ONNX's domain or `clinfer.`."""
         return self.several(op, 1, *inputs, **attrs)[0]
 
     def several(self, op: str, count: int, *inputs: Value | None, **attrs: Any) -> list[Value]:
         """The results of a new operator that has `count` of them."""
+        domain, _, op = op.rpartition(".")
         kept = list(inputs)
         while kept and kept[-1] is None:
             kept.pop()
         outputs = [Value(self._graph.fresh(self.node.name or op)) for _ in range(count)]
         self._made.append(
             self._graph.node(
-                op, kept, outputs=outputs, attrs=attrs, name=self.node.name, before=self.node
+                op,
+                kept,
+                outputs=outputs,
+                attrs=attrs,
+                domain=domain,
+                name=self.node.name,
+                before=self.node,
             )
         )
         return outputs
@@ -101,9 +114,10 @@ class Maker:
     def content(self, index: int) -> Array:
         """The content of an input that must be constant."""
         value = self.x(index)
-        if value.const is None:
+        content = _known(value)
+        if content is None:
             raise self.error(f"input {index} must be constant, found {value!r}")
-        return value.const
+        return content
 
     def error(self, what: str) -> UnsupportedError:
         """An error about the node."""
@@ -175,6 +189,20 @@ class Maker:
         self._graph.replace(result, wanted)
         maker.outputs[place] = wanted
         wanted.producer = maker
+
+
+def _known(value: Value) -> Array | None:
+    """The content of a constant, or of what views, casts and the like make of constants."""
+    if value.const is not None or value.producer is None:
+        return value.const
+    node = value.producer
+    if node.op not in _OF_CONSTANTS or len(node.outputs) != 1:
+        return None
+    inputs = [None if v is None else _known(v) for v in node.inputs]
+    if any(v is not None and known is None for v, known in zip(node.inputs, inputs, strict=True)):
+        return None
+    function = numpy_ops.find(node.kind, node.attrs, inputs)
+    return None if function is None else np.asarray(function(node.attrs, inputs)[0])
 
 
 def rewritten(change: Change, rule: Rule, ranks: Mapping[int, Sequence[int]]) -> list[Node]:

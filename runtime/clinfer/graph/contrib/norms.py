@@ -40,18 +40,23 @@ def _skip_rms_norm(make: Maker) -> Sequence[Value | None]:
 
 
 def _embed_layer_norm(make: Maker) -> Sequence[Value | None]:
+    return embedded(make, [make.input(index) for index in range(9)])
+
+
+def embedded(make: Maker, inputs: Sequence[Value | None]) -> Sequence[Value | None]:
     """Embeddings of words, places and segments, added and normalised; lengths of the masks."""
-    ids = make.x(0)
-    places = make.input(8)
+    ids, words, table_of_places, scale, bias = (inputs[i] for i in (0, 2, 3, 5, 6))
+    assert ids is not None
+    places = inputs[8] if len(inputs) > 8 else None
     if places is None:
         steps = make("Squeeze", make.dim(ids, 1))
         places = make("Range", make.constant(0), steps, make.constant(1))
-    total = make.sum(make("Gather", make.x(2), ids), make("Gather", make.x(3), places))
-    segments, table = make.input(1), make.input(4)
+    total = make.sum(make("Gather", words, ids), make("Gather", table_of_places, places))
+    segments, table = inputs[1], inputs[4]
     if segments is not None and table is not None:
         total = make.sum(total, make("Gather", table, segments))
     epsilon = make.attr("epsilon", 1e-12)
-    result = make("LayerNormalization", total, make.x(5), make.x(6), axis=-1, epsilon=epsilon)
+    result = make("LayerNormalization", total, scale, bias, axis=-1, epsilon=epsilon)
     return result, _mask_index(make, ids) if make.wanted(1) else None, total
 
 

@@ -1,38 +1,64 @@
-"""Weights of few bits, decoded when the model is read: products with them and look-ups in them.
+"""Weights of few bits: products with them.
 
-MatMulNBits of 4 and 8 bits in float32 keeps its codes (`passes.quantise`); the others are float
-tensors from then on, of the memory that the model not quantised takes.
+Each becomes a product with DequantizeLinear of its codes, which `passes.quantise` keeps as they are
+where the device decodes them in registers. `clinfer.Decode` is DequantizeLinear whose zero points
+may be floats, and whose codes stand for the numbers of a table where `format` names one.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from clinfer.dtypes import to_numpy
 from clinfer.graph.contrib.maker import Maker, Rule
 from clinfer.graph.ir import Array, Value
+from clinfer.graph.numpy_quantise import dequantize_linear
 
-_FP4 = np.array([0, 0.0625 / 12, 8 / 12, 1, 4 / 12, 6 / 12, 2 / 12, 3 / 12], np.float32)
-_NF4 = np.array(
-    [
-        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
-        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
-        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
-        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
-    ],
-    np.float32,
-)
 _BYTES = 4  # the accuracy level that allows A to be quantised to bytes
-_CODES = (np.concatenate([_FP4, -_FP4]), _NF4)  # by quant_type
+_TABLES = ("fp4", "nf4")  # by quant_type
+_DECODED = ("float32", "float16")
 
 
-def unpacked(data: Array, bits: int) -> Array:
+def codes_of(data: Array, bits: int) -> Array:
     """The numbers in bytes along the last axis, the lowest bits first."""
+    if bits == 8:
+        return data
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     parts: Array = (data[..., None] >> shifts) & np.uint8((1 << bits) - 1)
     return parts.reshape(*data.shape[:-1], data.shape[-1] * len(shifts))
+
+
+def decoded(
+    make: Maker,
+    codes: Array,
+    scales: Array,
+    zeros: Array | None,
+    size: int,
+    dtype: str,
+    table: str | None = None,
+) -> Value:
+    """A matrix of codes [K, N] as numbers; scales and zero points [K / size, N] of blocks along K.
+
+    Zero points are whole numbers of a byte or floats. In other types than float32 and float16 it is
+    a constant.
+    """
+    attrs = {"axis": 0, "block_size": size, **({"format": table} if table else {})}
+    if dtype not in _DECODED:
+        inputs = [codes, scales.astype(np.float32), zeros]
+        return make.constant(dequantize_linear(attrs, inputs)[0], dtype)
+    point, kind = None, "DequantizeLinear" if table is None else "clinfer.Decode"
+    if zeros is not None:
+        whole = zeros.dtype == np.uint8 or bool(
+            (zeros == np.rint(zeros)).all() and zeros.min() >= 0 and zeros.max() < 256
+        )
+        point = make.constant(np.ascontiguousarray(zeros), "uint8" if whole else "float32")
+        kind = kind if whole else "clinfer.Decode"
+    return make(
+        kind,
+        make.constant(np.ascontiguousarray(codes), "uint8"),
+        make.constant(np.ascontiguousarray(scales), dtype),
+        point,
+        **attrs,
+    )
 
 
 def _shaped(make: Maker, index: int, *shape: int) -> Array:
@@ -44,63 +70,61 @@ def _shaped(make: Maker, index: int, *shape: int) -> Array:
 
 
 def _matmul_n_bits(make: Maker) -> Value:
-    """A @ W^T + bias with W [N, K] in blocks along K, each with a scale and a zero point."""
+    """A @ W^T + bias with W [N, K] in blocks along K, each with a scale and a zero point.
+
+    Where K is no whole number of blocks, A's rows end in zeros; where columns of W are of any block
+    (`g_idx`), A's are put in the order of the blocks.
+    """
     make.only("weight_prepacked", 0)
     rows, inner = make.attr("N"), make.attr("K")
     bits, size = make.attr("bits", 4), make.attr("block_size")
     blocks = -(-inner // size)
     if size * bits % 8:
         raise make.error(f"blocks of whole bytes expected, found {size} numbers of {bits} bits")
-    content = unpacked(_shaped(make, 1, rows, blocks, size * bits // 8), bits)
-    codes = content.reshape(rows, -1)[:, :inner]
-    scales = _shaped(make, 2, rows, blocks).astype(np.float32)
+    content = codes_of(_shaped(make, 1, rows, blocks, size * bits // 8), bits)
+    codes = content.reshape(rows, -1)
+    scales = _shaped(make, 2, rows, blocks)
     zeros = _zeros(make, rows, blocks, bits)
-    if make.input(4) is None and inner % size == 0 and _are_codes(make, zeros, bits):
-        return _encoded(make, codes, scales, zeros, size)
-    weights = codes.astype(np.float32)
-    if make.input(4) is None:
-        block = np.arange(inner) // size
-    else:
-        block = _shaped(make, 4, inner)
-        if block.min() < 0 or block.max() >= blocks:
-            raise make.error(f"input 4: numbers of the {blocks} blocks expected")
-    weights -= zeros[:, block]
-    weights *= scales[:, block]
-    return _product(make, weights.T, make.input(5))
-
-
-def _are_codes(make: Maker, zeros: Array, bits: int) -> bool:
-    """Whether DequantizeLinear can decode them: whole zero points, products in float32."""
-    whole = bool((zeros == np.rint(zeros)).all()) and zeros.min() >= 0 and zeros.max() < 256
-    return whole and bits in (4, 8) and make.x(0).dtype == "float32"
-
-
-def _encoded(make: Maker, codes: Array, scales: Array, zeros: Array, size: int) -> Value:
-    """The product with weights in blocks along K, which `passes.quantise` keeps as they are."""
-    data = make.constant(np.ascontiguousarray(codes.T), "uint8")
-    scale = make.constant(np.ascontiguousarray(scales.T), "float32")
-    zero = make.constant(np.ascontiguousarray(zeros.T), "uint8")
-    weights = make("DequantizeLinear", data, scale, zero, axis=0, block_size=size)
+    x = make.x(0)
+    if make.input(4) is not None:
+        order = _order(make, inner, blocks, size)
+        x = make("Gather", x, make.constant(np.maximum(order, 0)), axis=-1)
+        codes = np.where(order < 0, 0, codes[:, order])
+        if (order < 0).any():  # blocks of fewer numbers than `size`
+            x = make("Mul", x, make.like((order >= 0).astype(np.float32), make.x(0)))
+    elif inner % size:
+        rank = len(make.shape(0))
+        pads = [0] * (2 * rank - 1) + [blocks * size - inner]
+        x = make("Pad", x, make.constant(pads), make.like(0, x))
+    weights = decoded(make, codes.T, scales.T, zeros.T, size, make.x(0).dtype or "float32")
     allowed = {"quantised": 1} if make.attr("accuracy_level", 0) == _BYTES else {}
-    return make.sum(make("MatMul", make.x(0), weights, **allowed), make.input(5))
+    return make.sum(make("MatMul", x, weights, **allowed), make.input(5))
+
+
+def _order(make: Maker, inner: int, blocks: int, size: int) -> Array:
+    """The columns of W block by block, -1 where a block has fewer than `size`."""
+    group = _shaped(make, 4, inner)
+    if group.min() < 0 or group.max() >= blocks:
+        raise make.error(f"input 4: numbers of the {blocks} blocks expected")
+    counts = np.bincount(group, minlength=blocks)
+    if counts.max() > size:
+        raise make.error(
+            f"input 4: at most {size} columns of each block expected, found {counts.max()}"
+        )
+    order = np.full((blocks, size), -1, np.int64)
+    order[np.arange(size) < counts[:, None]] = np.argsort(group, kind="stable")
+    return order.reshape(-1)
 
 
 def _zeros(make: Maker, rows: int, blocks: int, bits: int) -> Array:
     """The zero point of each block; packed as the weights, or numbers."""
     given = make.input(3)
     if given is None:
-        return np.full((rows, blocks), 1 << (bits - 1), np.float32)
+        return np.full((rows, blocks), 1 << (bits - 1), np.uint8)
     if given.dtype != "uint8":
         return _shaped(make, 3, rows, blocks).astype(np.float32)
     packed = _shaped(make, 3, rows, -(-blocks * bits // 8))
-    return unpacked(packed, bits)[:, :blocks].astype(np.float32)
-
-
-def _product(make: Maker, weights: Array, bias: Value | None = None) -> Value:
-    """A @ weights + bias."""
-    dtype = make.x(0).dtype or "float32"
-    content = np.ascontiguousarray(weights).astype(to_numpy(dtype))
-    return make.sum(make("MatMul", make.x(0), make.constant(content, dtype)), bias)
+    return codes_of(packed, bits)[:, :blocks]
 
 
 def _matmul_bnb4(make: Maker) -> Value:
@@ -109,52 +133,21 @@ def _matmul_bnb4(make: Maker) -> Value:
     count = rows * inner
     data = _shaped(make, 1, -(-count // 2))
     codes = np.stack([data >> 4, data & 15], -1).ravel()[:count]
-    largest = _shaped(make, 2, -(-count // size)).astype(np.float32)
-    values = _CODES[make.attr("quant_type")][codes] * np.repeat(largest, size)[:count]
-    weights = values.reshape(rows, inner)
-    return _product(make, weights.T if make.attr("transB", 1) else weights)
-
-
-def _gather_block_quantized(make: Maker) -> Value:
-    """Gather of numbers in blocks along an axis, each with a scale and a zero point."""
-    data, scale = make.content(0), make.content(2).astype(np.float32)
-    byte = make.x(0).dtype == "uint8"
-    bits, size = make.attr("bits", 4), make.attr("block_size", 128)
-    if make.x(0).dtype not in ("uint8", "int4", "uint4"):
-        raise make.error(f"input 0: uint8, int4 or uint4 supported, found {make.x(0).dtype}")
-    if byte:
-        data = unpacked(data, bits)
-    axis = make.attr("quantize_axis", 1) % data.ndim
-    wanted = list(data.shape)
-    wanted[axis] = -(-wanted[axis] // size)
-    if list(scale.shape) != wanted:
-        raise make.error(f"input 2: {wanted} expected, found {list(scale.shape)}")
-    zero = _points(make, bits, scale.shape)
-
-    def spread(blocks: Any) -> Any:
-        if np.ndim(blocks) == 0:
-            return blocks
-        wide = np.repeat(blocks, size, axis)
-        return np.take(wide, np.arange(data.shape[axis]), axis)
-
-    values = (data.astype(np.float32) - spread(zero)) * spread(scale)
-    table = make.constant(values, make.x(2).dtype or "float32")
-    return make("Gather", table, make.x(1), axis=make.attr("gather_axis", 0))
-
-
-def _points(make: Maker, bits: int, shape: tuple[int, ...]) -> Any:
-    """The zero point of each block of a look-up: the middle of bytes, else 0, or given."""
-    byte = make.x(0).dtype == "uint8"
-    if make.input(3) is None:
-        return (1 << (bits - 1)) if byte else 0
-    given = unpacked(make.content(3), bits) if byte else make.content(3)
-    if given.shape[:-1] != shape[:-1] or given.shape[-1] < shape[-1]:
-        raise make.error(f"input 3: a zero point for each block expected, found {make.x(3)!r}")
-    return given[..., : shape[-1]].astype(np.float32)
+    largest = _shaped(make, 2, -(-count // size))
+    table = _TABLES[make.attr("quant_type")]
+    dtype = make.x(0).dtype or "float32"
+    is_turned = bool(make.attr("transB", 1))
+    if is_turned and inner % size == 0:
+        matrix, scales = codes.reshape(rows, inner).T, largest.reshape(rows, inner // size).T
+        return make("MatMul", make.x(0), decoded(make, matrix, scales, None, size, dtype, table))
+    attrs = {"axis": 0, "block_size": size, "format": table}
+    numbers = dequantize_linear(attrs, [codes, largest.astype(np.float32)])[0]
+    weights = numbers.reshape(rows, inner)
+    weights = np.ascontiguousarray(weights.T if is_turned else weights)
+    return make("MatMul", make.x(0), make.constant(weights, dtype))
 
 
 RULES: dict[str, Rule] = {
     "MatMulNBits": _matmul_n_bits,
     "MatMulBnb4": _matmul_bnb4,
-    "GatherBlockQuantized": _gather_block_quantized,
 }

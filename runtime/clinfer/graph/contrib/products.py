@@ -62,7 +62,35 @@ def _nhwc_conv(make: Maker) -> Value:
     return activated(make, total, make.x(0), make.attr("activation", ""), numbers)
 
 
+def _fused_matmul_activation(make: Maker) -> Value:
+    numbers = [make.attr(f"activation_{name}") for name in ("alpha", "beta")]
+    if make.attr("activation") == "Selu":
+        numbers[1] = make.attr("activation_gamma")
+    if make.attr("activation") == "Softmax":
+        return make("Softmax", _fused_matmul(make), axis=make.attr("activation_axis", -1))
+    return activated(make, _fused_matmul(make), make.x(0), make.attr("activation"), numbers)
+
+
+def _fast_gelu(make: Maker) -> Value:
+    """Gelu of X @ W + bias by tanh."""
+    total = make.sum(make("MatMul", make.x(0), make.x(1)), make.input(2))
+    return make("Gelu", total, approximate="tanh")
+
+
+def _distances(make: Maker) -> Value:
+    """Between all rows of two matrices, [M, K]."""
+    make.only("metric", "sqeuclidean", "euclidean")
+    a, b = (make("Unsqueeze", make.x(i), make.constant([1 - i])) for i in (0, 1))
+    apart = make("Sub", a, b)
+    squares = make("ReduceSum", make("Mul", apart, apart), make.constant([2]), keepdims=0)
+    return squares if make.attr("metric") == "sqeuclidean" else make("Sqrt", squares)
+
+
 RULES: dict[str, Rule] = {
+    "CDist": _distances,
+    "FusedMatMulActivation": _fused_matmul_activation,
+    "GemmFastGelu": _fast_gelu,
+    "NhwcFusedConv": _nhwc_conv,
     "FusedMatMul": _fused_matmul,
     "TransposeMatMul": _fused_matmul,
     "FusedGemm": _fused_gemm,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from clinfer.graph.contrib.attention import self_attention
 from clinfer.graph.contrib.maker import Maker, Rule
+from clinfer.graph.contrib.norms import embedded
 from clinfer.graph.ir import Value
 
 
@@ -54,6 +55,15 @@ def _softmax(make: Maker, x: Value) -> Value:
         return make("Softmax", x, axis=axis)
     flat = make("Softmax", make("Flatten", x, axis=axis), axis=-1)
     return make("Reshape", flat, make("Shape", make.x(0)))
+
+
+def _quantised_softmax(make: Maker) -> Value:
+    """ONNX Runtime multiplies by the whole part of 1 / scale, which its quantised models expect."""
+    one = make.constant(1, "float32")
+    inverse = make("Floor", make("Div", one, make.x(3)))
+    zero = make.input(4)
+    point = make.like(0, make.x(0)) if zero is None else zero
+    return make("QuantizeLinear", _softmax(make, real(make, 0)), make("Div", one, inverse), point)
 
 
 def _pool(make: Maker, x: Value) -> Value:
@@ -147,13 +157,66 @@ def _attention(make: Maker) -> Sequence[Value | None]:
     return self_attention(make, x, [width] * 3, mask=5, past=8, bias=None)
 
 
+def _embed_layer_norm(make: Maker) -> Sequence[Value | None]:
+    """EmbedLayerNormalization of tables, scale and bias in 8 bits."""
+    numbers = {2: (8, 13), 3: (9, 14), 4: (10, 15), 5: (11, 16), 6: (12, 17)}
+    inputs = [make.input(index) for index in range(8)]
+    for index, (scale, zero) in numbers.items():
+        if inputs[index] is not None:
+            inputs[index] = make("DequantizeLinear", make.x(index), make.x(scale), make.input(zero))
+    return embedded(make, inputs)
+
+
+def _multiplied(make: Maker) -> Value:
+    """(A - zero) * (B - zero) in int32."""
+    parts = []
+    for index in (0, 2):
+        part, zero = make.cast(make.x(index), "int32"), make.input(index + 1)
+        parts.append(part if zero is None else make("Sub", part, make.cast(zero, "int32")))
+    return make("Mul", *parts)
+
+
+def _summed(make: Maker) -> Value:
+    axes = make.constant(make.attr("axes"))
+    data = make.cast(make.x(0), "int32")
+    return make("ReduceSum", data, axes, keepdims=make.attr("keepdims"))
+
+
+def _lstm(make: Maker) -> Sequence[Value]:
+    """LSTM of the input rounded to 8 bits, as the operator does, with decoded weights.
+
+    Hidden states are not rounded from step to step: the result lies between ONNX Runtime's and that
+    of the model not quantised.
+    """
+    rounded = make.several("DynamicQuantizeLinear", 3, make.x(0))
+    x = make("DequantizeLinear", *rounded)
+    weights = [_gates(make, index, scale) for index, scale in ((1, 8), (2, 10))]
+    rest = [make.input(index) for index in range(3, 8)]
+    return make.several("LSTM", 3, x, *weights, *rest, **make.node.attrs)
+
+
+def _gates(make: Maker, index: int, scale: int) -> Value:
+    """Weights [D, K, 4 H] as ONNX has them, [D, 4 H, K]; scales are of directions or columns."""
+    numbers = make.cast(make.x(index), "float32")
+    columns = [1, -1] if len(make.shape(scale)) == 2 else [1, 1]
+    factor, zero = (
+        make.reshape(make.cast(make.x(i), "float32"), make.size(index, 0, "directions"), *columns)
+        for i in (scale, scale + 1)
+    )
+    return make.transpose(make("Mul", make("Sub", numbers, zero), factor), 0, 2, 1)
+
+
 RULES: dict[str, Rule] = {
+    "DynamicQuantizeLSTM": _lstm,
+    "MulInteger": _multiplied,
+    "QEmbedLayerNormalization": _embed_layer_norm,
+    "ReduceSumInteger": _summed,
     "QLinearAdd": _binary("Add"),
     "QLinearMul": _binary("Mul"),
     "QLinearSigmoid": _unary(lambda make, x: make("Sigmoid", x)),
     "QLinearLeakyRelu": _unary(_leaky),
     "QLinearReduceMean": _unary(_mean),
-    "QLinearSoftmax": _unary(_softmax),
+    "QLinearSoftmax": _quantised_softmax,
     "QLinearAveragePool": _unary(_pool),
     "QLinearGlobalAveragePool": _unary(_global_pool),
     "QLinearConcat": _concat,

@@ -10,6 +10,20 @@ def set_by_pass(call: Call) -> list[Type]:
     return call.keep()
 
 
+def decode(call: Call) -> list[Type]:
+    """Decode: numbers of the scale's type."""
+    return [Type(call.dtype(1), call.node.required(0).shape)]
+
+
+def encoded_matmul(call: Call) -> list[Type]:
+    """EncodedMatMul: rows of the first input, columns of the matrix."""
+    a, b = call.node.required(0), call.node.required(1)
+    if a.shape is None or b.shape is None:
+        return call.keep()
+    return [Type(call.node.output.dtype, (*a.shape[:-1], b.shape[-1]))]
+
+
 _KINDS = "Pointwise Conv ConvTranspose Pool Softmax Norm Attention Recurrent"
 
 RULES: dict[str, Rule] = {f"clinfer.{kind}": set_by_pass for kind in _KINDS.split()}
+RULES |= {"clinfer.Decode": decode, "clinfer.EncodedMatMul": encoded_matmul}

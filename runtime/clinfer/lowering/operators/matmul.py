@@ -87,18 +87,16 @@ def _flat(view: View) -> View:
 @lowers("clinfer.EncodedMatMul")
 def encoded_matmul(ctx: Lowering, node: Node) -> None:
     """[batch..., M, K] @ a constant matrix of few bits."""
-    a, codes, scales, zeros = (ctx.view(v) for v in own_inputs(node)[:4] if v is not None)
+    a, codes, *by_block = (ctx.view(v) for v in own_inputs(node) if v is not None)
     shape = node.output.known_shape
     fused = epilogue(ctx, node, shape, device_dtype(node.output))
     target = ctx.output(node.output)
     ctx.launch(
         EncodedMatmulSpec,
-        [a, codes.broadcast((*shape[:-2], *codes.shape)), *fused.operands, scales, zeros],
+        [a, codes.broadcast((*shape[:-2], *codes.shape)), *fused.operands, *by_block],
         [target],
         node.describe(),
-        block=node.attrs["block"],
-        bits=node.attrs["bits"],
-        quantised=node.attrs["quantised"],
+        **{name: node.attrs[name] for name in ("block", "bits", "form", "zero", "quantised")},
         epilogue=fused.expr,
     )
     ctx.bind(node.output, target)

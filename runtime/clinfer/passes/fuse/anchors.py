@@ -214,8 +214,10 @@ def _views_between(rw: Rewriter, value: Value, reader: Node) -> list[Node] | Non
 
 
 def _viewed(rw: Rewriter, operand: Value, view: Node) -> Value | None:
-    """An operand as it stands behind a view; None where a reshape has other axes."""
+    """An operand as it stands behind a view; None where that has no such form."""
     made, const = view.output, operand.const
+    if const is None and operand.shape != view.required(0).shape:
+        return None
     if const is not None and const.size == 1:
         return operand
     if view.kind == "Reshape":
