@@ -10,6 +10,7 @@ a tile makes the whole tile NaN.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
@@ -68,6 +69,7 @@ _READING = 27
 # Bytes of transformed weights up to which a layer is worth it: a compiled model has 1.8 to 4 times
 # the bytes for it, and beyond a few times a core's second cache a fifth of the time is won at most.
 _LARGEST = 3 << 20
+_FREE = 28  # pixels that an axis of free size is taken for
 _ROOM = 512  # channels that private memory has room for
 
 
@@ -107,7 +109,8 @@ class WinogradTile:
 def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
     """The tiles that beat a direct convolution, the best first; none where it does not apply.
 
-    Sizes must be known, to tell whether it pays, and the channels must fill vectors.
+    The channels must be known and fill vectors. A free axis counts as a few tiles: what is lost
+    on the smallest images is less than what is won on others.
     """
     window = (spec.kernel, spec.strides, spec.dilations, spec.groups, spec.transposed)
     if window != ((3, 3), (1, 1), (1, 1), 1, False) or not spec.constant_w:
@@ -115,8 +118,8 @@ def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
     problem = problems_of(spec)[0]
     x = spec.ins[0]
     lanes = vector_lanes(target, problem.acc)
-    channels, filters, pixels = problem.channels, problem.filters, problem.positions
-    if not (isinstance(channels, int) and isinstance(filters, int) and isinstance(pixels, int)):
+    channels, filters = problem.channels, problem.filters
+    if not (isinstance(channels, int) and isinstance(filters, int)):
         return ()
     in_place = x.dtype == problem.acc == "float32" and x.strides[-1] == 1
     in_place = in_place and problem.prologue is None
@@ -125,19 +128,27 @@ def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
     rows = 7 if target.vector_width >= 16 else 6
     is_local = target.dialect != "pocl"
     tiles = (WinogradTile(out, rows, 2, lanes, is_local=is_local) for out in (4, 2))
-    direct = 9 * (pixels + _READING)
+    axes = _expected(problem)
+    direct = 9 * (prod(axes) + _READING)
     fits = [t for t in tiles if t.has_room(channels, target)]
     fits = [t for t in fits if 4 * t.points * channels * filters <= _LARGEST]
-    costs = {tile: _cost(problem, tile) for tile in fits}
+    costs = {tile: _cost(axes, tile) for tile in fits}
     return tuple(sorted((t for t in costs if costs[t] < direct), key=lambda t: costs[t]))
 
 
-def _cost(problem: Problem, tile: WinogradTile) -> float:
-    """Time by channel and filter, in multiplications."""
+def _expected(problem: Problem) -> tuple[int, int, int]:
+    """The sizes of the result, batch first, with guesses for those that a run gives."""
     batch, rows, columns = (axis.out for axis in problem.axes)
-    tiles = batch * ceildiv(rows, tile.out) * ceildiv(columns, tile.out)
-    padded = ceildiv(tiles, tile.tiles) * tile.tiles
-    assert isinstance(padded, int)
+    guesses = ((batch, 1), (rows, _FREE), (columns, _FREE))
+    first, second, third = (size if isinstance(size, int) else free for size, free in guesses)
+    return first, second, third
+
+
+def _cost(axes: tuple[int, int, int], tile: WinogradTile) -> float:
+    """Time by channel and filter, in multiplications."""
+    batch, rows, columns = axes
+    tiles = batch * -(-rows // tile.out) * -(-columns // tile.out)
+    padded = -(-tiles // tile.tiles) * tile.tiles
     return tile.points * (_TRANSFORMS[tile.out] * padded + _READING)
 
 

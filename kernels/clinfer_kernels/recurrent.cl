@@ -1,5 +1,5 @@
 // A work-group takes $rows rows of the batch in one direction (group 1) through all time steps; its
-// work-items take $width units each, then the next. A loop over groups around the barriers is more
+// work-items take vectors of units, then the next. A loop over groups around the barriers is more
 // than PoCL 3.0 compiles right. Rows beyond the batch repeat the last one and are not stored.
 // After its own length a row keeps its state, and its outputs are 0.
 //
@@ -22,14 +22,7 @@ $begin
     }
 $sync
     int now = 0;
-    for (int t = 0; t < steps; ++t) {
-        const $space $real* const old = state + now;
-        now = now ? 0 : $rows * units;
-        $space $real* const new = state + now;
-$times_text
-$step
-$sync_step
-    }
+$loops
     for (int i = item; i < $rows * units; i += $local) {
         const int n = first + i / units;
         const int j = i % units;

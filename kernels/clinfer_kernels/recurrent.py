@@ -58,7 +58,7 @@ def candidates(spec: RecurrentSpec, target: Target) -> tuple[RecurrentTile, ...]
         )
     else:
         width = lanes(target, [dtype])
-        several = RecurrentTile(4 if width == 16 else 2, width, 1, 1)
+        several = RecurrentTile(4 if width == 16 else 2, width, 1, 1, alone=2)
         alone = RecurrentTile(1, width, 2, 1)
         tiles = (alone,) if spec.outs[0].shape[2] == 1 else (several, alone)
     fitting = tuple(tile for tile in tiles if _fits(spec, tile, target))
@@ -89,7 +89,7 @@ def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
         *(["coupled"] if spec.coupled else []),
         *(["packed"] if spec.packed else []),
         *(["spilled"] if tile.spilled else []),
-        f"{tile.rows}x{tile.width * tile.vectors}",
+        *(f"{body.rows}x{tile.width * body.vectors}" for body in tile.bodies),
     ]
     name = "_".join(["recurrent", *marks])
     source = fill(
@@ -98,19 +98,15 @@ def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
         head=kernel_head(name, (tile.local, 1)),
         parameters=signature.text,
         rows=tile.rows,
-        width=tile.width * tile.vectors,
         local=tile.local,
         gates=GATES[spec.kind],
         real=register(text.dtype),
-        space=tile.space,
         places=block(_places(spec, tile), 1),
         rows_text=block(list(text.rows()), 1),
         begin=block(list(text.begin()), 2),
-        times_text=block(list(text.times()), 2),
-        step=block(list(text.step()), 2),
+        loops=block(_loops(spec, tile), 1),
         end=block(list(text.end()), 3),
         sync=block([tile.barrier], 1) if tile.local > 1 else "",
-        sync_step=block([tile.barrier], 2) if tile.local > 1 else "",
     )
     groups = ceildiv(batch, tile.rows)
     grid = (groups * tile.local, directions)
@@ -121,6 +117,15 @@ def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
     spilled = _states(spec) * size_of(text.dtype) * tile.rows * units * groups * directions
     scratch = (spilled,) if tile.spilled else ()
     return Kernel((launch,), scratch, () if spec.packed else (pack,), flops)
+
+
+def _loops(spec: RecurrentSpec, tile: RecurrentTile) -> list[str]:
+    """The steps of a group; where a kernel has two texts of them, its number of rows decides."""
+    several, *alone = (list(StepText(spec, b).loop(tile.rows)) for b in tile.bodies)
+    if not alone:
+        return several
+    first, second = ([f"    {line}" for line in lines] for lines in (several, alone[0]))
+    return ["if (rows_n - first > 1) {", *first, "} else {", *second, "}"]
 
 
 def _signature(spec: RecurrentSpec, tile: RecurrentTile) -> Signature:

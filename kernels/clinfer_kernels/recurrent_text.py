@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinfer_kernels import memory, positions
 from clinfer_kernels.render import render
@@ -23,13 +23,15 @@ Finish = Callable[[int, dict[int, str]], Iterator[str]]
 class RecurrentTile:
     """rows: of the batch in a work-group. width: units in a vector. vectors: of a work-item at a
     time, so that few rows too have sums enough to hide the latency of an addition. local:
-    work-items. spilled: the states lie in global memory, where local memory cannot hold them."""
+    work-items. spilled: the states lie in global memory, where local memory cannot hold them.
+    alone: the vectors in a group that turns out to have one row, 0 where it goes as any other."""
 
     rows: int
     width: int
     vectors: int
     local: int
     spilled: bool = False
+    alone: int = 0
 
     @property
     def space(self) -> str:
@@ -43,7 +45,13 @@ class RecurrentTile:
 
     def block(self, spec: RecurrentSpec) -> int:
         """Units in a block of the packed weights: what is read in one step lies together."""
-        return BLOCK if spec.packed or self.local > 1 else self.width * self.vectors
+        shared = spec.packed or self.local > 1 or self.alone
+        return BLOCK if shared else self.width * self.vectors
+
+    @property
+    def bodies(self) -> tuple[RecurrentTile, ...]:
+        """The steps a kernel has: of any group, and of one with a single row."""
+        return (self, replace(self, rows=1, vectors=self.alone)) if self.alone else (self,)
 
 
 def resets_early(spec: RecurrentSpec) -> bool:
@@ -85,6 +93,17 @@ class StepText:
             start = f"{name}[{name}_o + (d * rows_n + n) * hidden + j]"
             goes = "j < hidden && " + self._length("n") + " > 0"
             yield f"{local}[i] = {f'{goes} ? {start} : 0' if there else '0'};"
+
+    def loop(self, whole: int) -> Iterator[str]:
+        """All steps. `whole` rows have room in the states."""
+        yield "for (int t = 0; t < steps; ++t) {"
+        yield f"    const {self.tile.space} {self.one}* const old = state + now;"
+        yield f"    now = now ? 0 : {whole} * units;"
+        yield f"    {self.tile.space} {self.one}* const new = state + now;"
+        yield from (f"    {line}" for line in (*self.times(), *self.step()))
+        if self.tile.local > 1:
+            yield f"    {self.tile.barrier}"
+        yield "}"
 
     def times(self) -> Iterator[str]:
         """For each row the time it is at, and where its inputs are."""

@@ -74,6 +74,23 @@ def test_masks_are_made_from_ranges_and_expanded() -> None:
     Checked(graph).run([np.zeros((2, 5), np.float32)])
 
 
+@pytest.mark.parametrize(
+    ("start", "delta", "length"),
+    [(0.0, 1.0, "S"), (0.5, 1.0, "(2*S)//2"), (2.0, 0.5, ""), (0.0, -1.0, "0"), (0.0, 0.1, None)],
+)
+def test_a_range_of_floats_up_to_a_size(start: float, delta: float, length: str | None) -> None:
+    """As arange exports it: sizes tell its length where floats hold all of it exactly."""
+    graph = model(f"""m (float[N, S] x) => (float[R] y)
+        <int64 one = {{1}}, float start = {{{start}}}, float delta = {{{delta}}}> {{
+        s = Shape(x) n = Gather(s, one) limit = Cast<to = 1>(n)
+        y = Range(start, limit, delta)
+    }}""").graph()
+    (size,) = shape_of(graph, "y")
+    assert (length is None) == (symbols(size) - {"S"} != set())
+    Checked(graph).run([np.zeros((2, 5), np.float32)])
+    Checked(graph).run([np.zeros((2, 1), np.float32)])
+
+
 def test_where_and_equal_on_known_shapes() -> None:
     """torch's expand: -1 in the wanted shape keeps the size."""
     graph = model("""m (float[N, 1, S] x) => (float[A, B, C] y)

@@ -257,6 +257,17 @@ def test_winograd_where_it_pays(size: tuple[int, int], out: tuple[int, ...]) -> 
         assert tuple(t.out for t in tiles if isinstance(t, WinogradTile)) == expected
 
 
+def test_winograd_where_sizes_are_free() -> None:
+    """An axis that only a run gives counts as a few tiles; one known to be short does not."""
+    window = Window(64, 64, (0, 0), (3, 3), pads=(1, 1, 1, 1)).full
+    n, h, w = sym("n"), sym("h"), sym("w")
+    for shape, pays in (((n, h, w, 64), True), ((n, 28, 28, 64), True), ((n, 5, 5, 64), False)):
+        spec = window.spec(
+            dense("float32", shape), dense("float32", shape), identity("float32"), ()
+        )
+        assert isinstance(conv.candidates(spec, Target())[0], WinogradTile) == pays
+
+
 def test_limits_of_the_device() -> None:
     """No work-group and no local memory beyond what the device has."""
     window = EVERY["conv"].full

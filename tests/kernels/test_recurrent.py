@@ -13,7 +13,7 @@ from clinfer_kernels.specs import RecurrentSpec
 from clinfer_kernels.terms import Term
 
 rng = np.random.default_rng(4)
-STEPS, ROWS, HIDDEN, WIDE = 3, 3, 19, 32
+STEPS, ROWS, HIDDEN, WIDE = 3, 5, 19, 32  # of a group of four rows and one of a row alone
 
 
 def gru(dtype: str, packed: bool) -> RecurrentSpec:
@@ -68,7 +68,7 @@ def test_states_and_weights_lie_where_there_is_room(
     sums = rng.standard_normal((STEPS, ROWS, 1, 3, WIDE)).astype(dtype)
     weights = rng.standard_normal((1, 3 * HIDDEN, HIDDEN)).astype(dtype) * 0.3
     state = rng.standard_normal((1, ROWS, HIDDEN)).astype(dtype)
-    lengths = np.array([3, 0, 2], np.int32)
+    lengths = np.array([3, 0, 2, 1, 3], np.int32)
     spec = gru(dtype, packed)
     target = TARGETS[cls]._replace(local_mem=local_mem)
     given = weights

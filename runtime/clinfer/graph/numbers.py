@@ -12,8 +12,11 @@ from fractions import Fraction
 from math import gcd
 from typing import Any
 
+import numpy as np
+
 from clinfer.graph.bounds import interval, lower_bound
-from clinfer.graph.shape_call import UnknownShape
+from clinfer.graph.ir import Array, Value
+from clinfer.graph.shape_call import CONTENT_LIMIT, UnknownShape
 from clinfer_kernels.dims import Dim, common_factor, divide_exactly, floordiv
 from clinfer_kernels.dims import ceildiv as dim_ceildiv
 from clinfer_kernels.dims import maximum as dim_maximum
@@ -55,6 +58,23 @@ def from_float(value: float) -> Rational:
     if exact.denominator > _FINEST:
         raise UnknownShape
     return Rational(exact.numerator, exact.denominator)
+
+
+def content(value: Value) -> Array | None:
+    """The content of a small tensor as exact numbers, where sizes or a constant tell it."""
+    known, const = value.symbolic if value.rational is None else value.rational, value.const
+    if known is not None or const is None or const.size > CONTENT_LIMIT:
+        return known
+    if const.dtype.kind in "iub":
+        return const.astype(object)
+    if const.dtype.kind != "f":
+        return None
+    found: Array = np.empty(const.shape, object)
+    try:
+        found.ravel()[:] = [from_float(float(x)) for x in const.ravel()]
+    except UnknownShape:
+        return None
+    return found
 
 
 def _exact(value: Number) -> Rational:

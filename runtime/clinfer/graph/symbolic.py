@@ -80,16 +80,10 @@ def _is_followed(element: Any) -> bool:
 
 def elements(call: Call, index: int) -> Array:
     """The input's content as numbers; `UnknownShape` where it is not known."""
-    value = call.value(index)
-    if value.rational is not None:
-        return value.rational
-    content = call.content(index)
-    if content is not None:
-        return content
-    const = value.const
-    if const is None or const.size > CONTENT_LIMIT or const.dtype.kind != "f":
+    found = numbers.content(call.value(index))
+    if found is None:
         raise UnknownShape
-    return _array([numbers.from_float(float(x)) for x in const.ravel()], const.shape)
+    return found
 
 
 def _array(items: Sequence[Any], shape: Sequence[int]) -> Array:

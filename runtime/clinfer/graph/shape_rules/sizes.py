@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 
+from clinfer.graph import numbers
 from clinfer.graph.bounds import lower_bound
-from clinfer.graph.ir import Shape
-from clinfer.graph.numbers import ceildiv
+from clinfer.graph.ir import Shape, Value
 from clinfer.graph.shape_call import Call, Rule, Type, UnknownShape
 from clinfer_kernels.dims import Dim, floordiv, maximum
 
@@ -43,13 +44,32 @@ def _range_length(call: Call) -> Dim:
         if delta == 0 or not np.all(np.isfinite((start, limit, delta))):
             raise call.error(f"a delta other than 0 expected, found {start}, {limit}, {delta}")
         return max(int(np.ceil((limit - start) / delta)), 0)
-    contents = [call.content(i) for i in range(3)]
-    if any(c is None for c in contents):
-        return call.fresh(0, 0)
-    start, limit, delta = (c.ravel()[0] for c in contents if c is not None)
-    length = ceildiv(limit - start, delta)
+    length = range_length([call.value(i) for i in range(3)])
+    return call.fresh(0, 0) if length is None else length
+
+
+def range_length(operands: Sequence[Value]) -> Dim | None:
+    """How many numbers a Range of that start, limit and delta has, where sizes tell it.
+
+    Narrow floats are left to a run: they do not hold every size.
+    """
+    if operands[0].dtype in ("float16", "bfloat16"):
+        return None
+    found = [numbers.content(value) for value in operands]
+    if any(x is None or x.size != 1 for x in found):
+        return None
+    start, limit, delta = (x.item() for x in found if x is not None)
+    length: Dim | None
+    try:
+        span = numbers.subtract(limit, start)
+        if isinstance(span, numbers.Rational) or isinstance(delta, numbers.Rational):
+            length = numbers.truncate(numbers.ceil(numbers.divide(span, numbers.widen(delta))))
+        else:
+            length = numbers.ceildiv(span, delta)
+    except UnknownShape:
+        return None
     if length is None:
-        return call.fresh(0, 0)
+        return None
     least = lower_bound(length)
     return length if least is not None and least >= 0 else maximum(length, 0)
 

@@ -21,6 +21,8 @@ def matmul(ctx: Lowering, node: Node) -> None:
     shape = node.output.known_shape
     fused = epilogue(ctx, node, shape, device_dtype(node.output))
     constant = b.storage.kind == "const" and all(d == 1 for d in b.shape[:-2])
+    if constant and _has_few_rows(shape) and _as_rows(a) is None:
+        a = ctx.contiguous(a)
     target = ctx.output(node.output)
     operands = (
         a.broadcast((*shape[:-2], *a.shape[-2:])),
@@ -102,15 +104,29 @@ def encoded_matmul(ctx: Lowering, node: Node) -> None:
     ctx.bind(node.output, target)
 
 
+_FEW_ROWS = 32
+"""Rows of a product below which a copy that makes one product of many costs less than theirs."""
+
+
+def _has_few_rows(shape: Sequence[Dim]) -> bool:
+    """Whether a batch of products may be of few rows each."""
+    rows = shape[-2] if len(shape) > 2 else _FEW_ROWS
+    return not isinstance(rows, int) or rows < _FEW_ROWS
+
+
+def _as_rows(view: View) -> View | None:
+    """A view as one matrix; None where its strides do not allow it."""
+    return view.reshape((product(view.shape[:-1]), view.shape[-1]))
+
+
 def _tall(
     operands: Sequence[View], constant: View, shape: Sequence[Dim]
 ) -> tuple[View, ...] | None:
     """The product with its batch folded into the rows; None where a view does not allow it."""
-    rows = product(shape[:-1])
     left, _, *rest = operands
     right = constant.reshape(constant.shape[-2:])
-    tall = left.reshape((rows, left.shape[-1]))
-    others = [view.reshape((rows, shape[-1])) for view in rest]
+    tall = _as_rows(left)
+    others = [view.reshape((product(shape[:-1]), shape[-1])) for view in rest]
     if right is None or tall is None or any(view is None for view in others):
         return None
     return (tall, right, *(view for view in others if view is not None))

@@ -13,6 +13,7 @@ import numpy as np
 
 from clinfer.dtypes import to_numpy
 from clinfer.graph.ir import Node, Shape, Value
+from clinfer.graph.shape_rules.sizes import range_length
 from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM, REDUCTIONS
 from clinfer.passes.canonicalise.maker import Maker, count, sizes_value
 from clinfer.passes.canonicalise.told import (
@@ -194,6 +195,8 @@ def range_(rw: Rewriter, node: Node) -> Outcome:
     """Range: start + i * delta; how many there are is computed in float64 for floats."""
     start, limit, delta = (node.required(index) for index in range(3))
     dtype = str(start.dtype)
+    if range_length([start, limit, delta]) is not None:
+        return None
     told, make = Told(rw, node), Maker(rw)
     if any(v.known_shape not in ((), (1,)) for v in (start, limit, delta)):
         return Refusal("its operands are no scalars")
