@@ -3,7 +3,7 @@
 Temporaries no longer share memory: each lies between guards, and so does each result. Before a run
 all of it is filled with words that float32 reads as signalling NaN, each with a number of its own;
 after it the guards must still be that.
-`install()` puts it into both ways of running a plan; the test-suite does so (see conftest.py).
+`install()` puts it into all ways of running a plan; the test-suite does so (see conftest.py).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from clinfer.device import played_instance, queue_instance
+from clinfer.device import late_played, late_rows, played_instance, queue_instance
 from clinfer.device.opencl import cl
 from clinfer.device.player import ALIGNMENT
 from clinfer.device.results import ResultMemory
 from clinfer.lowering.binding import ArenaPlan, bind_arena
+from clinfer.lowering.memory import Arena
 
 GUARD = 256
 """Bytes before and behind a tensor; a multiple of what devices want buffers to begin at."""
@@ -28,6 +29,9 @@ _LOCAL = threading.local()
 
 UNGUARDED = ResultMemory.array
 """For tests of the memory of results itself."""
+
+UNGUARDED_POOL = {"take": late_rows.Pool.take, "give": late_rows.Pool.give}
+"""For tests of the pool itself."""
 
 
 class StrayWriteError(BaseException):
@@ -45,6 +49,11 @@ def install() -> None:
     queued._new_buffer = _new_buffer(queued._new_buffer)
     queued.run = _watched(queued.run, _nothing, _check_queued)
     late.run = _watched(late.run, _forget, _check_queued)
+    rows = late_played.LatePlayedInstance
+    late_rows.plan_arena = _spread_row
+    late_rows.Pool.take, late_rows.Pool.give = _take, _nothing
+    rows._bind = _guarded_row(rows._bind)
+    rows.run = _watched(rows.run, _forget_blocks, _check_blocks)
 
 
 def _filled(nbytes: int) -> np.ndarray:
@@ -171,7 +180,7 @@ def _new_buffer(make: Any) -> Any:
     return new_buffer
 
 
-def _nothing(_instance: Any) -> None:
+def _nothing(*_: Any) -> None:
     return None
 
 
@@ -183,4 +192,54 @@ def _check_queued(instance: Any) -> None:
     for whole, total, ranges in instance.__dict__.get("guarded", []):
         memory = np.empty(total, np.uint8)
         cl().enqueue_copy(instance.queue, memory, whole)
+        _require(memory, ranges, instance)
+
+
+def _spread_row(lives: Any, alignment: int) -> Arena:
+    """The arena of a row of launches, as `_spread`."""
+    step = max(alignment, GUARD)
+    offsets, end = [], step
+    for life in lives:
+        offsets.append(end)
+        end += -(-life.nbytes // step) * step + step
+    return Arena(tuple(offsets), end if offsets else 0)
+
+
+def _guarded_row(bind: Any) -> Any:
+    def guarded(self: Any, row: Any) -> Any:
+        bound = bind(self, row)
+        gaps, end = [], 0
+        for number, offset in bound.inner:
+            gaps.append((end, offset))
+            end = offset + self.plan.buffers[number].nbytes(self.sizes)
+        gaps.append((end, bound.nbytes))
+        call = bound.call
+
+        def run() -> None:
+            start = late_played.aligned(self._arena.ctypes.data) - self._arena.ctypes.data
+            arena = self._arena[start : start + bound.nbytes]
+            arena[:] = _filled(arena.size)
+            call()
+            _require(arena, gaps, self)
+
+        bound.call = run
+        return bound
+
+    return guarded
+
+
+def _take(_pool: Any, nbytes: int) -> Any:
+    """Memory of a buffer between guards; no other buffer of the run has it."""
+    memory = _filled(nbytes + 2 * GUARD + ALIGNMENT)
+    start = late_played.aligned(memory.ctypes.data + GUARD) - memory.ctypes.data
+    _LOCAL.blocks.append((memory, [(0, start), (start + nbytes, memory.size)]))
+    return late_rows.Block(memory, memory.ctypes.data + start, nbytes)
+
+
+def _forget_blocks(_instance: Any) -> None:
+    _LOCAL.blocks = []
+
+
+def _check_blocks(instance: Any) -> None:
+    for memory, ranges in _LOCAL.blocks:
         _require(memory, ranges, instance)

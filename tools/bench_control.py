@@ -1,6 +1,9 @@
 """Control flow next to ONNX Runtime: a voice detector whose rate of sampling chooses its half.
 
-    python tools/bench_control.py [--device CPU] [--batch 1] [--rounds 400]
+    python tools/bench_control.py [--device CPU] [--batch 1] [--rounds 400] [--steps 100]
+
+Then loops of `--steps` steps that only the run knows: a small network until a condition, a greedy
+decoder with a cache that grows, a Scan over time.
 
 The model is of the kind of silero-vad: an If on `sr`, 16000 or not, with a network in each branch:
 framed convolutions for as many samples as 32 ms have, an LSTM of 128 units whose state goes in and
@@ -112,6 +115,38 @@ def _half(name: str, frame: int, rng: np.random.Generator) -> onnx.GraphProto:
     return helper.make_graph(nodes, name, [], outputs, constants)
 
 
+_HEAD = '<ir_version: 8, opset_import: ["": 18]>'
+LOOPS = {
+    "condition": """m (int64 n, float[1, 64] x, float[64, 64] w) => (y)
+        <bool go = {1}, float top = {9}> {
+        y = Loop(n, go, x) <body = b (int64 i, bool c, float[1, 64] s) => (d, t) {
+            p = MatMul(s, w) q = Add(p, x) t = Tanh(q) m = ReduceMax<keepdims = 0>(t)
+            d = Less(m, top) }>
+    }""",
+    "cache": """m (int64 n, float[1, 64] x, float[64, 64] w) => (z) <bool go = {1}> {
+        y, k, z = Loop(n, go, x, x) <body = b (int64 i, bool c, float[1, 64] s, float[L, 64] k)
+            => (d, t, j, t) {
+            d = Identity(c) j = Concat<axis = 0>(k, s) f = Transpose<perm = [1, 0]>(j)
+            a = MatMul(s, f) r = Softmax<axis = -1>(a) v = MatMul(r, j) p = MatMul(v, w)
+            t = Tanh(p) }>
+    }""",
+    "scan": """m (float[N, 1, 64] x, float[64, 64] w, float[1, 64] h) => (z) {
+        y, z = Scan<num_scan_inputs = 1, body = b (float[1, 64] s, float[1, 64] p) => (t, u) {
+            q = MatMul(s, w) r = Add(q, p) t = Tanh(r) u = Mul(t, p) }>(h, x)
+    }""",
+}
+
+
+def loop_feeds(name: str, steps: int) -> dict[str, Array]:
+    """Inputs of one of `LOOPS` for so many steps."""
+    rng = np.random.default_rng(3)
+    w = rng.normal(0, 0.1, (64, 64)).astype(np.float32)
+    row = rng.normal(0, 1, (1, 64)).astype(np.float32)
+    if name == "scan":
+        return {"x": np.repeat(row[None], steps, 0), "w": w, "h": row}
+    return {"n": np.array(steps, np.int64), "x": row, "w": w}
+
+
 def _times(calls: dict[str, Any], rounds: int) -> dict[str, float]:
     """The tenth percentile in microseconds of calls in turns."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -133,10 +168,24 @@ def main() -> None:
     parser.add_argument("--device", default="CPU")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
     content = detector().SerializeToString()
     theirs = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     core = clinfer.Core()
+    for name, text in LOOPS.items():
+        loop = onnx.parser.parse_model(_HEAD + text).SerializeToString()
+        x = loop_feeds(name, options.steps)
+        peer = onnxruntime.InferenceSession(loop, providers=["CPUExecutionProvider"])
+        model = core.compile_model(core.read_model(loop), options.device)
+        error = float(np.abs(model(x)[0] - peer.run(None, x)[0]).max())
+        calls = {"ours": partial(model, x), "theirs": partial(peer.run, None, x)}
+        times = _times(calls, options.rounds // 4)
+        print(
+            f"{name}, {options.steps} steps, {len(model.host_steps)} host steps: clinfer "
+            f"{times['ours']:.0f} us, ONNX Runtime {times['theirs']:.0f} us, ratio "
+            f"{times['ours'] / times['theirs']:.2f}; largest difference {error:.1e}"
+        )
     ours = core.compile_model(core.read_model(content), options.device)
     print(f"{len(list(ours.plan.launches))} launches, {len(ours.host_steps)} host steps")
     for rate in SAMPLES:

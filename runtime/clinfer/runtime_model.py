@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinfer.lowering.plan import BranchStep, LaunchStep, SizesStep
+from clinfer.lowering.plan import AgainStep, BranchStep, LaunchStep, LoopStep, SizesStep
 from clinfer.ports import Node
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class RuntimeModel:
     """The kernel launches, host steps and branches of a compiled model as nodes, in their order.
 
-    A node's `rt_info` has 'layerType', what it computes; 'execType', the kernel, 'host' or
-    'branch'; and 'originalLayersNames', the graph's nodes.
+    A node's `rt_info` has 'layerType', what it computes; 'execType', the kernel, 'host',
+    'branch', 'loop' or 'again', its end; and 'originalLayersNames', the graph's nodes.
     """
 
     def __init__(self, model: CompiledModel) -> None:
@@ -51,13 +51,20 @@ class RuntimeModel:
         return f"<RuntimeModel: {len(self._steps)} steps>"
 
 
+_WITHOUT_KERNEL = {
+    BranchStep: "branch",
+    LoopStep: "loop",
+    AgainStep: "again",
+    SizesStep: "sizes",
+}
+
+
 def _step(plan: Plan, step: object) -> Node:
     label = getattr(step, "label", type(step).__name__)
     if isinstance(step, LaunchStep):
         kernel = plan.programs[step.program].entry
     else:
-        names = {BranchStep: "branch", SizesStep: "sizes"}
-        kernel = names.get(type(step), "host")
+        kernel = _WITHOUT_KERNEL.get(type(step), "host")
     kind = label.split(" ", 1)[0]
     info = {"layerType": kind, "execType": kernel, "originalLayersNames": label}
     return Node(kind, label, info=info)

@@ -78,8 +78,8 @@ class LoadedPlan:
 
     @property
     def is_played(self) -> bool:
-        """Whether the player runs the plan here; one of late sizes it runs in forked children."""
-        return self.player is not None and (not self.plan.has_late_symbols or is_lost())
+        """Whether the player runs the plan here."""
+        return self.player is not None
 
     @cached_property
     def weights(self) -> dict[int, Any]:
@@ -220,13 +220,13 @@ class Session:
 
     def _new_instance(self, sizes: Sizes) -> Instance:
         player, is_late = self.loaded.player, self.loaded.plan.has_late_symbols
-        if player is not None and self.loaded.is_played:
+        if player is not None:
+            how = (self.loaded, player, self.queue, sizes, self._threads, self._profiling)
             if is_late:
                 from clinfer.device.late_played import LatePlayedInstance
 
-                return LatePlayedInstance(self.loaded, player, sizes)
-            queue, threads = self.queue, self._threads
-            return PlayedInstance(self.loaded, player, queue, sizes, threads, self._profiling)
+                return LatePlayedInstance(*how)
+            return PlayedInstance(*how)
         kind = LateInstance if is_late else QueueInstance
         queue = self.queue  # with which comes its staging
         return kind(self.loaded, queue, sizes, self._staging)

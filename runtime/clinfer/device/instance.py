@@ -12,6 +12,7 @@ import numpy as np
 
 from clinfer import dtypes
 from clinfer.device.hoststep import binds, empty_results
+from clinfer.device.loops import Turn, counted
 from clinfer.errors import DeviceError, InputError
 from clinfer.lowering.binding import BoundLaunch, Closed, Sizes, decided
 from clinfer.lowering.plan import Array, Block, BranchStep, Buffer, HostStep, HostValue, Step
@@ -59,6 +60,8 @@ class Instance(ABC):
         self.closed = Closed(self.plan, sizes)
         self.objects: dict[int, Any] = {}
         self.reports = np.zeros(1 + len(self.plan.checks), np.int64)
+        self.turns: dict[int, Turn] = {}
+        """Of the loops of the plan, by their steps."""
 
     @abstractmethod
     def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
@@ -75,6 +78,18 @@ class Instance(ABC):
     @abstractmethod
     def _write(self, number: int, array: Array) -> None:
         """Fills a buffer before the next step."""
+
+    @abstractmethod
+    def copy(self, of: int, to: int, nbytes: int, of_at: int = 0, to_at: int = 0) -> None:
+        """Copies bytes between buffers before the next step, from and to places in them."""
+
+    def count(self, number: int, done: int) -> None:
+        """Writes the number of a loop's step."""
+        self._write(number, counted(done))
+
+    def renewal(self, first: int, end: int) -> Callable[[], None] | None:
+        """What must be done before steps `first` to `end` - 1 run once more; None for nothing."""
+        return None
 
     def _check(self) -> None:
         """Raises `InputError` for the first launch that has reported a position outside its axis.
@@ -105,7 +120,7 @@ class Instance(ABC):
                 self._host_output(step, value, result)
         return start, perf_counter()
 
-    def _calls(self, first: int, end: int) -> list[Callable[[], None]]:
+    def calls(self, first: int, end: int) -> list[Callable[[], None]]:
         """What steps `first` to `end` - 1 of the plan do in a run, one after another."""
         raise NotImplementedError
 
@@ -132,7 +147,7 @@ class Instance(ABC):
 
     def _block_call(self, block: Block) -> Callable[[], None]:
         error = self.closed.why(block)
-        calls = self._calls(block.first, block.end) if error is None else []
+        calls = self.calls(block.first, block.end) if error is None else []
 
         def run() -> None:
             if error is not None:
@@ -147,12 +162,22 @@ class Instance(ABC):
         known = decided(self.plan, step, self.sizes)
         if known is not None:
             return known
-        tensor = step.condition.tensor
-        assert tensor is not None
+        return bool(self.element(step.condition))
+
+    def element(self, value: HostValue) -> int:
+        """The one element of a tensor in this run."""
+        assert value.tensor is not None
+        buffer, offset = self.plan.buffers[value.buffer], self.sizes(value.tensor.offset)
+        if buffer.kind == "sizes":
+            return self.sizes(buffer.content[offset])
         self._read_reports()
-        value = self.read(step.condition.buffer)[self.sizes(tensor.offset)]
+        found = self._element(value.buffer, offset)
         self._check()
-        return bool(value)
+        return found
+
+    def _element(self, number: int, offset: int) -> int:
+        """An element of a buffer; `reports` are up to date then too."""
+        return int(self.read(number)[offset])
 
     def _read_reports(self) -> None:
         """Lets `reports` be up to date when a buffer that is read next is."""

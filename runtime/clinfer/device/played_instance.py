@@ -21,11 +21,12 @@ import numpy as np
 from clinfer import dtypes
 from clinfer.device.helpers import helpers_for
 from clinfer.device.instance import Instance, Timing, bytes_of, scalar_bytes
+from clinfer.device.loops import again_call, loop_call
 from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, Words, aligned
 from clinfer.device.results import new_memory, own
 from clinfer.device.transfers import COPIED, Transfers
 from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena, bind_launch
-from clinfer.lowering.plan import Array, BranchStep, LaunchStep
+from clinfer.lowering.plan import AgainStep, Array, BranchStep, LaunchStep, LoopStep, Plan
 from clinfer_kernels.player import LEADS, LEFT
 
 if TYPE_CHECKING:
@@ -35,6 +36,24 @@ if TYPE_CHECKING:
 # 20 microseconds of one core.
 _LEAST_FLOPS = 1_000_000
 _LEAST_BYTES = 200_000
+
+
+def is_worth_help(plan: Plan, launches: Sequence[BoundLaunch], sizes: Sizes) -> bool:
+    """Whether launches in a row have so much to do that helpers are woken for them."""
+    if sum(launch.flops for launch in launches) >= _LEAST_FLOPS:
+        return True
+    nbytes = 0
+    for launch in launches:
+        numbers = {value for kind, value in launch.args if kind == "buffer"}
+        nbytes += sum(plan.buffers[n].nbytes(sizes) for n in numbers)
+    return nbytes >= _LEAST_BYTES
+
+
+def element_at(address: int, dtype: str, offset: int) -> int:
+    """The element of some integers' or truth values' memory."""
+    size = dtypes.size_of(dtype)
+    found = ctypes.string_at(address + offset * size, size)
+    return int.from_bytes(found, "little", signed=not dtype.startswith("u"))
 
 
 class PlayedInstance(Instance):
@@ -64,7 +83,7 @@ class PlayedInstance(Instance):
         self._helpers = helpers_for(player, queue, self._tables)
         self._last: list[Any] = []
         self._inputs: Sequence[Any] = ()  # kernels read them in place
-        self._segments = self._calls(0, len(self.plan.steps))
+        self._segments = self.calls(0, len(self.plan.steps))
         self._transfers = Transfers(self.plan, sizes, self.objects, self._view, self._point)
 
     def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
@@ -150,7 +169,7 @@ class PlayedInstance(Instance):
                 launches.append(bound)
         return numbers, launches
 
-    def _calls(self, first: int, end: int) -> list[Callable[[], None]]:
+    def calls(self, first: int, end: int) -> list[Callable[[], None]]:
         """Launches in a row are one call of the player; other steps are calls of their own."""
         calls: list[Callable[[], None]] = []
         steps = self._course(first, end)
@@ -160,9 +179,13 @@ class PlayedInstance(Instance):
                 if found:
                     calls.append(self._player_call(found[0], found[-1] + 1))
                 continue
-            for _, step in members:
+            for number, step in members:
                 if isinstance(step, BranchStep):
                     calls.append(self._branch_call(step))
+                elif isinstance(step, LoopStep):
+                    calls.append(loop_call(self, number, step))
+                elif isinstance(step, AgainStep):
+                    calls.append(again_call(self, step))
                 else:
                     calls.append(self._host_call(step))
         return calls
@@ -170,9 +193,8 @@ class PlayedInstance(Instance):
     def _player_call(self, first: int, end: int) -> Callable[[], None]:
         launches = self._launches[first:end]
         lead = self._tables.caller(first, end, LEADS)
-        nbytes = sum(self._touched(launch) for launch in launches)
-        is_little = sum(x.flops for x in launches) < _LEAST_FLOPS and nbytes < _LEAST_BYTES
-        call_helpers = None if is_little else self._helpers.caller(first, end)
+        is_worth = is_worth_help(self.plan, launches, self.sizes)
+        call_helpers = self._helpers.caller(first, end) if is_worth else None
         state = self._tables.state
 
         def call() -> None:
@@ -188,10 +210,6 @@ class PlayedInstance(Instance):
             self._last.append((first, end, start, perf_counter() - start))
 
         return timed if self._profiling else call
-
-    def _touched(self, launch: BoundLaunch) -> int:
-        numbers = {value for kind, value in launch.args if kind == "buffer"}
-        return sum(self.plan.buffers[n].nbytes(self.sizes) for n in numbers)
 
     def _host_call(self, step: Any) -> Callable[[], None]:
         def call() -> None:
@@ -227,6 +245,19 @@ class PlayedInstance(Instance):
         if array.size:
             ctypes.memmove(array.ctypes.data, self._addresses[number], array.nbytes)
         return array
+
+    def _element(self, number: int, offset: int) -> int:
+        return element_at(self._addresses[number], self.plan.buffers[number].dtype, offset)
+
+    def copy(self, of: int, to: int, nbytes: int, of_at: int = 0, to_at: int = 0) -> None:
+        ctypes.memmove(self._addresses[to] + to_at, self._addresses[of] + of_at, nbytes)
+
+    def count(self, number: int, done: int) -> None:
+        ctypes.c_int64.from_address(self._addresses[number]).value = done
+
+    def renewal(self, first: int, end: int) -> Callable[[], None] | None:
+        found = [self._numbers[n] for n in range(first, end) if n in self._numbers]
+        return self._tables.renewal(min(found), max(found) + 1) if found else None
 
     def _write(self, number: int, array: Array) -> None:
         if array.size:

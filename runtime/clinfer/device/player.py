@@ -124,6 +124,11 @@ class Tables:
                 self.steps[index, 1], self.steps[index, 7] = rows.ctypes.data, rows.strides[0]
             argument += len(launch.args)
 
+    def renewal(self, first: int, end: int) -> Callable[[], None]:
+        """What makes launches first .. end - 1 ones that have not begun, between two calls."""
+        lines = (launch_line(number, self.threads) for number in (first, end))
+        return partial(self.state[slice(*lines)].fill, 0)
+
     def settle(self) -> None:
         """After a run that its leader has left for good: returns when no helper touches a buffer.
 

@@ -13,8 +13,10 @@ import numpy as np
 from clinfer import dtypes
 from clinfer.device.instance import Instance, OnDevice, Timing, scalar_bytes
 from clinfer.device.late import Late
+from clinfer.device.loops import again_call, loop_call
 from clinfer.device.opencl import cl as opencl
 from clinfer.device.results import ResultMemory, own, takes
+from clinfer.device.shared import copy_buffer
 from clinfer.device.staging import Staging, as_bytes, room
 from clinfer.errors import DeviceError
 from clinfer.lowering.binding import (
@@ -25,11 +27,13 @@ from clinfer.lowering.binding import (
     bind_launch,
 )
 from clinfer.lowering.plan import (
+    AgainStep,
     Array,
     BranchStep,
     Buffer,
     HostStep,
     LaunchStep,
+    LoopStep,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 _LONG_FLOPS = 100_000_000_000  # a tenth of a second of a fast processor, milliseconds of a GPU
 _LONG_SECONDS = 0.2
+_LEAST_STACK = 1024  # bytes that rows of an unknown number get at first
 _LAUNCHES_A_FLUSH = 16  # so that the device begins while the rest is queued
 
 
@@ -119,10 +124,10 @@ class QueueInstance(Instance):
 
     def _prepare(self) -> None:
         self._allocate()
-        self._steps = self._calls(0, len(self.plan.steps))
+        self._steps = self.calls(0, len(self.plan.steps))
         if self._flops > _LONG_FLOPS:
             self._in_parts = True
-            self._steps = self._calls(0, len(self.plan.steps))
+            self._steps = self.calls(0, len(self.plan.steps))
 
     def _allocate(self) -> None:
         arena = self._arena()
@@ -175,11 +180,15 @@ class QueueInstance(Instance):
                 f"allows {limit} bytes in one allocation; use smaller input sizes"
             )
 
-    def _calls(self, first: int, end: int) -> list[Callable[[], None]]:
+    def calls(self, first: int, end: int) -> list[Callable[[], None]]:
         calls: list[Callable[[], None]] = []
-        for _, step in self._course(first, end):
+        for number, step in self._course(first, end):
             if isinstance(step, BranchStep):
                 calls.append(self._branch_call(step))
+            elif isinstance(step, LoopStep):
+                calls.append(loop_call(self, number, step))
+            elif isinstance(step, AgainStep):
+                calls.append(again_call(self, step))
             elif isinstance(step, HostStep):
                 calls.append(self._noted(step, partial(self._run_host, step)))
             elif isinstance(step, LaunchStep):  # sizes are read by `LateInstance` alone
@@ -239,6 +248,9 @@ class QueueInstance(Instance):
             content = as_bytes(array, self._staging)
             cl.enqueue_copy(self.queue, self.buffers[number], content, is_blocking=False)
             self._keep.append(content)
+
+    def copy(self, of: int, to: int, nbytes: int, of_at: int = 0, to_at: int = 0) -> None:
+        copy_buffer(self.queue, self.buffers[of], self.buffers[to], nbytes, of_at, to_at)
 
     def read(self, number: int) -> Array:
         """A buffer's content, flat, in its dtype."""
@@ -318,16 +330,23 @@ class LateInstance(Late, QueueInstance):
         self.events = []
         self._begin(inputs)
         self._drop(("temp", "output", "sizes"))
+        self._stacked: dict[int, int] = {}  # bytes of buffers that grow
         self._write_inputs(inputs)
         self._run_all()
         self._touch(port.buffer for port in self.plan.outputs)
         return self._read_outputs(into)
 
-    def _do_launch(self, bound: BoundLaunch) -> None:
-        self._make_room(bound)
-        self._noted(bound, self._launcher(bound))()
-        if self._launched():
-            self.queue.flush()
+    def _do_launches(self, first: int, end: int) -> int:
+        step = self.plan.steps[first]
+        assert isinstance(step, LaunchStep)
+        self._touch(arg.buffer for arg in step.args if arg.kind == "buffer")
+        bound = bind_launch(step, self.sizes)
+        if not bound.is_empty:
+            self._make_room(bound)
+            self._noted(bound, self._launcher(bound))()
+            if self._launched():
+                self.queue.flush()
+        return first + 1
 
     def _do_host(self, step: HostStep) -> None:
         self._noted(step, partial(self._run_host, step))()
@@ -343,9 +362,35 @@ class LateInstance(Late, QueueInstance):
                 self._allocate_own(number, buffer)
 
     def _release(self, index: int) -> None:
-        for number, buffer in enumerate(self.plan.buffers):
-            if buffer.kind == "temp" and buffer.last == index:
-                self.buffers.pop(number, None)
+        for number in self._ends.get(index, ()):
+            self.buffers.pop(number, None)
+
+    def _move(self, of: int, to: int) -> None:
+        if self.plan.buffers[to].kind == "host":
+            self.objects[to] = self.objects[of]
+        else:
+            self.buffers[to] = self.buffers.pop(of)
+
+    def _grow(self, number: int, row: int, nbytes: int) -> None:
+        if number not in self.buffers:  # the loop has begun anew
+            self._stacked.pop(number, None)
+        try:
+            if number not in self._stacked:
+                self._touch([number])
+                return
+        except KeyError:  # the number of rows is known when the loop is over
+            pass
+        needed = (row + 1) * nbytes
+        if needed > self._stacked.get(number, -1):
+            old = self.buffers.get(number)
+            self._stacked[number] = max(2 * needed, _LEAST_STACK)
+            self.buffers[number] = made = self._new_buffer(self._stacked[number])
+            if old is not None and row * nbytes:
+                copy_buffer(self.queue, old, made, row * nbytes, 0, 0)
+
+    def _drop_sizes(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self.buffers.pop(number, None)
 
     def _drop(self, kinds: tuple[str, ...]) -> None:
         for number, buffer in enumerate(self.plan.buffers):

@@ -150,7 +150,8 @@ class Graph:
     `declared` holds types that the file states, by value name; inference falls back on them.
     `joins` maps sizes of broadcasts (`broadcasts.join`) to the one of the joined that they must be.
     `custom` are the operators that the program has added, by kind.
-    `depth` counts the graphs that it is a body inside of, `given` are the symbols bound there.
+    `depth` counts the graphs that it is a body inside of, `given` are the symbols bound there;
+    `prefix` tells its own names from theirs.
     `unrolled` counts the nodes that loops have become.
     `typed` gives nodes just added their types (`upgrade.typed`, which notes itself here): bodies of
     nodes from a file are made with it.
@@ -178,6 +179,7 @@ class Graph:
         self._counter = 0
         self._required: set[tuple[Dim, Dim, str]] = set()
         self.depth = 0
+        self.prefix = ""
         self.unrolled = 0
         self.given: frozenset[str] = frozenset()
         self.typed: Callable[[Graph, Sequence[Node]], list[Node]] | None = None
@@ -201,9 +203,9 @@ class Graph:
         self._outputs = Outputs(values)
 
     def fresh(self, hint: str) -> str:
-        """A value name not used before."""
+        """A value name not used before, in this graph nor in one that it is a body inside of."""
         self._counter += 1
-        return f"{hint}~{self._counter}"
+        return f"{hint}~{self.prefix}{self._counter}"
 
     def require(self, left: Dim, right: Dim, message: str, relation: str = "equal") -> None:
         """Records what must hold between two sizes in every run; `message` says where and why."""

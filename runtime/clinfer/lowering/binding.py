@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clinfer.errors import InputError, ShapeError
 from clinfer.lowering.memory import Arena, Lifetime, least_bytes, plan_arena
@@ -13,6 +13,7 @@ from clinfer.lowering.plan import (
     Buffer,
     Constraint,
     LaunchStep,
+    LoopStep,
     Plan,
     PlanPort,
     Reach,
@@ -25,6 +26,9 @@ from clinfer_kernels.dims import RELATIONS, Dim, Expr
 
 MOST_ELEMENTS = 2**31 - 2**22
 """Kernels count elements in `int`; the rest is for tiles that go beyond a matrix's edge."""
+
+
+_MOST_KEPT = 1024  # sets of values of symbols, of a loop's steps
 
 
 class BoundLaunch(NamedTuple):
@@ -63,9 +67,15 @@ class Sizes:
         return self._known[dim]
 
     def bind(self, symbol: str, value: int) -> None:
-        """Adds a symbol, found by a host step."""
+        """Adds a symbol, or gives it another value."""
         self.values[symbol] = value
-        self._known.clear()
+        self._known = {}
+
+    def recall(self, memo: dict[Any, dict[Expr, int]]) -> None:
+        """Takes over what was computed before from the same values, and keeps what will be."""
+        if len(memo) > _MOST_KEPT:
+            memo.clear()
+        self._known = memo.setdefault(tuple(self.values.items()), self._known)
 
 
 def bind_inputs(plan: Plan, shapes: Sequence[tuple[int, ...] | None]) -> Sizes:
@@ -243,6 +253,8 @@ class Closed:
                         self._try(block, sizes)
                     else:
                         self._ranges.append((block.first, block.end))
+            elif isinstance(step, LoopStep):
+                self._try(step.block, sizes)
 
     def _try(self, block: Block, sizes: Sizes) -> None:
         try:

@@ -270,7 +270,7 @@ class Lowering:
 
     def host(self, node: Node, reason: str) -> None:
         """Adds a host step for a node; its outputs become device tensors where they can."""
-        inputs = tuple(None if v is None else self._host_operand(v) for v in node.inputs)
+        inputs = tuple(None if v is None else self.operand(v) for v in node.inputs)
         for operand in inputs:
             if isinstance(operand, View):
                 size = operand.storage.size
@@ -287,13 +287,8 @@ class Lowering:
                 outputs.append(self.views[value])
         self.steps.append(PendingHost(node, inputs, tuple(outputs), reason))
 
-    # -- private -------------------------------------------------------------------------------
-
-    def _keep(self, value: Value, view: View) -> View:
-        self.views[value] = view
-        return view
-
-    def _host_operand(self, value: Value) -> View | Storage:
+    def operand(self, value: Value) -> View | Storage:
+        """Where a host step finds a value: a view, or the storage of an object."""
         if value in self.host_values:
             return self.host_values[value]
         if value.const is not None and value.dtype not in DEVICE_DTYPES:
@@ -301,6 +296,12 @@ class Lowering:
             self.host_values[value] = storage
             return storage
         return self.view(value)
+
+    # -- private -------------------------------------------------------------------------------
+
+    def _keep(self, value: Value, view: View) -> View:
+        self.views[value] = view
+        return view
 
     def _constant(self, array: Array) -> View:
         known = self._constants.get(id(array))

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import ShapeError
-from clinfer.graph.bodies import Bodies, Body, bodies_of
+from clinfer.graph.bodies import Bodies, Body
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.late import late_sizes
+from clinfer.graph.subgraphs import bodies_of
 from clinfer.lowering.bounds import Proofs
 from clinfer.lowering.context import Lowering
 from clinfer.lowering.pending import PendingBlock, PendingBranch, PendingHost

@@ -7,9 +7,17 @@ here first, and both are whole temporaries of one element type and size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from clinfer.lowering.pending import Pending, PendingBranch, PendingLaunch, PendingSizes
+from clinfer.lowering.pending import (
+    Pending,
+    PendingAgain,
+    PendingBranch,
+    PendingLaunch,
+    PendingLoop,
+    PendingSizes,
+)
 from clinfer.lowering.storage import Storage, View
 
 
@@ -21,6 +29,7 @@ def taken_over(steps: Sequence[Pending]) -> Mapping[Storage, Storage]:
         for storage in touched(step):
             first.setdefault(storage, number)
             last[storage] = number
+    keep_through_loops(_loops(steps), first, last)
     found: dict[Storage, Storage] = {}
     given: set[Storage] = set()
     for number, step in enumerate(steps):
@@ -37,6 +46,28 @@ def taken_over(steps: Sequence[Pending]) -> Mapping[Storage, Storage]:
     return found
 
 
+T = TypeVar("T")
+
+
+def keep_through_loops(
+    loops: Iterable[tuple[int, int]], first: Mapping[T, int], last: dict[T, int]
+) -> None:
+    """What a loop's steps read that was there before the first of them lives until the loop ends.
+
+    `loops` are the numbers of their own step and of their last one, the outer ones first.
+    """
+    for start, end in reversed(list(loops)):
+        for what, until in last.items():
+            if first[what] <= start <= until < end:
+                last[what] = end
+
+
+def _loops(steps: Sequence[Pending]) -> Iterator[tuple[int, int]]:
+    for number, step in enumerate(steps):
+        if isinstance(step, PendingLoop):
+            yield number, step.block.end - 1
+
+
 def touched(step: Pending) -> Iterator[Storage]:
     """The storages that a step reads or writes."""
     if isinstance(step, PendingLaunch):
@@ -48,6 +79,18 @@ def touched(step: Pending) -> Iterator[Storage]:
         return
     if isinstance(step, PendingSizes):
         yield from (view.storage for view in step.values)
+        return
+    if isinstance(step, PendingLoop):
+        yield from (view.storage for view in (step.limit, step.going) if view is not None)
+        yield from (storage for pair in step.states for storage in pair)
+        yield from (storage for part in step.parts for storage in part[:2])
+        yield from step.stacks
+        yield from () if step.counter is None else (step.counter,)
+        return
+    if isinstance(step, PendingAgain):
+        yield from () if step.goes_on is None else (step.goes_on.storage,)
+        yield from (storage for pair in step.moves for storage in pair)
+        yield from (storage for row in step.rows for storage in row[:2])
         return
     for value in (*step.inputs, *step.outputs):
         if value is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from clinfer.boundary import during
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import UnsupportedError
+from clinfer.graph.bodies import LOOPS
 from clinfer.graph.custom_step import FunctionOp
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.node_protos import kinds_inside
@@ -17,9 +18,19 @@ from clinfer.graph.reference import HostOp
 from clinfer.lowering.content import Content, Draft
 from clinfer.lowering.context import Chooser, Lowering
 from clinfer.lowering.control import lower_if
-from clinfer.lowering.in_place import taken_over
-from clinfer.lowering.pending import PendingBranch, PendingHost, PendingLaunch, PendingSizes
+from clinfer.lowering.in_place import keep_through_loops, taken_over
+from clinfer.lowering.loops import lower_loop
+from clinfer.lowering.pending import (
+    PendingAgain,
+    PendingBlock,
+    PendingBranch,
+    PendingHost,
+    PendingLaunch,
+    PendingLoop,
+    PendingSizes,
+)
 from clinfer.lowering.plan import (
+    AgainStep,
     Block,
     BranchStep,
     Buffer,
@@ -28,6 +39,8 @@ from clinfer.lowering.plan import (
     HostStep,
     HostValue,
     LaunchStep,
+    LoopStep,
+    Part,
     Plan,
     PlanArg,
     PlanPort,
@@ -43,11 +56,6 @@ from clinfer_kernels.dims import symbols
 from clinfer_kernels.spec import Arg, Target
 
 _MOST_NESTED = 64  # concatenations written into one another; windows are found by recursion
-_IN_STEPS = (
-    "its body runs on the host: the number of its steps is known only in a run, or they are too "
-    "many to be written out"
-)
-_REASONS = {"Loop": _IN_STEPS, "Scan": _IN_STEPS}  # of operators that have no rule
 _VIEW_OPERATORS = frozenset({"Reshape", "Transpose", "Slice", "Expand", "Identity"})
 
 
@@ -69,9 +77,14 @@ def _lower_nodes(ctx: Lowering, known: set[str]) -> None:
     """Lowers a graph's nodes in order; `known` holds the symbols bound before they run."""
     known = set(known)
     ctx.joins.update(_joins(ctx.graph, known))
+
+    def loop(ctx: Lowering, node: Node) -> None:
+        lower_loop(ctx, node, known, lambda inner, more: _lower_nodes(inner, known | more))
+
     table = {
         **rules(),
         "If": lambda ctx, node: lower_if(ctx, node, lambda inner: _lower_nodes(inner, known)),
+        **dict.fromkeys(LOOPS, loop),
     }
     for node in ctx.graph.nodes:
         with during("its lowering", node.describe):
@@ -93,10 +106,10 @@ def _lower_node(
         lower_sizes(ctx, node)
         return
     if rule is None:
-        ctx.host(node, _REASONS.get(node.kind, f"{node.kind} has no kernel"))
+        ctx.host(node, f"{node.kind} has no kernel")
         return
     sized = all(v is None or v.shape is not None for v in node.outputs)
-    if node.kind != "If" and (not sized or not _symbols(node.outputs) <= known):
+    if node.kind not in ("If", *LOOPS) and (not sized or not _symbols(node.outputs) <= known):
         ctx.host(node, "the size of its result is known only when it has run")
         return
     before = len(ctx.steps)
@@ -195,6 +208,7 @@ class _Assembler:
     checks: list[Check] = field(default_factory=list)
     _status: Storage = field(default_factory=lambda: Storage("status", "int64", 0))
     _numbers: dict[Storage, int] = field(default_factory=dict)
+    _loops: dict[int, int] = field(default_factory=dict)  # the step of a pending loop
     _taken_over: Mapping[Storage, Storage] = field(default_factory=dict)
 
     def draft(self, inputs: Sequence[Storage], outputs: Sequence[Storage]) -> Draft:
@@ -210,9 +224,15 @@ class _Assembler:
                 self.steps.append(self._host(pending))
             elif isinstance(pending, PendingSizes):
                 self.steps.append(self._sizes(pending))
+            elif isinstance(pending, PendingLoop):
+                self._loops[id(pending)] = len(self.steps)
+                self.steps.append(self._loop(pending))
+            elif isinstance(pending, PendingAgain):
+                self.steps.append(self._again(pending))
             else:
                 self.steps.append(self._branch(pending))
         self._place_blocks([*starts, len(self.steps)])
+        self._name_inner()
         out_numbers = [self._number(s) for s in outputs]
         if self._status in self._numbers:
             number = self._numbers[self._status]
@@ -318,11 +338,50 @@ class _Assembler:
     def _branch(self, pending: PendingBranch) -> BranchStep:
         condition = self._host_value(pending.condition, None)
         assert condition is not None
-        blocks = tuple(
-            Block(b.first, b.end, b.label, b.constraints, b.reaches, b.error)
-            for b in pending.blocks
+        return BranchStep(condition, tuple(map(_block, pending.blocks)), pending.label)
+
+    def _loop(self, pending: PendingLoop) -> LoopStep:
+        number = self._number
+        return LoopStep(
+            self._scalar(pending.limit),
+            self._scalar(pending.going),
+            -1 if pending.counter is None else number(pending.counter),
+            tuple((number(of), number(to)) for of, to in pending.states),
+            tuple(Part(number(whole), number(row), back) for whole, row, back in pending.parts),
+            tuple(map(number, pending.stacks)),
+            pending.sizes,
+            pending.gives,
+            (),
+            _block(pending.block),
+            pending.label,
         )
-        return BranchStep(condition, blocks, pending.label)
+
+    def _again(self, pending: PendingAgain) -> AgainStep:
+        number = self._number
+        return AgainStep(
+            self._loops[id(pending.loop)],
+            self._scalar(pending.goes_on),
+            tuple((number(of), number(to)) for of, to in pending.moves),
+            tuple(Part(number(whole), number(row), back) for whole, row, back in pending.rows),
+            pending.sizes,
+            pending.row_sizes,
+            pending.label,
+        )
+
+    def _scalar(self, view: View | None) -> HostValue | None:
+        return None if view is None else HostValue(self._number(view.storage), view.tensor)
+
+    def _name_inner(self) -> None:
+        """The symbols that only the steps of a loop's block give."""
+        given = [_given(step) for step in self.steps]
+        for number, step in enumerate(self.steps):
+            if isinstance(step, LoopStep):
+                inside = range(step.block.first, step.block.end)
+                names = set().union(*(given[n] for n in inside))
+                for other in range(number + 1):
+                    names -= given[other]
+                names -= _symbols(self.ctx.graph.inputs)
+                self.steps[number] = step._replace(inner=tuple(sorted(names)))
 
     def _sizes(self, pending: PendingSizes) -> SizesStep:
         values = tuple(HostValue(self._number(v.storage), v.tensor) for v in pending.values)
@@ -340,8 +399,12 @@ class _Assembler:
         """Blocks count steps from here on; `starts` maps pending steps to theirs."""
         for number, step in enumerate(self.steps):
             if isinstance(step, BranchStep):
-                placed = (b._replace(first=starts[b.first], end=starts[b.end]) for b in step.blocks)
-                self.steps[number] = step._replace(blocks=tuple(placed))
+                blocks = (b._replace(first=starts[b.first], end=starts[b.end]) for b in step.blocks)
+                self.steps[number] = step._replace(blocks=tuple(blocks))
+            elif isinstance(step, LoopStep):
+                block = step.block
+                placed = block._replace(first=starts[block.first], end=starts[block.end])
+                self.steps[number] = step._replace(block=placed)
 
     def _host_values(
         self, places: Sequence[View | Storage | None], values: Sequence[Value | None]
@@ -363,9 +426,34 @@ class _Assembler:
             for buffer in touched(step):
                 first.setdefault(buffer, index)
                 last[buffer] = index
+        loops = ((n, s.block.end - 1) for n, s in enumerate(self.steps) if isinstance(s, LoopStep))
+        keep_through_loops(loops, first, last)
         for number in first:
             lived = self.buffers[number]
             self.buffers[number] = lived._replace(first=first[number], last=last[number])
+
+
+def _block(pending: PendingBlock) -> Block:
+    return Block(
+        pending.first,
+        pending.end,
+        pending.label,
+        pending.constraints,
+        pending.reaches,
+        pending.error,
+    )
+
+
+def _given(step: Step) -> set[str]:
+    """The symbols that a step may bind, with those of the inputs that its results have."""
+    if isinstance(step, SizesStep):
+        return set(step.gives)
+    if isinstance(step, LoopStep):
+        return {name for name, _ in (*step.sizes, *step.gives)}
+    if isinstance(step, HostStep):
+        shapes = (v.shape for v in step.outputs if v is not None and v.shape is not None)
+        return {name for shape in shapes for dim in shape for name in symbols(dim)}
+    return set()
 
 
 def _port(name: str, value: Value, buffer: int) -> PlanPort:

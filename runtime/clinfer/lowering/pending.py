@@ -54,6 +54,35 @@ class PendingBranch:
 
 
 @dataclass
+class PendingLoop:
+    """As `plan.LoopStep`; the steps of its block come behind it, a `PendingAgain` last."""
+
+    limit: View | None
+    going: View | None
+    counter: Storage | None
+    states: list[tuple[Storage, Storage]]
+    parts: list[tuple[Storage, Storage, bool]]
+    stacks: list[Storage]
+    sizes: tuple[tuple[str, Dim], ...]
+    gives: tuple[tuple[str, int], ...]
+    block: PendingBlock
+    label: str
+
+
+@dataclass
+class PendingAgain:
+    """As `plan.AgainStep`; `loop` is the loop that it is the last step of."""
+
+    loop: PendingLoop
+    goes_on: View | None
+    moves: list[tuple[Storage, Storage]]
+    rows: list[tuple[Storage, Storage, bool]]
+    sizes: tuple[tuple[str, Dim], ...]
+    row_sizes: tuple[tuple[str, Dim], ...]
+    label: str
+
+
+@dataclass
 class PendingSizes:
     """As `plan.SizesStep`, with the views that are read."""
 
@@ -66,4 +95,4 @@ class PendingSizes:
     label: str
 
 
-Pending = PendingLaunch | PendingHost | PendingBranch | PendingSizes
+Pending = PendingLaunch | PendingHost | PendingBranch | PendingLoop | PendingAgain | PendingSizes

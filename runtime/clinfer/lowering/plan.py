@@ -197,6 +197,65 @@ class BranchStep(NamedTuple):
     label: str
 
 
+class Part(NamedTuple):
+    """A buffer of rows and the buffer of the one that a step of a loop reads or gives.
+
+    Row n is that of step n; `is_reversed`: counted from the last row.
+    """
+
+    whole: int
+    row: int
+    is_reversed: bool = False
+
+
+class LoopStep(NamedTuple):
+    """A Loop or Scan: its block runs again and again; the block's last step is an `AgainStep`.
+
+    As long as it goes on, at first as `going` says (None: it does), and for `limit` steps at most
+    (None: any number). `counter` is the buffer that gets the number of the step, -1 without one.
+    Before the first step `states` are copied, (from, to); before each one its row of `parts`.
+    `stacks` are the buffers of what is stacked. `sizes` are symbols that each step binds anew, with
+    what they are before the first. When the loop is over, `gives` are bound: symbols of results,
+    with what each is where no step has run, or -1 for the number of steps. `inner` are those that
+    only the block's steps know.
+    """
+
+    limit: HostValue | None
+    going: HostValue | None
+    counter: int
+    states: tuple[tuple[int, int], ...]
+    parts: tuple[Part, ...]
+    stacks: tuple[int, ...]
+    sizes: tuple[tuple[str, Dim], ...]
+    gives: tuple[tuple[str, int], ...]
+    inner: tuple[str, ...]
+    block: Block
+    label: str
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The block, as branches have two."""
+        return (self.block,)
+
+
+class AgainStep(NamedTuple):
+    """The end of a step of the loop that is step `loop` of the plan.
+
+    It goes on where `goes_on` holds (None: always). `rows` are added to what is stacked, then
+    `moves` are done, (from, to): what it reads is not read again in that step, and no buffer is in
+    two of them. `sizes` bind the loop's symbols for the next step, all at once; `row_sizes` are
+    what of the loop's `gives` is the size of a row.
+    """
+
+    loop: int
+    goes_on: HostValue | None
+    moves: tuple[tuple[int, int], ...]
+    rows: tuple[Part, ...]
+    sizes: tuple[tuple[str, Dim], ...]
+    row_sizes: tuple[tuple[str, Dim], ...]
+    label: str
+
+
 class Check(NamedTuple):
     """What holds of a position that a launch reads: `low` <= it < `high`.
 
@@ -232,17 +291,26 @@ class SizesStep(NamedTuple):
     label: str
 
 
-Step = LaunchStep | HostStep | BranchStep | SizesStep
+Step = LaunchStep | HostStep | BranchStep | LoopStep | AgainStep | SizesStep
 
 
 def touched(step: Step) -> list[int]:
-    """The buffers that a step reads or writes."""
+    """The buffers that a step reads or writes; of a loop's all that its steps have in common."""
     if isinstance(step, LaunchStep):
         return [arg.buffer for arg in step.args if arg.kind == "buffer"]
     if isinstance(step, BranchStep):
         return [step.condition.buffer]
     if isinstance(step, SizesStep):
         return [value.buffer for value in step.values]
+    if isinstance(step, LoopStep):
+        found = [v.buffer for v in (step.limit, step.going) if v is not None]
+        found += [number for pair in step.states for number in pair]
+        found += [number for part in step.parts for number in part[:2]]
+        return [*found, *step.stacks, *([step.counter] if step.counter >= 0 else [])]
+    if isinstance(step, AgainStep):
+        found = [] if step.goes_on is None else [step.goes_on.buffer]
+        found += [number for pair in step.moves for number in pair]
+        return found + [number for part in step.rows for number in part[:2]]
     values = (*step.inputs, *step.outputs)
     return [value.buffer for value in values if value is not None]
 
@@ -269,12 +337,15 @@ class Plan:
         yield from self.reaches
 
     def outermost(self, first: int, end: int) -> Iterator[tuple[int, Step]]:
-        """Steps `first` to `end` - 1 with their numbers, without those in branches' blocks."""
+        """Steps `first` to `end` - 1 with their numbers, without those in blocks."""
         number = first
         while number < end:
             step = self.steps[number]
             yield number, step
-            number = step.blocks[-1].end if isinstance(step, BranchStep) else number + 1
+            if isinstance(step, (BranchStep, LoopStep)):
+                number = step.blocks[-1].end
+            else:
+                number += 1
 
     @property
     def launches(self) -> Iterator[LaunchStep]:
@@ -307,6 +378,8 @@ class Plan:
     def has_late_symbols(self) -> bool:
         """Whether some sizes are known only when a step before them has run."""
         if any(isinstance(step, SizesStep) for step in self.steps):
+            return True
+        if any(isinstance(step, LoopStep) and (step.sizes or step.gives) for step in self.steps):
             return True
         for step in self.host_steps:
             for value in step.outputs:

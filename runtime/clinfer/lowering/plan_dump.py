@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from clinfer.lowering.plan import (
+    AgainStep,
     Array,
     Block,
     BranchStep,
@@ -21,6 +22,8 @@ from clinfer.lowering.plan import (
     Constraint,
     HostValue,
     LaunchStep,
+    LoopStep,
+    Part,
     Plan,
     PlanArg,
     PlanPort,
@@ -128,12 +131,38 @@ class _Writer:
         if isinstance(step, BranchStep):
             blocks = [self.block(b) for b in step.blocks]
             return ["branch", self.host_value(step.condition), blocks, step.label]
+        if isinstance(step, LoopStep):
+            return [
+                "loop",
+                self.host_value(step.limit),
+                self.host_value(step.going),
+                step.counter,
+                [list(pair) for pair in step.states],
+                [self.part(part) for part in step.parts],
+                list(step.stacks),
+                self.named(step.sizes),
+                [list(pair) for pair in step.gives],
+                list(step.inner),
+                self.block(step.block),
+                step.label,
+            ]
+        if isinstance(step, AgainStep):
+            return [
+                "again",
+                step.loop,
+                self.host_value(step.goes_on),
+                [list(pair) for pair in step.moves],
+                [self.part(part) for part in step.rows],
+                self.named(step.sizes),
+                self.named(step.row_sizes),
+                step.label,
+            ]
         if isinstance(step, SizesStep):
             return [
                 "sizes",
                 [self.host_value(v) for v in step.values],
                 list(step.names),
-                [[name, self.size(dim)] for name, dim in step.definitions],
+                self.named(step.definitions),
                 list(step.gives),
                 [[name, *self.check(check)] for name, check in step.checks],
                 [self.constraint(c) for c in step.constraints],
@@ -147,6 +176,12 @@ class _Writer:
             step.label,
             step.reason,
         ]
+
+    def named(self, pairs: Iterable[tuple[str, Dim]]) -> Json:
+        return [[name, self.size(dim)] for name, dim in pairs]
+
+    def part(self, part: Part) -> Json:
+        return [part.whole, part.row, int(part.is_reversed)]
 
     def block(self, block: Block) -> Json:
         constraints = [self.constraint(c) for c in block.constraints]

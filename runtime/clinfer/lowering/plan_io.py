@@ -16,6 +16,7 @@ import numpy as np
 from clinfer import dtypes
 from clinfer.errors import BlobError
 from clinfer.lowering.plan import (
+    AgainStep,
     Array,
     Block,
     BranchStep,
@@ -25,6 +26,8 @@ from clinfer.lowering.plan import (
     HostStep,
     HostValue,
     LaunchStep,
+    LoopStep,
+    Part,
     Plan,
     PlanArg,
     PlanPort,
@@ -39,7 +42,7 @@ from clinfer_kernels.dim_json import from_json
 from clinfer_kernels.dims import RELATIONS, Dim
 from clinfer_kernels.spec import Tensor
 
-PLAN_FORMAT = 7
+PLAN_FORMAT = 8
 _MOST_NESTED = 64  # blocks in one another; a model's are far fewer
 # What JSON of another form than `dump` makes can raise; OverflowError is an infinity for a number.
 _UNREADABLE = (
@@ -192,18 +195,50 @@ class _Reader:
             return BranchStep(
                 self.host_value(condition), tuple(self.block(b) for b in blocks), str(label)
             )
+        if value[0] == "loop":
+            return self.loop(value)
+        if value[0] == "again":
+            _, loop, goes_on, moves, rows, sizes, row_sizes, label = value
+            return AgainStep(
+                int(loop),
+                _optional(goes_on, self.host_value),
+                _pairs(moves),
+                tuple(map(_part, rows)),
+                self.named(sizes),
+                self.named(row_sizes),
+                str(label),
+            )
         if value[0] == "sizes":
             _, values, names, definitions, gives, checks, constraints, label = value
             return SizesStep(
                 tuple(self.host_value(v) for v in values),
                 tuple(map(str, names)),
-                tuple((str(name), self.size(dim)) for name, dim in definitions),
+                self.named(definitions),
                 tuple(map(str, gives)),
                 tuple((str(name), self.check(check)) for name, *check in checks),
                 tuple(self.constraint(c) for c in constraints),
                 str(label),
             )
         raise BlobError(f"unknown kind of step: {value[0]!r}")
+
+    def loop(self, value: Json) -> LoopStep:
+        _, limit, going, counter, states, parts, stacks, sizes, gives, inner, block, label = value
+        return LoopStep(
+            _optional(limit, self.host_value),
+            _optional(going, self.host_value),
+            int(counter),
+            _pairs(states),
+            tuple(map(_part, parts)),
+            tuple(map(int, stacks)),
+            self.named(sizes),
+            tuple((str(name), int(none)) for name, none in gives),
+            tuple(map(str, inner)),
+            self.block(block),
+            str(label),
+        )
+
+    def named(self, value: Json) -> tuple[tuple[str, Dim], ...]:
+        return tuple((str(name), self.size(dim)) for name, dim in value)
 
     def block(self, value: Json) -> Block:
         first, end, label, constraints, reaches, error = value
@@ -280,6 +315,26 @@ def _check_blocks(plan: Plan, first: int, end: int, depth: int = 0) -> None:
                     raise BlobError(f"the steps of {block.label} are not those behind it")
                 _check_blocks(plan, block.first, block.end, depth + 1)
                 number = block.end
+        elif isinstance(step, LoopStep):
+            _check_loop(plan, step, number - 1, end, depth)
+            number = step.block.end
+
+
+def _check_loop(plan: Plan, step: LoopStep, number: int, end: int, depth: int) -> None:
+    """A loop's block lies behind it and ends with the step that says whether it goes on."""
+    first, last = step.block.first, step.block.end - 1
+    again = plan.steps[last] if number < last < end else None
+    scalars = (step.limit, step.going)
+    if (
+        depth > _MOST_NESTED
+        or first != number + 1
+        or not isinstance(again, AgainStep)
+        or again.loop != number
+        or any(v is not None and v.tensor is None for v in (*scalars, again.goes_on))
+        or (step.limit is None and any(p.is_reversed for p in (*step.parts, *again.rows)))
+    ):
+        raise BlobError(f"step '{step.label}' is no loop over the steps behind it")
+    _check_blocks(plan, first, last, depth + 1)
 
 
 def _constant(value: Json, weights: memoryview, files: Files) -> Array:
@@ -311,6 +366,15 @@ def _constant_in_file(value: Json, files: Files) -> Array:
     if offset + size > len(content):
         raise BlobError(f"a constant lies outside file {number}: {offset} + {size}")
     return content[offset : offset + size].view(dtype).reshape(sizes)
+
+
+def _pairs(value: Json) -> tuple[tuple[int, int], ...]:
+    return tuple((int(of), int(to)) for of, to in value)
+
+
+def _part(value: Json) -> Part:
+    whole, row, is_reversed = value
+    return Part(int(whole), int(row), bool(is_reversed))
 
 
 def _optional(value: Json, read: Callable[[Json], T]) -> T | None:

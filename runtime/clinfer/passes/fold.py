@@ -14,12 +14,13 @@ import numpy as np
 from clinfer.dtypes import BY_NAME
 from clinfer.errors import InputError, OutOfMemoryError, ShapeError, UnsupportedError
 from clinfer.graph import numpy_ops
-from clinfer.graph.bodies import Bodies, bodies_of
+from clinfer.graph.bodies import LOOPS, Bodies
 from clinfer.graph.branches import inline_branch
 from clinfer.graph.conditions import condition
 from clinfer.graph.ir import Graph, Node
 from clinfer.graph.reference import INPUTS_DO_NOT_FIT, HostOp
 from clinfer.graph.shapes import infer_node
+from clinfer.graph.subgraphs import bodies_of
 from clinfer.graph.unroll import unroll
 from clinfer.mapping import drop_pages
 from clinfer.passes.split import split
@@ -73,6 +74,9 @@ def fold(graph: Graph, *, keeps_encoded: bool = False) -> int:
         if steps is not None:
             pending.extendleft(reversed(steps))
             continue
+        if node.kind in LOOPS:
+            _fold_each(bodies_of(graph, node))
+            infer_node(graph, node)
         if node.kind == "If" or node.kind in graph.custom or not _is_foldable(node):
             continue
         if keeps_encoded and _is_encoded(node):

@@ -18,8 +18,9 @@ import numpy as np
 
 from clinfer.boundary import during
 from clinfer.errors import ShapeError
-from clinfer.graph.bodies import bodies_of
+from clinfer.graph.bodies import LOOPS
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.subgraphs import bodies_of
 from clinfer.passes.canonicalise import canonicalise
 from clinfer.passes.dead import detach_known, remove_dead, share_common
 from clinfer.passes.expand import expand_definitions
@@ -113,8 +114,8 @@ def optimise(
 
 
 def _optimise_bodies(graph: Graph, cls: str, checked: bool) -> None:
-    """The same for the branches of every If that is left."""
-    branching = [node for node in graph.nodes if node.kind == "If"]
+    """The same for the bodies of every If, Loop and Scan that is left."""
+    branching = [node for node in graph.nodes if node.kind == "If" or node.kind in LOOPS]
     for node in branching:
         holds = node.attrs.pop("holds", None)
         if holds is not None:
@@ -124,7 +125,7 @@ def _optimise_bodies(graph: Graph, cls: str, checked: bool) -> None:
                 continue
             try:
                 optimise(body.graph, cls=cls, checked=checked)
-            except ShapeError as error:  # for these shapes it is the branch that is not taken
+            except ShapeError as error:  # for these shapes it is a body that does not run
                 body.graph, body.error = None, str(error)
     if branching:
         remove_dead(graph)

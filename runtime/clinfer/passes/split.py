@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clinfer.errors import ShapeError
-from clinfer.graph.bodies import Bodies, Body, bodies_of, captured_in
+from clinfer.graph.bodies import Bodies, Body, captured_in
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.late import bound_by_inputs, mentioned
 from clinfer.graph.sequences import Users
 from clinfer.graph.shapes import infer_node
+from clinfer.graph.subgraphs import bodies_of
 
 _MOST_DEEP = 4  # Ifs inside one another that take what comes after them
 MOST_COPIED = 4096

@@ -72,8 +72,21 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
     from clinfer.cli.graph_text import fused_operations
     from clinfer.graph.bodies import all_nodes
     from clinfer.lowering.binding import Sizes, bind_memory
-    from clinfer.lowering.plan import BranchStep, LaunchStep, SizesStep
+    from clinfer.lowering.plan import (
+        AgainStep,
+        BranchStep,
+        HostStep,
+        LaunchStep,
+        LoopStep,
+        SizesStep,
+    )
 
+    kinds: dict[type, str] = {
+        BranchStep: "branch",
+        LoopStep: "loop",
+        AgainStep: "again",
+        SizesStep: "sizes",
+    }
     fused = {node.describe(): fused_operations(node) for node in all_nodes(graph)}
     inside = _places(plan)
     steps: list[dict[str, Any]] = []
@@ -87,12 +100,10 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
             row.update(_flops(step.flops))
             if step.when != 1:
                 row["when"] = str(step.when)
-        elif isinstance(step, BranchStep):
-            row.update(kind="branch", kernel="", computes=step.label)
-        elif isinstance(step, SizesStep):
-            row.update(kind="sizes", kernel="", computes=step.label)
-        else:
+        elif isinstance(step, HostStep):
             row.update(kind="host", kernel="", computes=step.label, reason=step.reason)
+        else:
+            row.update(kind=kinds[type(step)], kernel="", computes=step.label)
         steps.append(row)
     try:
         memory = bind_memory(plan, Sizes({}), _ALIGNMENT)._asdict()
@@ -115,12 +126,12 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
 
 
 def _places(plan: Plan) -> dict[int, str]:
-    """The branch that a step is of, by the step's number; the innermost, of several."""
-    from clinfer.lowering.plan import BranchStep
+    """The branch or loop that a step is of, by the step's number; the innermost, of several."""
+    from clinfer.lowering.plan import BranchStep, LoopStep
 
     found: dict[int, str] = {}
     for step in plan.steps:
-        for block in step.blocks if isinstance(step, BranchStep) else ():
+        for block in step.blocks if isinstance(step, (BranchStep, LoopStep)) else ():
             found.update(dict.fromkeys(range(block.first, block.end), block.label))
     return found
 

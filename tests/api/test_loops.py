@@ -1,0 +1,160 @@
+"""Loops whose number of steps only a run knows, next to ONNX Runtime."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+HEAD = '<ir_version: 8, opset_import: ["": 18]>'
+X = np.arange(6, dtype=np.float32).reshape(2, 3) / 4
+
+# Name -> (text, feeds of some runs). All sizes and counts are inputs.
+CASES = {
+    "a number of steps": (
+        """m (int64 n, float[2, 3] x) => (y, z) <bool go = {1}> {
+            y, z = Loop(n, go, x) <body = b (int64 i, bool c, float[2, 3] s) => (d, t, r) {
+                d = Identity(c) f = Cast<to = 1>(i) t = Add(s, f) r = ReduceSum<keepdims = 0>(t) }>
+        }""",
+        [{"n": np.int64(n), "x": X} for n in (4, 0, 1, 7)],
+    ),
+    "a condition alone": (
+        """m (float[2, 3] x, float limit) => (y) <bool go = {1}, float two = {2}> {
+            y = Loop("", go, x) <body = b (int64 i, bool c, float[2, 3] s) => (d, t) {
+                t = Mul(s, two) m = ReduceMax<keepdims = 0>(t) d = Less(m, limit) }>
+        }""",
+        [{"x": X + 1, "limit": np.float32(n)} for n in (100, 1, 17)],
+    ),
+    "a limit, a condition and a first condition": (
+        """m (int64 n, bool go, float[2, 3] x) => (y, z) <float top = {9}> {
+            y, z = Loop(n, go, x) <body = b (int64 i, bool c, float[2, 3] s) => (d, t, s) {
+                t = Add(s, s) m = ReduceMax<keepdims = 0>(t) d = Less(m, top) }>
+        }""",
+        [
+            {"n": np.int64(n), "go": np.bool_(go), "x": X}
+            for n, go in ((3, True), (10, True), (5, False), (0, True))
+        ],
+    ),
+    "a state that grows": (
+        """m (int64 n, float[K, 3] x) => (y, z) <bool go = {1}> {
+            y, z = Loop(n, go, x) <body = b (int64 i, bool c, float[L, 3] s) => (d, t, r) {
+                d = Identity(c) e = Relu(s) t = Concat<axis = 0>(s, x)
+                r = ReduceSum<keepdims = 0>(t) }>
+        }""",
+        [{"n": np.int64(n), "x": X + k} for n, k in ((3, 0), (1, 1), (6, 0), (0, 0), (3, 5))],
+    ),
+    "states that change places": (
+        """m (int64 n, float[2, 3] x, float[2, 3] w) => (y, z) <bool go = {1}> {
+            y, z = Loop(n, go, x, w) <body = b (int64 i, bool c, float[2, 3] s, float[2, 3] t)
+                => (d, t, u) { d = Identity(c) u = Add(s, t) }>
+        }""",
+        [{"n": np.int64(n), "x": X, "w": X * 3 + 1} for n in (5, 0, 2)],
+    ),
+    "a loop in a loop, and an If": (
+        """m (int64 n, int64 k, float[2, 3] x) => (y)
+        <bool go = {1}, int64 two = {2}, int64 one = {1}> {
+            y = Loop(n, go, x) <body = b (int64 i, bool c, float[2, 3] s) => (d, u) {
+                d = Identity(c) m = Mod(i, two) e = Equal(m, one)
+                t = If(e) <then_branch = p () => (v) { v = Mul(s, x) },
+                           else_branch = q () => (w) { w = Sub(x, s) }>
+                kk = Add(k, i)
+                u = Loop(kk, go, t) <body = a (int64 j, bool cc, float[2, 3] r) => (dd, rr) {
+                    dd = Identity(cc) f = Cast<to = 1>(j) g = Cast<to = 1>(i) h = Add(f, g)
+                    rr = Add(r, h) }>
+            }>
+        }""",
+        [{"n": np.int64(n), "k": np.int64(k), "x": X} for n, k in ((3, 1), (0, 4), (4, 0))],
+    ),
+    "steps of sizes from data": (
+        """m (int64 n, float[N] x) => (y, z) <bool go = {1}, float first = {0}> {
+            f = CastLike(first, x)
+            y, z = Loop(n, go, f) <body = b (int64 i, bool c, float s) => (d, t, q) {
+                d = Identity(c) v = Cast<to = 1>(i) g = Sub(x, v) r = Relu(g) p = NonZero(r)
+                q = Size(p) h = Cast<to = 1>(q) t = Add(s, h) }>
+        }""",
+        [{"n": np.int64(n), "x": np.arange(6, dtype=np.float32)} for n in (4, 2, 0, 9)],
+    ),
+    "a scan of any length": (
+        """m (float[T, 2] x, float[2] h) => (y, z) {
+            y, z = Scan<num_scan_inputs = 1, body = b (float[2] s, float[2] p) => (t, r) {
+                q = Add(s, p) t = Tanh(q) r = Mul(t, p) }>(h, x)
+        }""",
+        [{"x": np.full((t, 2), 0.3, np.float32), "h": np.ones(2, np.float32)} for t in (5, 1, 9)],
+    ),
+    "a scan from the end, along other axes": (
+        """m (float[2, T, 3] x, float[2, 3] h) => (y, z) {
+            y, z = Scan<num_scan_inputs = 1, scan_input_axes = [1], scan_input_directions = [1],
+                        scan_output_axes = [-1], scan_output_directions = [1],
+                        body = b (float[2, 3] s, float[2, 3] p) => (t, r) {
+                            q = Add(s, p) t = Tanh(q) r = Mul(t, p) }>(h, x)
+        }""",
+        [
+            {"x": np.random.default_rng(t).normal(size=(2, t, 3)).astype(np.float32), "h": X}
+            for t in (4, 1)
+        ],
+    ),
+    "a state handed on, and a constant one": (
+        """m (int64 n, float[2, 3] x) => (y, z, w)
+        <bool go = {1}, float[2, 3] k = {1, 2, 3, 4, 5, 6}> {
+            y, z, w = Loop(n, go, x, x, k) <body = b
+                (int64 i, bool c, float[2, 3] s, float[2, 3] t, float[2, 3] u) => (d, s, j, v) {
+                d = Identity(c) j = Identity(k) v = Add(u, t) }>
+        }""",
+        [{"n": np.int64(n), "x": X} for n in (2, 0, 3)],
+    ),
+    "a sequence that grows": (
+        """m (int64 n, float[2, 3] x) => (y) <bool go = {1}> {
+            e = SequenceEmpty<dtype = 1>()
+            q = Loop(n, go, e) <body = b (int64 i, bool c, seq(float[2, 3]) s) => (d, t) {
+                d = Identity(c) f = Cast<to = 1>(i) a = Mul(x, f) t = SequenceInsert(s, a) }>
+            y = ConcatFromSequence<axis = 0>(q)
+        }""",
+        [{"n": np.int64(n), "x": X} for n in (3, 1, 5)],
+    ),
+}
+
+
+def _models(core, device, name):
+    proto = onnx.parser.parse_model(HEAD + CASES[name][0])
+    content = proto.SerializeToString()
+    theirs = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return theirs, core.compile_model(content, device)
+
+
+def _run(session, feed):
+    return session.run(None, {name: np.asarray(content) for name, content in feed.items()})
+
+
+def _same(found, wanted):
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loop_gives_what_onnx_runtime_gives(core, device, name):
+    theirs, ours = _models(core, device, name)
+    feeds = CASES[name][1]
+    for feed in (*feeds, *feeds):
+        found = ours(feed)
+        _same([found[n] for n in range(len(ours.outputs))], _run(theirs, feed))
+    if "sequence" not in name:
+        assert [step.reason for step in ours.host_steps] == []
+
+
+def test_requests_side_by_side_do_not_see_one_another(core, device):
+    theirs, ours = _models(core, device, "a state that grows")
+    feeds = [{"n": np.int64(n % 5), "x": X * n} for n in range(1, 25)]
+
+    def run(feed):
+        request = ours.create_infer_request()
+        found = request.infer(feed)
+        return [found[n] for n in range(2)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, feed in zip(pool.map(run, feeds), feeds, strict=True):
+            _same(found, _run(theirs, feed))
