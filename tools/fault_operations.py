@@ -43,7 +43,7 @@ def own_memory() -> Iterator[None]:
     """PoCL as a device that has memory of its own."""
     with (
         mock.patch.object(discover.Device, "has_own_memory", True),
-        mock.patch.object(discover.Device, "shares_host_memory", False),
+        mock.patch.object(discover.DeviceInfo, "shares_host_memory", False),
         mock.patch.object(discover.DeviceInfo, "plays", False),
     ):
         yield

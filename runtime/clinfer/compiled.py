@@ -191,8 +191,8 @@ class CompiledModel:
 
     @property
     def programs_built(self) -> int:
-        """How many programs had to be built from source for this compiled model."""
-        return self._loaded.builds
+        """How many programs had to be built from source for this compiled model, up to now."""
+        return self._loaded.builds + self._loaded.executable.remade
 
     def release_memory(self) -> None:
         """Gives back the buffers of calls that have ended."""

@@ -134,6 +134,13 @@ CPU_PLATFORM = Variable[str | None](
     None,
     "Only that platform's CPU devices are offered.",
 )
+OCLOC = Variable[str | None](
+    "CLINFER_OCLOC",
+    "a program",
+    str,
+    None,
+    "Intel's offline compiler, for 'clinfer warm' of GPUs that are elsewhere; default: on PATH.",
+)
 CPU_TARGET = Variable[str](
     "CLINFER_CPU_TARGET",
     f"one of {', '.join(CPU_TARGETS)}",
@@ -281,6 +288,7 @@ JOB_COMPLETIONS = Variable[int | None](
 VARIABLES: tuple[Variable[Any], ...] = (
     GPU_PLATFORM,
     CPU_PLATFORM,
+    OCLOC,
     CPU_TARGET,
     CACHE_DIR,
     CACHE_PATH,

@@ -14,6 +14,7 @@ from clinfer.models import ModelLike
 if TYPE_CHECKING:
     from clinfer.cache.coverage import Source as PackSource
     from clinfer.device.lock import Described, LockedDevice
+    from clinfer.device.ocloc import OclocDevice
     from clinfer.feeds import Inputs
     from clinfer.plugins.base import Watch
     from clinfer.plugins.coverage import Coverage
@@ -44,8 +45,8 @@ class CoreCache(CoreDevices):
         described = self._device(device) if isinstance(device, str) else device
         settings = self._settings.effective(described.info.name, config)
         if isinstance(device, str):
-            opened = self._device(device, settings[props.CPU_TARGET])
-            described = opened.at_precision(settings[props.INFERENCE_PRECISION_HINT])
+            described = self._device(device, settings[props.CPU_TARGET])
+        described = described.at_precision(settings[props.INFERENCE_PRECISION_HINT])
         cache = self._settings.cache(settings)
         stores = [*packs]
         if cache is not None:
@@ -97,7 +98,7 @@ class CoreCache(CoreDevices):
     def warm(
         self,
         models: Mapping[str, Callable[[], ModelLike]],
-        device: str,
+        device: str | OclocDevice,
         watch: Watch,
         seconds: float,
         config: Mapping[str, Any] | None = None,

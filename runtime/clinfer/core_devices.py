@@ -161,8 +161,14 @@ class CoreDevices:
 
     def _request(self, device: Any, config: Any, runs: bool = True) -> Request:
         """What a compilation needs; unless it `runs` here, CPU_TARGET may be beyond the machine."""
+        from clinfer.device.lock import LockedDevice
         from clinfer.plugins.base import Request
 
+        if isinstance(device, LockedDevice):  # there is nothing to open
+            settings = self._settings.effective(device.info.name, config)
+            locked: Any = device.at_precision(settings[props.INFERENCE_PRECISION_HINT])
+            cache = self._settings.cache(settings)
+            return Request(locked, settings, cache, self._watch or unwatched())
         shared = hasattr(device, "create_tensor")  # a RemoteContext
         if not shared:
             device, config = self._named(device, config)

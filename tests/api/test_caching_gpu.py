@@ -9,13 +9,15 @@ import pytest
 
 import clinfer
 from api.made import dense_answer, dense_model, save
+from clinfer.device import programs
+from clinfer.errors import BuildError
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits.onnx"
 X = np.random.default_rng(3).standard_normal((5, 24)).astype(np.float32)
 
 
-def compiled(path, cache):
-    return clinfer.Core().compile_model(path, "GPU", {"CACHE_DIR": str(cache)})
+def compiled(path, cache, **more):
+    return clinfer.Core().compile_model(path, "GPU", {"CACHE_DIR": str(cache), **more})
 
 
 def entries(cache: Path, kind: str = "program") -> list[Path]:
@@ -84,6 +86,46 @@ def test_a_binary_the_driver_refuses_is_rebuilt(gpu, tmp_path, sections):
     assert model.programs_built == 1
     np.testing.assert_allclose(model(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)
     assert compiled(path, tmp_path / "c").programs_built == 0
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The kernels whose binaries the driver is given; it refuses once those that are added."""
+    names: list[str] = []
+    refused: set[str] = set()
+    original = programs._from_binary
+
+    def noted(device, source, binary):
+        names.append(source.entry)
+        if source.entry in refused:
+            refused.remove(source.entry)
+            raise BuildError(f"{source.entry}: the driver refused the binary")
+        return original(device, source, binary)
+
+    monkeypatch.setattr(programs, "_from_binary", noted)
+    return names, refused
+
+
+def test_the_driver_gets_the_binaries_that_sizes_need_and_may_refuse_them_then(
+    gpu, tmp_path, given
+):
+    names, refused = given
+    path = save(dense_model(), tmp_path / "m.onnx")
+    compiled(path, tmp_path / "c")
+    names.clear()
+    model = compiled(path, tmp_path / "c")
+    assert names == []
+    np.testing.assert_allclose(model(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)
+    needed = set(names)
+    assert 0 < len(needed) < len(model.plan.programs)  # others are for other sizes
+    assert model.programs_built == 0
+    refused.update(names[:1])
+    model = compiled(path, tmp_path / "c")
+    np.testing.assert_allclose(model(X)[0], dense_answer(X), rtol=1e-4, atol=1e-5)
+    assert model.programs_built == 1
+    refused.update(names[:1])
+    with pytest.raises(clinfer.CompileRequiredError, match=r"rejected.*the driver refused"):
+        compiled(path, tmp_path / "c", CACHE_MODE="cache-only")
 
 
 def test_cache_only_names_a_program_and_how_many_more_are_missing(gpu, tmp_path):

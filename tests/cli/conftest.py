@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,3 +126,11 @@ def hosted(tmp_path) -> Path:
 
 def rows(count: int = 2) -> np.ndarray:
     return np.arange(count * 3, dtype=np.float32).reshape(count, 3)
+
+
+@pytest.fixture
+def handled() -> Iterator[None]:
+    """What Ctrl-C does before the test is what it does afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

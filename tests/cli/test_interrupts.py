@@ -79,14 +79,6 @@ def test_warm_leaves_no_damaged_entry_and_goes_on(tmp_path):
     assert report["accuracy"] >= 0.95
 
 
-@pytest.fixture
-def handled():
-    """What Ctrl-C does before the test is what it does afterwards."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("handled")
 def test_an_interrupt_waits_for_a_module_that_is_being_imported(tmp_path, monkeypatch):
     """numpy turns one into an ImportError, onnx aborts."""

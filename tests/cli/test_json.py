@@ -79,6 +79,7 @@ def test_a_fault_of_clinfer_is_a_document(clinfer, monkeypatch):
     assert failure(clinfer("devices", "--json"))["type"] == "InternalError"
 
 
+@pytest.mark.usefixtures("handled")
 def test_what_a_signal_ends_is_a_document(clinfer, monkeypatch):
     for number, code, kind in (
         (signal.SIGTERM, 143, "Terminated"),

@@ -246,12 +246,17 @@ class Layers:
             return
         self.put(record, sections, seconds=seconds)
 
-    def reject(self, entry: Entry, detail: str) -> None:
-        """Takes back a hit that was of no use, and removes the entry from the writable store."""
+    def reject(self, entry: Entry, detail: str) -> Miss:
+        """Takes back a hit that was of no use, and removes the entry from the writable store.
+
+        Returns what the look-up has become.
+        """
         self._counters.rejected(entry.nbytes, entry.build_seconds)
         if self.writable is not None:
             self.writable.discard(entry.record)
-        report(Miss(Reason.REJECTED, f"{entry.record.digest}: {detail}"), loud=True)
+        miss = Miss(Reason.REJECTED, f"{entry.record.digest}: {detail}")
+        report(miss, loud=True)
+        return miss
 
     @contextmanager
     def building(self, record: KeyRecord, timeout: float = LOCK_TIMEOUT) -> Iterator[bool]:

@@ -63,9 +63,9 @@ def _run(given: list[str]) -> int:
     arguments = make_parser(command).parse_args(given)
     device = getattr(arguments, "device", None) or ""
     if device.lower().startswith("intel:"):
-        from clinfer.cli.simulated import run_simulated
+        from clinfer.cli.simulated import run_absent
 
-        return run_simulated(given, device, getattr(arguments, "device_lock", None))
+        return run_absent(given, arguments, device)
     code: int = arguments.run(arguments)
     return code
 

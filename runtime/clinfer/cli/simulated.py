@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -11,9 +12,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from clinfer import config
 from clinfer.errors import DeviceError
 
+_CRASHES = tuple(-number for number in (signal.SIGSEGV, signal.SIGABRT))
+_COMPILING = ("warm",)
 _ALLOWED = ("warm", "verify", "pack", "explain", "devices")
+
+
+def run_absent(given: Sequence[str], arguments: argparse.Namespace, device: str) -> int:
+    """A command for 'intel:PRODUCT': simulated where the driver can, else with ocloc.
+
+    Returns the exit code. Raises `DeviceError` for what can be done with neither.
+    """
+    from clinfer.device.ocloc import find, offline_device
+    from clinfer.device.simulated import PREFIX, simulates
+
+    product = device[len(PREFIX) :].lower()
+    lock: Path | None = getattr(arguments, "device_lock", None)
+    is_simulated = config.OCLOC.get() is None and simulates(product)
+    if is_simulated or find() is None:
+        return run_simulated(given, device, lock)
+    if given[0] not in _COMPILING:
+        raise DeviceError(
+            f"{device} is only compiled for, by {' and '.join(_COMPILING)}; other commands take "
+            "the lock file alone, --device @FILE"
+        )
+    arguments.offline = offline_device(product, lock)
+    code: int = arguments.run(arguments)
+    return code
 
 
 def run_simulated(arguments: Sequence[str], device: str, lock: Path | None = None) -> int:
@@ -42,6 +69,11 @@ def run_simulated(arguments: Sequence[str], device: str, lock: Path | None = Non
                 code = process.wait()
             except KeyboardInterrupt:  # the terminal has told it too; it ends by itself
                 code = process.wait()
+    if code in _CRASHES:
+        raise DeviceError(
+            f"the driver crashed when it was asked for a simulated {device}, as releases of 2026 "
+            "do: name the ocloc of its version with CLINFER_OCLOC, and give --device-lock"
+        )
     return code if code >= 0 else 128 - code
 
 

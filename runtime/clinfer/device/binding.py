@@ -81,6 +81,7 @@ _DEVICE_NUMBERS = {
     "native_vector_width_float": 0x103A,
     "compute_capability_major_nv": 0x4000,
     "compute_capability_minor_nv": 0x4001,
+    "ip_version_intel": 0x4250,
 }
 _SUB_GROUP_SIZES_INTEL = 0x4108
 _OPENCL_C_FEATURES = 0x106F
@@ -149,6 +150,7 @@ class Device:
     native_vector_width_float: int
     compute_capability_major_nv: int
     compute_capability_minor_nv: int
+    ip_version_intel: int
 
     def __init__(self, handle: Handle) -> None:
         self.int_ptr = handle

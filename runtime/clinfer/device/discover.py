@@ -21,7 +21,8 @@ from clinfer.device.opencl import INSTALL, choose_built_ins, cl, is_lost, loader
 from clinfer.device.pocl_cpu import compile_for, name_a_known_processor, uses_avx512
 from clinfer.device.processor import float_lanes, instruction_set
 from clinfer.device.quirks import Quirks, quirks_of
-from clinfer.device.target import derive_target, exact_precision, has_precision
+from clinfer.device.target import at_precision, derive_target
+from clinfer.device.zebin import version_of
 from clinfer.errors import DeviceError, listed
 from clinfer.log import Log
 from clinfer.names import mode_of
@@ -44,6 +45,7 @@ class DeviceInfo(NamedTuple):
     is_simulated: it builds programs but executes nothing.
     cpu_target: what code is made for where CPU_TARGET names it; '' where it is the machine's.
     capability: of NVIDIA's devices, the compute capability.
+    ip_version: of Intel's GPUs, the architecture's version, (20, 1, 4) of a B580; () unknown.
     """
 
     name: str
@@ -70,12 +72,18 @@ class DeviceInfo(NamedTuple):
     is_simulated: bool = False
     cpu_target: str = ""
     capability: tuple[int, ...] = (0, 0)
+    ip_version: tuple[int, ...] = ()
 
     @property
     def plays(self) -> bool:
         """Whether the player can run plans here: it calls the driver's machine code."""
         has_code = quirks_of(self.platform, self.platform_version).plays
         return has_code and (bool(self.cpu_target) or "x86-64" in self.processor)
+
+    @property
+    def shares_host_memory(self) -> bool:
+        """Whether the device reads host memory in place."""
+        return quirks_of(self.platform, self.platform_version).shares_host_memory
 
     def named(self, name: str) -> DeviceInfo:
         """The same device under another name of ours."""
@@ -128,21 +136,12 @@ class Device:
         return Device(self.found, self.cl, target, self._given)
 
     def at_precision(self, hint: str) -> Device:
-        """The device multiplying with that precision; itself where it has no such matrix unit.
-
-        'dynamic' is the fastest unit that gives float32's results.
-        """
-        if hint == config.DYNAMIC:
-            hint = exact_precision(self.target)
-        if hint == self.target.precision:
-            return self
-        if not has_precision(self.target, hint):
-            _LOG.warning(
-                "%s has no matrix unit for %s: products are those of float32", self.info.name, hint
-            )
+        """The device multiplying with that precision (`target.at_precision`)."""
+        target = at_precision(self.target, hint, self.info.name)
+        if target is self.target:
             return self
         device = copy(self)
-        device.target = self.target._replace(precision=hint)
+        device.target = target
         return device
 
     def require_runs(self) -> None:
@@ -160,7 +159,7 @@ class Device:
     @property
     def shares_host_memory(self) -> bool:
         """Whether the device reads host memory in place."""
-        return self.quirks.shares_host_memory
+        return self.info.shares_host_memory
 
     @cached_property
     def has_own_memory(self) -> bool:
@@ -374,6 +373,7 @@ def _describe(platform: Any, handle: Any) -> DeviceInfo:
         processor=processor,
         is_simulated=_is_simulated(platform),
         capability=_capability(handle, extensions),
+        ip_version=_ip_version(handle, extensions),
     )
 
 
@@ -387,6 +387,18 @@ def _capability(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
         if error.is_trouble:
             raise
         return 0, 0
+
+
+def _ip_version(handle: Any, extensions: frozenset[str]) -> tuple[int, ...]:
+    """What CL_DEVICE_IP_VERSION_INTEL says (`zebin.version_of`)."""
+    if "cl_intel_device_attribute_query" not in extensions:
+        return ()
+    try:
+        return version_of(handle.ip_version_intel)
+    except cl().Error as error:
+        if error.is_trouble:
+            raise
+        return ()
 
 
 def _features(handle: Any) -> frozenset[str]:

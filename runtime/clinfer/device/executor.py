@@ -57,8 +57,9 @@ class LoadedPlan:
         `weights` are the constants on the device already (`clinfer.device.weights`), where the plan
         has them no more.
 
-        Raises `ExtensionError` where one is not there, `BuildError` where the driver refuses one of
-        the programs it is needed for, `DeviceError` where the driver fails otherwise.
+        Programs that may wait go to the driver when a run's sizes first need them. Raises
+        `ExtensionError` where one is not there, `BuildError` where the driver refuses one of the
+        programs it is needed for, `DeviceError` where the driver fails otherwise.
         """
         self.device = device
         self.plan = plan
@@ -71,10 +72,16 @@ class LoadedPlan:
         self.player = Player.of(plan, self.programs)
         needed = [self.player.helper] if self.player and self.is_played else self.programs
         for program in [] if self.player is not None and is_lost() else needed:
-            program.ready()
+            if not program.may_wait:
+                program.ready()
         if self.player is None:
             with driver_errors(device.info):
                 _ = self.weights
+
+    @property
+    def remade(self) -> int:
+        """How many programs were built since, because the driver refused their binaries."""
+        return sum(program.was_remade for program in self.programs)
 
     @property
     def is_played(self) -> bool:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, TypeVar, get_type_hints
 
 from clinfer.device.asked import is_named
 from clinfer.device.discover import DeviceInfo
 from clinfer.device.quirks import quirks_of
-from clinfer.device.target import derive_target
+from clinfer.device.target import at_precision, derive_target
 from clinfer.errors import DeviceError
 from clinfer_kernels.spec import Target
 
@@ -24,10 +24,12 @@ PREFIX = "@"
 """A device's name that starts so is the path of a lock file."""
 
 _FORMAT = 1
+_PLAIN = Target(cls="gpu")
+Locked = TypeVar("Locked", bound="LockedDevice")
 _MOST_BYTES = 1 << 20
 # Facts that no program depends on: some change from start to start, and a GPU is compiled for alike
 # where it is simulated.
-_FREE = ("name", "global_mem", "max_alloc", "is_simulated")
+_FREE = ("name", "global_mem", "max_alloc", "is_simulated", "ip_version")
 
 
 class Described(Protocol):
@@ -47,11 +49,18 @@ class LockedDevice:
     """A device that need not be in this machine."""
 
     info: DeviceInfo
+    precision: str = _PLAIN.precision
 
     @cached_property
     def target(self) -> Target:
         """The target, derived as for an opened device."""
-        return derive_target(self.info, quirks_of(self.info.platform, self.info.platform_version))
+        quirks = quirks_of(self.info.platform, self.info.platform_version)
+        return derive_target(self.info, quirks)._replace(precision=self.precision)
+
+    def at_precision(self: Locked, hint: str) -> Locked:
+        """The device multiplying with that precision (`target.at_precision`)."""
+        found = at_precision(self.target, hint, self.info.name)
+        return replace(self, precision=found.precision)
 
 
 def write_lock(path: Path, devices: Sequence[DeviceInfo]) -> None:

@@ -20,6 +20,7 @@ from clinfer.threads import usable_cores
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
+    from clinfer.device.ocloc import OclocDevice
     from clinfer.device.workers import Done, Wanted
 
 __all__ = [
@@ -37,8 +38,15 @@ _LOG = Log("clinfer.device")
 Progress = Callable[[str], None]
 
 
+Remake = Callable[[BuildError], "BuiltProgram"]
+"""Makes a program anew whose binary the driver refuses."""
+
+
 class BuiltProgram:
-    """A program on its device; of one with a binary the driver hears when it is to be `ready`."""
+    """A program on its device; of one with a binary the driver hears when it is to be `ready`.
+
+    `remake` is asked where the driver then refuses the binary; without it that is an error.
+    """
 
     def __init__(
         self,
@@ -46,7 +54,10 @@ class BuiltProgram:
         source: SourceProgram,
         program: Any = None,
         binary: bytes | None = None,
+        remake: Remake | None = None,
     ) -> None:
+        self._remake = remake
+        self.was_remade = False
         self._device = device
         self._source = source
         self._program = program
@@ -58,18 +69,30 @@ class BuiltProgram:
         """The kernel's name."""
         return self._source.entry
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the driver need not have it before it is used: its refusal is made good then."""
+        return self._remake is not None
+
     def ready(self) -> Any:
         """The driver's program.
 
         Raises `BuildError` where the driver refuses the binary, it is not one of this kernel, or
-        the driver has silently made another one from it; `DeviceError` where it fails for reasons
-        that lie not in the binary.
+        the driver has silently made another one from it, and it cannot be made anew; `DeviceError`
+        where it fails for reasons that lie not in the binary.
         """
         with self._lock:
             if self._program is None:
                 assert self._binary is not None
-                with driver_errors(self._device.info):
-                    self._program = _from_binary(self._device, self._source, self._binary)
+                try:
+                    with driver_errors(self._device.info):
+                        self._program = _from_binary(self._device, self._source, self._binary)
+                except BuildError as error:
+                    if self._remake is None:
+                        raise
+                    made = self._remake(error)
+                    self._program, self._binary = made.ready(), made.binary()
+                    self.was_remade = True
             return self._program
 
     def kernel(self) -> Any:
@@ -141,7 +164,7 @@ def build_each(
 
 
 def build_binaries(
-    device: Device,
+    device: Device | OclocDevice,
     sources: Sequence[SourceProgram],
     done: Done,
     jobs: int | None = None,
@@ -157,10 +180,12 @@ def build_binaries(
     if not sources:
         return
     from clinfer.device import workers
+    from clinfer.device.ocloc import OclocDevice
 
     count = min(_jobs(jobs), len(sources))
+    builder = device if isinstance(device, OclocDevice) else workers.pool_of(device)
     try:
-        workers.pool_of(device).build(sources, count, None, seconds, done, wanted)
+        builder.build(sources, count, None, seconds, done, wanted)
     except OSError as error:
         raise DeviceError(f"no worker process can be started: {error}") from error
 
@@ -184,15 +209,20 @@ def prepare(device: Device, jobs: int | None = None, programs: int | None = None
 
 
 def load(
-    device: Device, source: SourceProgram, binary: bytes, lazily: bool = False
+    device: Device,
+    source: SourceProgram,
+    binary: bytes,
+    lazily: bool = False,
+    remake: Remake | None = None,
 ) -> BuiltProgram:
     """A program from its binary; of `source` the entry and the group's size are used.
 
-    Raises `BuildError` as `BuiltProgram.ready`, which is left to whoever needs it where `lazily`.
+    Raises `BuildError` as `BuiltProgram.ready`, which is left to whoever needs it where `lazily`,
+    or where there is a `remake`.
     """
     compiling.check_binary(device.quirks, source, binary)
-    built = BuiltProgram(device, source, binary=binary)
-    if not lazily:
+    built = BuiltProgram(device, source, binary=binary, remake=remake)
+    if not (lazily or remake):
         built.ready()
     return built
 

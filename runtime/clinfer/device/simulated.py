@@ -41,8 +41,16 @@ def product_of(device: str) -> str | None:
         return None
     product = device[len(PREFIX) :].lower()
     if product not in PRODUCTS:
-        raise DeviceError(f"no simulated GPU {device!r}; products: {', '.join(PRODUCTS)}")
+        raise DeviceError(
+            f"no simulated GPU {device!r}; products: {', '.join(PRODUCTS)}. Others are compiled "
+            "for by ocloc: install it (Debian: intel-ocloc), or name it with CLINFER_OCLOC"
+        )
     return product
+
+
+def simulates(product: str) -> bool:
+    """Whether a driver is installed here, and one that can simulate may present the product."""
+    return product in PRODUCTS and driver_library() is not None
 
 
 def driver_library() -> Path | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clinfer.config import DYNAMIC
 from clinfer.device.quirks import Quirks
+from clinfer.log import Log
 from clinfer_kernels.spec import Target
 
 if TYPE_CHECKING:
     from clinfer.device.discover import DeviceInfo
 
+_LOG = Log("clinfer.device")
 # What every GPU offers; more only where the device reports it.
 _LEAST_GROUP = 256
 _SUBGROUPS = ("cl_khr_subgroups", "cl_intel_subgroups")
@@ -38,6 +41,21 @@ def derive_target(info: DeviceInfo, quirks: Quirks) -> Target:
         dialect=quirks.dialect,
         matrix_units=_matrix_units(info) if is_gpu else (),
     )
+
+
+def at_precision(target: Target, hint: str, name: str) -> Target:
+    """The target multiplying with that precision; itself where it has no such matrix unit.
+
+    'dynamic' is the fastest unit that gives float32's results. `name` is the device's, for the log.
+    """
+    if hint == DYNAMIC:
+        hint = exact_precision(target)
+    if hint == target.precision:
+        return target
+    if not has_precision(target, hint):
+        _LOG.warning("%s has no matrix unit for %s: products are those of float32", name, hint)
+        return target
+    return target._replace(precision=hint)
 
 
 def has_precision(target: Target, hint: str) -> bool:

@@ -253,7 +253,7 @@ class Pool:
         with ThreadPoolExecutor(jobs, "clinfer-build") as threads:
             pending = started(threads, work, jobs)
             try:
-                _wait(pending)
+                wait_for(pending)
             except BaseException:
                 tasks.stop()
                 crew.stop()
@@ -354,8 +354,8 @@ def started(threads: ThreadPoolExecutor, work: Callable[[], None], jobs: int) ->
     return pending
 
 
-def _wait(pending: Sequence[Future[None]]) -> None:
-    """Until all are done; raises what the first to fail has raised.
+def wait_for(pending: Sequence[Future[None]]) -> None:
+    """Waits until all are done; raises what the first to fail has raised.
 
     The system may give Ctrl-C to any thread, drivers have some; this one sees it when it wakes up.
     """

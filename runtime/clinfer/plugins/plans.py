@@ -19,7 +19,6 @@ from clinfer.plugins.compiler import content_fields, plan_model, recall_generato
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
-    from clinfer.device.discover import Device
     from clinfer.device.lock import Described
     from clinfer.lowering.plan import Array, Plan
     from clinfer.lowering.plan_dump import Place
@@ -53,13 +52,13 @@ def plan_record(source: Source, device: Described, properties: Mapping[str, Any]
     return KeyRecord.make(KIND, list(fields.items()))
 
 
-def copies_weights(device: Device) -> bool:
+def copies_weights(device: Described) -> bool:
     """Whether weights are copied to the device, so that nothing keeps those of the host."""
-    return not (device.shares_host_memory or device.info.plays)
+    return not (device.info.shares_host_memory or device.info.plays)
 
 
 def make(
-    source: Source, device: Device, look: Look | None, refused: frozenset[str] = frozenset()
+    source: Source, device: Described, look: Look | None, refused: frozenset[str] = frozenset()
 ) -> Made:
     """The plan, lowered from the model. Where weights are copied, some lie in its files yet.
 

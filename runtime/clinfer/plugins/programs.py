@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from clinfer.properties import CACHE_MODE, COMPILATION_NUM_THREADS
 
 if TYPE_CHECKING:
     from clinfer.cache.layers import Layers
+    from clinfer.cache.stats import Miss
     from clinfer.device.discover import Device
     from clinfer.device.programs import BuiltProgram
     from clinfer.lowering.plan import Program
@@ -24,16 +25,17 @@ if TYPE_CHECKING:
 def load_or_build(programs: Sequence[Program], request: Request) -> tuple[list[BuiltProgram], int]:
     """The programs, from the cache or the seed where they are there; and how many were built.
 
-    A binary that the driver refuses is a miss: the program is built from its source. Of several
-    processes that lack the same program, one builds and the others then load.
+    A binary that the driver refuses is a miss: the program is built from its source, once it is
+    needed. Of several processes that lack the same program, one builds and the others then load.
     """
-    found = {i: _load(program, request) for i, program in enumerate(programs)}
+    misses: dict[str, Miss] = {}
+    found = {i: _load(program, request, misses) for i, program in enumerate(programs)}
     missing = [i for i, program in found.items() if program is None]
     if not missing:
         return [program for program in found.values() if program is not None], 0
-    _forbid_in_cache_only([programs[i] for i in missing], request)
+    _forbid_in_cache_only([programs[i] for i in missing], request, misses)
     with _building([programs[i] for i in missing], request):
-        found.update({i: _load(programs[i], request, again=True) for i in missing})
+        found.update({i: _load(programs[i], request, misses, again=True) for i in missing})
         missing = [i for i in missing if found[i] is None]
         found.update(zip(missing, _seeded([programs[i] for i in missing], request), strict=True))
         missing = [i for i in missing if found[i] is None]
@@ -80,20 +82,37 @@ def _building(programs: Sequence[Program], request: Request) -> AbstractContextM
     return held
 
 
-def _load(program: Program, request: Request, again: bool = False) -> BuiltProgram | None:
+def _load(
+    program: Program, request: Request, misses: dict[str, Miss], again: bool = False
+) -> BuiltProgram | None:
+    """The program from the cache; of one that cannot be used the miss is noted by digest.
+
+    The driver gets the binary when a run's sizes first need it: of a product's schedules most runs
+    need one. Where nothing may be compiled then, it gets it now.
+    """
     from clinfer.device.programs import SourceProgram, load
 
-    if request.cache is None:
+    cache = request.cache
+    if cache is None:
         return None
     record = program_record(program, request.device)
-    entry = request.cache.get(record, again=again)
+    entry = cache.get(record, again=again)
     if entry is None:
         return None
     source = SourceProgram(program.source, program.options, program.entry, program.local_size)
+
+    def remake(error: BuildError) -> BuiltProgram:
+        cache.reject(entry, str(error))
+        with _building([program], request):
+            (built,) = build_and_store([program], request)
+        return built
+
+    waits = cache.mode.compiles
     try:
-        return load(request.device, source, bytes(entry.section("binary")))
+        binary = bytes(entry.section("binary"))
+        return load(request.device, source, binary, remake=remake if waits else None)
     except (BlobError, BuildError) as error:
-        request.cache.reject(entry, str(error))
+        misses[program.digest] = cache.reject(entry, str(error))
         return None
 
 
@@ -128,12 +147,15 @@ def _sections(ready: BuiltProgram) -> dict[str, bytes]:
     return {"binary": ready.binary()}
 
 
-def _forbid_in_cache_only(programs: Sequence[Program], request: Request) -> None:
+def _forbid_in_cache_only(
+    programs: Sequence[Program], request: Request, misses: Mapping[str, Miss]
+) -> None:
     cache = request.cache
     if cache is None or cache.mode.compiles:
         return
     record = program_record(programs[0], request.device)
-    said = cache.explain(record, f"program '{programs[0].entry}'")
+    miss = misses.get(programs[0].digest)
+    said = cache.explain(record, f"program '{programs[0].entry}'", miss)
     more = len(programs) - 1
     if more:
         said += f"\nand {more} more programs of the model; 'clinfer explain --cache' lists all"

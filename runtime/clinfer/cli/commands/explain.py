@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     device = common.locked_device(options) or open_device(
         options.device, core.get_property("CPU_TARGET")
     )
+    device = device.at_precision(core.get_property("INFERENCE_PRECISION_HINT"))
     plan = plan_model(model, device, core.tuning_data(device))
     if options.source:
         _show_source(plan, options)

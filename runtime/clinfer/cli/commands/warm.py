@@ -19,6 +19,7 @@ from clinfer.errors import ClinferError, DeviceError, PropertyError
 
 if TYPE_CHECKING:
     from clinfer.core import Core
+    from clinfer.device.ocloc import OclocDevice
     from clinfer.plugins.warm import Warmed
 
 TUNING_SECONDS = 60.0
@@ -120,14 +121,18 @@ def _warm(core: Core, names: list[str], options: argparse.Namespace) -> list[War
 
 def _locked_target(options: argparse.Namespace) -> str | None:
     """The CPU_TARGET of the lock file; None where there is no such file."""
+    if getattr(options, "offline", None) is not None:
+        return None
     locked = common.locked_device(options)
     return None if locked is None else locked.info.cpu_target
 
 
 def _tune(
-    core: Core, names: list[str], device: str, options: argparse.Namespace
+    core: Core, names: list[str], device: str | OclocDevice, options: argparse.Namespace
 ) -> dict[str, list[str]]:
     """Tunes the models that have no tuning data yet; what went wrong, by the model's name."""
+    if not isinstance(device, str):
+        raise DeviceError(f"--tune: {device.info.full_name} is not here, nothing can be measured")
     results = {name: _tune_one(core, name, device, options) for name in names}
     return {name: [f"not tuned: {error}"] for name, error in results.items() if error}
 
@@ -206,8 +211,14 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _device(core: Core, options: argparse.Namespace) -> str:
-    """The name of the device; with a lock file that of the one here that is the locked one."""
+def _device(core: Core, options: argparse.Namespace) -> str | OclocDevice:
+    """The device's name; with a lock file that of the one here that is the locked one.
+
+    For a GPU that ocloc compiles for, the device of the lock file.
+    """
+    offline: OclocDevice | None = getattr(options, "offline", None)
+    if offline is not None:
+        return offline
     locked = common.locked_device(options)
     if locked is None:
         return str(options.device)
