@@ -270,6 +270,10 @@ def _trips(
         start = next((found for found in before if found and found[1] == bound[1]), None)
         if start is not None:
             trips = ceil((_number(bound[2]) - _number(start[2])) / _number(step[2]))
+            tested, stepped = body.index(bound.string), body.index(step.string)
+            exits = [n for n in range(tested, stepped) if syntax.branch.match(body[n])]
+            if exits and 2 * exits[0] > len(body):
+                trips += 1  # a turn ends with the test and the exit, and only then with the step
             return trips if trips > 1 else None
     return None
 

@@ -202,7 +202,7 @@ MODELS: Mapping[str, Callable[[int], onnx.ModelProto]] = {
 def plan_of(model: Path | onnx.ModelProto, target: Target) -> Plan:
     """The plan that a target gets."""
     graph = read(model).graph()
-    optimise(graph, cls=target.cls)
+    optimise(graph, cls=target.cls, features=target.features)
     return lower(graph, target, KernelChoice()).plan
 
 

@@ -28,12 +28,15 @@ _FEATURES: dict[str, frozenset[str]] = {
     "intel_cpu": frozenset({"clang hints"}),
     "intel": frozenset({"long loops"}),
 }
+_FEATURES_OF_16_BITS: dict[str, frozenset[str]] = {"intel": frozenset({"norms apart"})}
 """What kernels ask of a compiler family or its runtime, by dialect; a quirk of one is a word here.
 
 clang vectors   `vloadn`, `vstoren` and `convert_` are functions of a library that is not always
                 inlined; Clang's vector types, with an element's alignment, take one instruction
 clang hints     built-in functions for non-temporal stores and for prefetching
 long loops      a loop with a long body stays one, whatever a pragma says
+norms apart     products of many rows are slower where they normalise those as they read them;
+                with a matrix unit of 16 bits
 short grids     no more than 65535 work-items along a dimension
 """
 
@@ -63,8 +66,11 @@ class Target(NamedTuple):
 
     @property
     def features(self) -> frozenset[str]:
-        """What its compiler and its runtime have, or lack: words of `_FEATURES`."""
-        return _FEATURES.get(self.dialect, frozenset())
+        """What its compiler and its runtime have, or lack: words explained at `_FEATURES`."""
+        found = _FEATURES.get(self.dialect, frozenset())
+        if self.precision in ("f16", "bf16"):
+            found |= _FEATURES_OF_16_BITS.get(self.dialect, frozenset())
+        return found
 
     @property
     def group_units(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,15 @@ def random(shape: tuple[int, ...], seed: int = 0, dtype: str = "float32") -> Arr
 
 
 def optimised(
-    proto: ModelProto, stop_after: str | None = None, cls: str = "gpu"
+    proto: ModelProto,
+    stop_after: str | None = None,
+    cls: str = "gpu",
+    features: Collection[str] = (),
 ) -> tuple[Graph, Report]:
     """The graph after the passes for a class of devices, verified after each."""
     graph = read(proto).graph()
-    return graph, optimise(graph, cls=cls, stop_after=stop_after, checked=True)
+    facts = {"cls": cls, "features": features}
+    return graph, optimise(graph, **facts, stop_after=stop_after, checked=True)
 
 
 def kinds(graph: Graph) -> Counter[str]:

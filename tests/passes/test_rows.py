@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from passes.passes_helpers import check, kinds, model, random
+from passes.passes_helpers import check, kinds, model, optimised, random
 
 WIDE = {
     "a": random((48, 64), 1) / 7,
@@ -89,3 +89,15 @@ def test_a_norm_of_mean_squares():
     proto = model(_SIGNATURE.format(128), _FIRST + body, {**WIDE, **half}, opset=13)
     graph = check(proto, _FEED, rtol=1e-4)
     assert kinds(graph) == {"clinfer.RowMatMul": 2}
+
+
+@pytest.mark.parametrize(("rows", "joined"), [(512, True), (513, False), ("s", False)])
+def test_many_rows_stay_apart_where_the_device_is_faster_so(rows, joined):
+    proto = model(
+        f"float[1, {rows}, 48] x, float[1, {rows}, 64] r => float[1, {rows}, 128] y",
+        _FIRST + _NORM + "y = MatMul(v, b)",
+        WIDE,
+    )
+    graph, _ = optimised(proto, features=("norms apart",))
+    apart = {"MatMul": 2, "clinfer.Norm": 1}
+    assert kinds(graph) == ({"clinfer.RowMatMul": 2} if joined else apart)

@@ -63,12 +63,16 @@ class Copy:
 
     @property
     def _is_turned(self) -> bool:
-        """Whether LANES pieces of neighbouring k become vectors along k."""
-        return self.packing is not None and self.walk.along == "place"
+        """Whether pieces of neighbouring k become vectors along k."""
+        if self.packing is None or self.walk.along != "place":
+            return False
+        return self.packing.together[self.name == "b"] > 1
 
     @property
     def _turn(self) -> int:
         """How many pieces of neighbouring k a work-item turns: LANES, or 2 where it has no more."""
+        if not self._is_turned:
+            return 1
         return 2 if self.pieces % LANES else LANES
 
     def _k(self, steps: int) -> str:

@@ -58,18 +58,7 @@ $put
             barrier(CLK_LOCAL_MEM_FENCE);
         }
 $again
-        $unroll_rows
-        for (int r = 0; r < ROWS; ++r) {
-            const int i = a0 + $row_place;
-            if (i >= M) continue;
-$row
-            #pragma unroll
-            for (int q = 0; q < COLS / LANES; ++q) {
-                const int j0 = b0 + $col_place;
-$sums
-$end
-            }
-        }
+$results
 $after
     }
 }

@@ -8,6 +8,8 @@ fixed-split.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.contraction.copies import Copy
@@ -86,18 +88,13 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         b_setup=block(copies["b"].setup(), 2),
         zero=block(unit.begin(tile, vec), 2),
         again=block(_again(tile, unit, a, b), 2),
-        unroll_rows="" if _keeps_loops(target) else "#pragma unroll",
-        sums=block(_sums(tile, unit, vec, target), 4),
-        row_place=unit.row(),
-        col_place=unit.column(),
+        results=block(_results(product, tile, unit, target, is_split), 2),
         a_piece=copies["a"].registers(),
         b_piece=copies["b"].registers(),
         first=block([*_load(copies, "k_begin"), *_put(copies, "0")], 3),
         load=block(_load(copies, "k0 + K_STEP"), 4),
         multiply=block(unit.step(tile, vec, acc), 3),
         put=block(_put(copies, "turn"), 4),
-        row=block([] if is_split else product.end.row(), 3),
-        end=block(_partial(product) if is_split else _finish(product, vec, acc), 4),
         after=block([] if is_split else product.end.after("TILE_M", "a0", "TILE_N", "b0"), 2),
     )
     items = group_items(tasks, tile.work_group, target)
@@ -142,15 +139,54 @@ def _keeps_loops(target: Target) -> bool:
     return "long loops" in target.features
 
 
-def _sums(tile: LocalTile, unit: Unit, vec: str, target: Target) -> list[str]:
-    """The sums of row r and block q: chosen by comparison where nothing may be indexed by them."""
-    if unit.has_scalars and not _keeps_loops(target):
-        return [f"const {vec} sums = {unit.sums('r', 'q', vec)};"]
-    blocks = [(r, q) for r in range(tile.rows) for q in range(tile.cols // LANES)]
-    chosen = [
-        f"if (r == {r} && q == {q}) sums = {unit.sums(str(r), str(q), vec)};" for r, q in blocks[1:]
+def _results(
+    product: Product, tile: LocalTile, unit: Unit, target: Target, is_split: bool
+) -> list[str]:
+    """Statements that finish the sums of each row r and block q: written out where the compiler
+    keeps loops, and chosen by comparison where no counter may be an index."""
+    vec, acc = register(product.acc, LANES), compute(product.acc)
+    begin = [f"const int i = a0 + {unit.row()};", "if (i >= M) continue;"]
+    begin += [] if is_split else product.end.row()
+    place = f"const int j0 = b0 + {unit.column()};"
+    end = _partial(product) if is_split else _finish(product, vec, acc)
+    rows, columns = range(tile.rows), range(tile.cols // LANES)
+    if _keeps_loops(target):
+        lines = []
+        for r in rows:
+            inner: list[str] = []
+            for q in columns:
+                sums = [f"const {vec} sums = {unit.sums(str(r), str(q), vec)};"]
+                inner += _once([f"const int q = {q};", place, *sums, *end])
+            lines += _once([f"const int r = {r};", *begin, *inner])
+        return lines
+    if unit.has_scalars:
+        sums = [f"const {vec} sums = {unit.sums('r', 'q', vec)};"]
+    else:
+        blocks = [(r, q) for r in rows for q in columns]
+        sums = [f"{vec} sums = {unit.sums('0', '0', vec)};"]
+        sums += [
+            f"if (r == {r} && q == {q}) sums = {unit.sums(str(r), str(q), vec)};"
+            for r, q in blocks[1:]
+        ]
+    return [
+        "#pragma unroll",
+        "for (int r = 0; r < ROWS; ++r) {",
+        *_inside(begin),
+        "    #pragma unroll",
+        "    for (int q = 0; q < COLS / LANES; ++q) {",
+        *_inside(_inside([place, *sums, *end])),
+        "    }",
+        "}",
     ]
-    return [f"{vec} sums = {unit.sums('0', '0', vec)};", *chosen]
+
+
+def _once(lines: Sequence[str]) -> list[str]:
+    """A body that `continue` leaves."""
+    return ["do {", *_inside(lines), "} while (0);"]
+
+
+def _inside(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 def _finish(product: Product, vec: str, acc: str) -> list[str]:

@@ -9,6 +9,7 @@ from clinfer_kernels.contraction.fragments import Layout, Order, Side
 from clinfer_kernels.contraction.instructions import MatrixUnit
 from clinfer_kernels.contraction.unit_rows import arguments
 
+SUB_GROUPS = "cl_intel_subgroups"
 DPAS = "cl_intel_subgroup_matrix_multiply_accumulate"
 """The extension of Intel's drivers."""
 
@@ -66,7 +67,39 @@ def _dpas_bytes(operand: str, lanes: int) -> MatrixUnit:
     )
 
 
+def _shuffled() -> MatrixUnit:
+    """Multiply-adds of float32 by a neighbour's A, 8 rows by 16 columns, k4: lane 8 h + m has row
+    m, k 2 h and 2 h + 1; lane l has column l of B and of the results.
+
+    A register of a lane whose number is constant is an operand like any other: there is no
+    instruction for it, and a sub-group loads each element of A once.
+    """
+    each = [(k, m) for k in range(4) for m in range(8)]
+    made = [
+        f"d.s{m} += intel_sub_group_shuffle(as_float(a{k % 2}), {k // 2 * 8 + m}) * as_float(b{k})"
+        for k, m in each
+    ]
+    return MatrixUnit(
+        "shuffled_f32",
+        "float32",
+        rows=Side(1, 8, "0"),
+        cols=Side(16, 1, "lane", height=4),
+        k=4,
+        a=Layout("lane % 8", "lane / 8 * 2", ((0, 0), (0, 1)), 4),
+        b=Layout("lane", "0", tuple((0, k) for k in range(4)), 1),
+        issue="; ".join(made),
+        needs=(f"{DPAS} 8", f"{DPAS} 16"),  # for their registers: those without have half
+        rate=128,
+        depth=4,
+        order=Order(4),
+        extension=SUB_GROUPS,
+        attribute="__attribute__((intel_reqd_sub_group_size(16)))",
+        options="-cl-intel-256-GRF-per-thread",
+    )
+
+
 ROWS: Sequence[MatrixUnit] = (
+    _shuffled(),
     _dpas("dpas8_f16", "float16", "f16", 8),
     _dpas("dpas8_bf16", "bfloat16", "bf16", 8),
     _dpas("dpas16_f16", "float16", "f16", 16),

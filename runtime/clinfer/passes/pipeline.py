@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ from clinfer.passes.dead import detach_known, remove_dead, share_common
 from clinfer.passes.expand import expand_definitions
 from clinfer.passes.fold import fold
 from clinfer.passes.fuse import fuse
-from clinfer.passes.fuse.rows import join_norms
+from clinfer.passes.fuse.rows import join_few_norms, join_norms
 from clinfer.passes.layout import choose_layout, remaining_transposes
 from clinfer.passes.layout.siblings import join_siblings
 from clinfer.passes.patterns import recognise
@@ -68,6 +68,8 @@ PHASES: dict[str, Phase] = {
 _CANONICAL = frozenset(PHASES) - {"fold", "widen", "quantise", "decode"}
 # The phases only for devices of one class.
 _FOR_CLASS = {"widen": "cpu", "quantise": "cpu", "join": "gpu", "rows": "gpu"}
+# The phases that are others for devices with a feature.
+_INSTEAD: dict[tuple[str, str], Phase] = {("rows", "norms apart"): join_few_norms}
 
 
 @dataclass
@@ -87,17 +89,25 @@ class Report:
 
 
 def optimise(
-    graph: Graph, *, cls: str = "gpu", stop_after: str | None = None, checked: bool = False
+    graph: Graph,
+    *,
+    cls: str = "gpu",
+    features: Collection[str] = (),
+    stop_after: str | None = None,
+    checked: bool = False,
 ) -> Report:
     """Brings `graph` from the reader's form into the one that lowering reads, in place.
 
-    The graph's shapes must be inferred. `cls` is the device's class, `stop_after` names the last
-    phase to run, `checked` verifies the graph after each. `ClinferError` where a pass does not end
-    or, checked, leaves an invalid graph: both are bugs of ours.
+    The graph's shapes must be inferred. `cls` is the device's class, `features` are its
+    `Target.features`; `stop_after` names the last phase to run, `checked` verifies the graph after
+    each. `ClinferError` where a pass does not end or, checked, leaves an invalid graph: both are
+    bugs of ours.
     """
     report = Report()
     for name, phase in PHASES.items():
         if _FOR_CLASS.get(name, cls) == cls:
+            others = (_INSTEAD.get((name, feature)) for feature in features)
+            phase = next(filter(None, others), phase)
             started = time.perf_counter()
             with during(f"phase '{name}' of the passes", lambda: f"the graph '{graph.name}'"):
                 phase(graph, report.log)
@@ -107,13 +117,13 @@ def optimise(
         if name == stop_after:
             break
     else:
-        _optimise_bodies(graph, cls, checked)
+        _optimise_bodies(graph, cls, features, checked)
     report.histogram = Counter(node.kind for node in graph.nodes)
     report.transposes = [node.describe() for node in remaining_transposes(graph)]
     return report
 
 
-def _optimise_bodies(graph: Graph, cls: str, checked: bool) -> None:
+def _optimise_bodies(graph: Graph, cls: str, features: Collection[str], checked: bool) -> None:
     """The same for the bodies of every If, Loop and Scan that is left."""
     branching = [node for node in graph.nodes if node.kind == "If" or node.kind in LOOPS]
     for node in branching:
@@ -124,7 +134,7 @@ def _optimise_bodies(graph: Graph, cls: str, checked: bool) -> None:
             if body.graph is None:
                 continue
             try:
-                optimise(body.graph, cls=cls, checked=checked)
+                optimise(body.graph, cls=cls, features=features, checked=checked)
             except ShapeError as error:  # for these shapes it is a body that does not run
                 body.graph, body.error = None, str(error)
     if branching:

@@ -119,7 +119,7 @@ def optimised(model: Model, device: Described) -> Graph:
     from clinfer.passes.pipeline import optimise
 
     graph = model.graph()
-    optimise(graph, cls=device.target.cls)
+    optimise(graph, cls=device.target.cls, features=device.target.features)
     return graph
 
 

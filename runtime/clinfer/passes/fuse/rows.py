@@ -19,11 +19,13 @@ from clinfer.passes.fuse.anchors import epilogue_of
 from clinfer.passes.fuse.program import Program, inline, program_of
 from clinfer.passes.rewrite import Log
 from clinfer_kernels.contraction.normed import CHUNK
+from clinfer_kernels.dims import product
 from clinfer_kernels.expr import Builder
 
 _FLOATS = frozenset({"float32", "float16", "bfloat16"})
 _KIND = "clinfer.RowMatMul"
 _PRODUCTS = ("MatMul", _KIND)
+_FEW = 512  # rows: products of them are bound by what launches cost
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,32 @@ class _Readers:
 
 def join_norms(graph: Graph, log: Log) -> None:
     """Lets products normalise rows, wherever a norm stands between products."""
+    _join_all(graph, log, None)
+
+
+def join_few_norms(graph: Graph, log: Log) -> None:
+    """The same where rows are few: with many a launch costs less than what slows products."""
+    _join_all(graph, log, _FEW)
+
+
+def _join_all(graph: Graph, log: Log, most: int | None) -> None:
     order = {id(node): number for number, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         if node.kind == "clinfer.Norm":
-            refusal = _join(graph, node, order)
+            refusal = _many(node, most) or _join(graph, node, order)
             if refusal is None:
                 log.fired["rows", "join-norm"] += 1
             else:
                 log.refuse("rows", "join-norm", refusal, node)
     remove_dead(graph)
+
+
+def _many(norm: Node, most: int | None) -> str | None:
+    """Why not, where rows are more than `most`, or may be."""
+    rows = product(norm.output.known_shape[:-1])
+    if most is None or (isinstance(rows, int) and rows <= most):
+        return None
+    return f"it has {rows} rows, and the device has its form for at most {most}"
 
 
 def _join(graph: Graph, norm: Node, order: dict[int, int]) -> str | None:
