@@ -397,32 +397,36 @@ def test_a_branch_and_a_loop_that_is_written_out_may_use_all(core, device):
         np.testing.assert_allclose(found["z"], 8 * y + 7 * x, rtol=1e-5, atol=1e-6)
 
 
-def test_a_subgraph_on_the_host_refuses_what_it_cannot_run(core, cpu):
+def looped(shape):
+    """A model whose Loop doubles `x` as many times as its input `times` says."""
+    go_on, goes_on = (
+        helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go_on", "goes_on")
+    )
+    number, times = (
+        helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("number", "times")
+    )
+    state, after, x, y = (
+        helper.make_tensor_value_info(name, FLOAT, shape) for name in ("state", "after", "x", "y")
+    )
+    nodes = [
+        helper.make_node("Identity", ["go_on"], ["goes_on"]),
+        helper.make_node("Doubled", ["state"], ["after"], domain="my"),
+    ]
+    body = helper.make_graph(nodes, "body", [number, go_on, state], [goes_on, after])
+    loop = helper.make_node("Loop", ["times", "", "x"], ["y"], name="loop", body=body)
+    return finished(helper.make_graph([loop], "g", [times, x], [y]), my=1)
+
+
+def test_an_operator_in_a_loop_of_unknown_length(core, device):
     core.add_extension(doubled())
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go_on"], ["goes_on"]),
-            helper.make_node("Doubled", ["state"], ["after"], domain="my"),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("number", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", FLOAT, [2, 3]),
-        ],
-        [
-            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("after", FLOAT, [2, 3]),
-        ],
-    )
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["times", "", "x"], ["y"], name="loop", body=body)],
-        "g",
-        [
-            helper.make_tensor_value_info("times", TensorProto.INT64, []),
-            helper.make_tensor_value_info("x", FLOAT, [2, 3]),
-        ],
-        [helper.make_tensor_value_info("y", FLOAT, None)],
-    )
+    compiled = core.compile_model(looped([2, 3]), device)
+    x = np.float32([[1, 2, 3], [4, 5, 6]])
+    for times in (3, 0, 1):
+        np.testing.assert_array_equal(compiled({"times": np.array(times), "x": x})[0], x * 2**times)
+
+
+def test_a_subgraph_on_the_host_refuses_what_it_cannot_run(core, cpu):
+    """A state of unknown rank keeps the Loop there."""
+    core.add_extension(doubled())
     with pytest.raises(clinfer.UnsupportedError, match=r'Loop "loop".*my::Doubled'):
-        core.compile_model(finished(graph, my=1), cpu)
+        core.compile_model(looped(None), cpu)
