@@ -88,6 +88,7 @@ $within
                             #pragma unroll
                             for (int v = 0; v < VECS; ++v) {
                                 y[v] = $load_w;
+$fetch
                             }
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {

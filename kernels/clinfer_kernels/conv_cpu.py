@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from clinfer_kernels import memory
+from clinfer_kernels import hints, memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_pack import DenseInput, Panels, constant_panels, pack_panels
 from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
@@ -19,7 +19,7 @@ from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
 from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import compute, register, size_of
+from clinfer_kernels.types import compute, filled_vectors, register, size_of
 from clinfer_kernels.window import (
     advance_position,
     declare_axes,
@@ -29,6 +29,8 @@ from clinfer_kernels.window import (
     windowed,
 )
 
+_WIDEST = 64  # bytes of a vector
+_AHEAD = 64  # rows of a panel that a fetch is ahead of its use
 _CHEAP = 4  # lines of an epilogue that is written out for each vector of a tile
 
 
@@ -64,8 +66,8 @@ def cpu_tiles(spec: ConvSpec, target: Target) -> tuple[CpuTile, ...]:
     one or two get wider tiles, for enough independent sums.
     """
     problem = problems_of(spec)[0]
-    lanes = vector_lanes(target, problem.acc)
-    vecs = _vectors(problem.filters, lanes)
+    lanes = _lanes(problem, target)
+    vecs = filled_vectors(problem.filters, lanes)
     most = (_ROWS_WIDE if target.vector_width >= 16 else _ROWS)[vecs]
     rows = _even_rows(problem.positions, most)
     x = spec.ins[0]
@@ -82,19 +84,20 @@ def cpu_tiles(spec: ConvSpec, target: Target) -> tuple[CpuTile, ...]:
 
 
 # Pixels of a tile by its vectors: with 16 vector registers for 12 accumulators, with 32 for 14 and
-# more; 7 pixels divide the usual image sizes.
+# more; 7 pixels divide the usual image sizes, pointers to more than 8 do not fit in registers.
 _ROWS = {1: 12, 2: 6, 3: 4}
-_ROWS_WIDE = {1: 14, 2: 7, 3: 7}
+_ROWS_WIDE = {1: 8, 2: 7, 3: 7}
 
 
-def _vectors(filters: Dim, lanes: int) -> int:
-    """Vectors of a tile: two, unless known filters leave too much of the last tile empty."""
-    if not isinstance(filters, int):
-        return 2
-    if filters <= lanes:
-        return 1
-    two, three = (-(-filters // (n * lanes)) * n for n in (2, 3))
-    return 3 if two >= 1.2 * three else 2
+def _lanes(problem: Problem, target: Target) -> int:
+    """Lanes of a vector: half of the widest where filters leave the rest of it empty.
+
+    Processors multiply at least as many vectors of 256 bits a cycle as of 512.
+    """
+    lanes = vector_lanes(target, problem.acc)
+    is_widest = lanes * max(4, size_of(problem.acc)) == _WIDEST
+    few = isinstance(problem.filters, int) and problem.filters <= lanes // 2
+    return lanes // 2 if is_widest and few else lanes
 
 
 def _few_rows_vectors(filters: Dim, lanes: int) -> int:
@@ -196,6 +199,7 @@ def _product(
         signature.scalar(name, value)
     finished = (problem.pixels, problem.epilogue, "sum", "channel", tile.lanes)
     entry = f"conv_{tile.rows}x{tile.cols}_r{rank}"
+    fetch = hints.will_read_later("next_w", f"({_AHEAD} * VECS + v) * LANES")
     text = fill(
         "conv_cpu",
         target,
@@ -209,6 +213,7 @@ def _product(
         last=rank - 1,
         **window_text(rank),
         load_w=memory.load(problem.acc, "next_w", "v * LANES", tile.lanes),
+        fetch=block([fetch] if hints.has_hints(target) else [], 8),
         rows_of=block(declare_rows(problem.pixels, "ROWS"), 3),
         locate=block(keep_rows(problem.pixels, "flat", "r"), 4),
         load_rows=block(load_rows(problem.pixels, "r"), 5),

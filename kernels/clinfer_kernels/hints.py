@@ -2,6 +2,7 @@
 
     stream("float32", "v", "y", "i", 8)     stream_float32x8(v, y + i)     past the caches
     will_read("x", "i")                     will_read_line(x + i)          fetches a cache line
+    will_read_later("x", "i")               will_read_later_line(x + i)    into the second cache
     will_write("y", "i")                    will_write_line(y + i)         fetches it to be written
 
 A result of LARGE bytes or more is streamed: it would not stay in the caches, and a line that is
@@ -19,7 +20,8 @@ from clinfer_kernels.types import TYPES
 LARGE = 16 << 20
 """Bytes: with operands of that size, more than the last cache that a few cores have."""
 
-_LINE = re.compile(r"will_(read|write)_line$")
+_LINE = re.compile(r"will_(read|read_later|write)_line$")
+_HOW = {"read": "0, 3", "read_later": "0, 2", "write": "1, 3"}
 
 
 def has_hints(target: Target) -> bool:
@@ -52,6 +54,11 @@ def will_read(buffer: str, index: str) -> str:
     return f"will_read_line({_at(buffer, index)});"
 
 
+def will_read_later(buffer: str, index: str) -> str:
+    """A statement that asks for the cache line of an element, and not for the nearest cache."""
+    return f"will_read_later_line({_at(buffer, index)});"
+
+
 def will_write(buffer: str, index: str) -> str:
     """A statement that asks for the cache line of an element, to write it."""
     return f"will_write_line({_at(buffer, index)});"
@@ -62,8 +69,7 @@ def helper(name: str) -> str | None:
     match = _LINE.match(name)
     if match is None:
         return None
-    write = int(match[1] == "write")
-    body = f"__builtin_prefetch((const void*)(ulong)p, {write}, 3);"
+    body = f"__builtin_prefetch((const void*)(ulong)p, {_HOW[match[1]]});"
     return f"static void {name}(const __global void* p) {{ {body} }}"
 
 

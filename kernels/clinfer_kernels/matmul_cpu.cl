@@ -28,6 +28,7 @@ $parameters)
         const int col1 = col0 + col_block < N ? col0 + col_block : N;
         const int z = task / row_tasks / col_tasks;
 $batch
+$share
         for (int col = col0; col < col1; col += COLS) {
             for (int row = row0; row < row1; row += ROWS) {
                 const __global $a_type* a_rows[ROWS];
@@ -40,6 +41,7 @@ $batch
                 }
 $panel
                 for (int k = 0; k < K; ++k) {
+$fetch
                     vec y[VECS];
                     #pragma unroll
                     for (int v = 0; v < VECS; ++v) {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from clinfer_kernels import memory
+from clinfer_kernels import hints, memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum, product
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
@@ -28,7 +28,7 @@ from clinfer_kernels.packing import MAX_GROUPS, Panels, Source, pack_panels, pac
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import compute, register, size_of, storage
+from clinfer_kernels.types import compute, filled_vectors, register, size_of, storage
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,16 @@ class CpuTile:
 def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTile, ...]:
     """The best guess first, then other cuts into tasks (of one text), a plain tile last.
 
-    With 32 vector registers a tile has 16 accumulators, with 16 registers 12: eight hide the
-    latency of multiply-add, more reuse B more but leave more rows empty at the end. Known few rows
-    are cut evenly, and one or two get wider tiles, for enough independent sums. Few rows do not
+    Tiles are two vectors wide where columns fill them. Known few rows are cut evenly, and one or
+    two get wider tiles: eight independent sums hide the latency of multiply-add. Few rows do not
     pay for packing B; reading A in place pays where it is contiguous along K and already has the
     dtype of the sums, or is read for few columns only.
     """
     wide = target.vector_width >= 16
     lanes = max(2, min(16, target.vector_width * 4 // size_of(problem.acc)))
-    rows = even_rows(problem.m, 8 if wide else 6)
-    vecs = 4 if rows <= 2 else 2
+    vecs = filled_vectors(problem.n, lanes)
+    rows = even_rows(problem.m, (_ROWS_WIDE if wide else _ROWS)[vecs])
+    vecs = 4 if rows <= 2 else vecs
     b = "packed" if constant_b and not any(problem.b.batch) else _b_source(problem)
     a = "copied" if _copies_a(problem) else "strided"
     best = CpuTile(rows, vecs, lanes, b, a, row_groups=12 if wide else 8)
@@ -78,10 +78,20 @@ def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTi
     )
 
 
+# Rows of a tile by its vectors: with 16 vector registers for 12 accumulators, with 32 for 16 and
+# more. Pointers to more than 8 rows do not fit in registers.
+_ROWS = {1: 8, 2: 6, 3: 4}
+_ROWS_WIDE = {1: 8, 2: 8, 3: 7}
+
+
 def even_rows(m: Dim, most: int) -> int:
     """Rows of a register tile that cut few known rows into even groups."""
-    if not isinstance(m, int) or m > 4 * most:
+    if not isinstance(m, int):
         return most
+    if m > 4 * most:
+        fewer = most - 1
+        padded, exact = (-(-m // rows) * rows for rows in (most, fewer))
+        return fewer if padded > 1.1 * exact else most
     groups = max(1, -(-m // most))
     return max(1, -(-m // groups))
 
@@ -195,6 +205,7 @@ def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Ope
     layout = "_strided" if tile.b == "strided" else ""
     entry = f"matmul_{tile.rows}x{tile.cols}{layout}{suffix(a.matrix)}"
     names = ["a", "b", *tensors(problem)]
+    fetches = tile.b != "strided" and hints.has_hints(target)
     text = fill(
         "matmul_cpu",
         target,
@@ -207,7 +218,9 @@ def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Ope
         acc_type=compute(problem.acc),
         a_type=storage(a.matrix.dtype),
         batch=block(bases(names, len(problem.batch)), 2),
-        panel=block(_panel(b.matrix, tile), 4),
+        share=block([_SHARE] if fetches else [], 2),
+        panel=block(_panel(b.matrix, tile, fetches), 4),
+        fetch=block([hints.will_read_later("ahead", "k * share")] if fetches else [], 5),
         load_a=_load_a(a.matrix, problem),
         load_b=block(_load_b(b.matrix, tile, problem), 6),
         whole=block(whole_tile(problem, tile), 4),
@@ -237,10 +250,24 @@ def whole_tile(problem: Problem, tile: CpuTile) -> list[str]:
     ]
 
 
-def _panel(b: Matrix, tile: CpuTile) -> list[str]:
+_SHARE = "const int share = (COLS * ROWS + row_block - 1) / row_block; // of a row of a panel"
+
+
+def _panel(b: Matrix, tile: CpuTile, fetches: bool) -> list[str]:
+    """Statements that point at the panel of b, and at what is fetched while it is multiplied.
+
+    That is a share of the next panel with each group of rows; beyond the last nothing is read.
+    """
     if tile.b == "strided":
         return []
-    return [f"const __global {storage(b.dtype)}* panel = b + b_at + (long)(col / COLS) * K * COLS;"]
+    pointer = f"const __global {storage(b.dtype)}*"
+    lines = [f"{pointer} panel = b + b_at + (long)(col / COLS) * K * COLS;"]
+    if fetches:
+        lines += [
+            "const int before = (row - row0) / ROWS * share;",
+            f"{pointer} ahead = panel + (long)K * (COLS + before);",
+        ]
+    return lines
 
 
 def _load_a(a: Matrix, problem: Problem) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clinfer_kernels.dims import Dim
 from clinfer_kernels.spec import Target
 
 
@@ -235,3 +236,13 @@ def lanes(target: Target, dtypes: Iterable[str]) -> int:
     wide = target.vector_width >= 16
     widest = max((compute_size(d) for d in dtypes), default=4)
     return (16 if wide else 8) // (2 if widest == 8 else 1)
+
+
+def filled_vectors(count: Dim, lanes: int) -> int:
+    """Vectors of a register tile: two, unless known columns leave too much of the last empty."""
+    if not isinstance(count, int):
+        return 2
+    if count <= lanes:
+        return 1
+    two, three = (-(-count // (n * lanes)) * n for n in (2, 3))
+    return 3 if two >= 1.2 * three else 2

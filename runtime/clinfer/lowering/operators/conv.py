@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clinfer.graph.ir import Node
 from clinfer.lowering.context import Lowering
 from clinfer.lowering.epilogue import epilogue
-from clinfer.lowering.storage import Unlowerable, device_dtype
+from clinfer.lowering.storage import Unlowerable, View, device_dtype
 from clinfer.lowering.table import lowers
 from clinfer.passes.query import prologue_inputs
+from clinfer_kernels.dims import product
 from clinfer_kernels.expr import Builder, Expr
-from clinfer_kernels.specs import ConvSpec, PointwiseSpec, PoolSpec, PreparedConvSpec, ResizeSpec
+from clinfer_kernels.specs import (
+    ConvSpec,
+    MatmulSpec,
+    PointwiseSpec,
+    PoolSpec,
+    PreparedConvSpec,
+    ResizeSpec,
+)
 from clinfer_kernels.terms import Term
 from clinfer_kernels.types import highest, is_float, lowest
 
@@ -24,6 +34,20 @@ def conv(ctx: Lowering, node: Node) -> None:
         before = _centred(source.dtype, node.attrs["zero"])
     fused = epilogue(ctx, node, shape, device_dtype(node.output))
     target = ctx.output(node.output)
+    if ctx.target.cls == "cpu" and before is None and _is_product(node, source, weights):
+        operands = _as_product([source, *fused.operands, target], weights)
+        if operands is not None:
+            left, right, *extra, out = operands
+            ctx.launch(
+                MatmulSpec,
+                [left, right, *extra],
+                [out],
+                node.describe(),
+                constant_b=True,
+                epilogue=fused.expr,
+            )
+            ctx.bind(node.output, target)
+            return
     full = source.shape
     prepared = [ctx.view(v).broadcast(full) for v in prologue_inputs(node)[1:]]
     ctx.launch(
@@ -42,6 +66,25 @@ def conv(ctx: Lowering, node: Node) -> None:
         **({} if before is None else {"prologue": before}),
     )
     ctx.bind(node.output, target)
+
+
+def _is_product(node: Node, source: View, weights: View) -> bool:
+    """Whether a convolution is a product of pixels and filters, of floats as they lie in memory."""
+    attrs = node.attrs
+    ones = {*attrs["kernel"], *attrs["strides"], attrs["group"]} == {1}
+    plain = node.op == "Conv" and ones and not any(attrs["pads"])
+    in_place = is_float(source.dtype) and source.tensor.strides[-1] == 1
+    return plain and in_place and weights.storage.kind == "const"
+
+
+def _as_product(views: Sequence[View], weights: View) -> tuple[View, ...] | None:
+    """[pixels, C] @ [C, M] with what goes along; None where pixels do not lie in one row."""
+    rows = [view.reshape((product(view.shape[:-1]), view.shape[-1])) for view in views]
+    filters = weights.reshape(weights.shape[:2])
+    known = [view for view in rows if view is not None]
+    if filters is None or len(known) < len(rows):
+        return None
+    return (known[0], filters.permute((1, 0)), *known[1:])
 
 
 def _centred(dtype: str, zero: int) -> Expr:

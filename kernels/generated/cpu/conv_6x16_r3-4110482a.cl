@@ -2,6 +2,7 @@ typedef float8 float8_unaligned __attribute__((aligned(4)));
 static float8 load_float32x8(const __global float* p) {
     return *(const __global float8_unaligned*)p;
 }
+static void will_read_later_line(const __global void* p) { __builtin_prefetch((const void*)(ulong)p, 0, 2); }
 static void store_float32x8(float8 v, __global float* p) {
     *(__global float8_unaligned*)p = v;
 }
@@ -39,15 +40,12 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void conv_6x16_r3(
         __global const float* restrict x,
         __global const float* restrict w,
-        __global float* y0,
+        __global float* restrict y0,
         __global const float* restrict e0,
-        __global const float* e1,
         const int y0_o,
         const int y0_s0,
         const int e0_o,
         const int e0_s0,
-        const int e1_o,
-        const int e1_s0,
         const int x_o,
         const int x_s0,
         const int x_s1,
@@ -124,7 +122,6 @@ void conv_6x16_r3(
             is_inside &= is_run;
             int y0_rows[ROWS];
             int e0_rows[ROWS];
-            int e1_rows[ROWS];
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 int flat = pixel + r < pixel1 ? pixel + r : pixel;
@@ -132,10 +129,8 @@ void conv_6x16_r3(
                 i0 = flat;
                 const int y0_at = y0_o + i0 * y0_s0;
                 const int e0_at = e0_o + i0 * e0_s0;
-                const int e1_at = e1_o + i0 * e1_s0;
                 y0_rows[r] = y0_at;
                 e0_rows[r] = e0_at;
-                e1_rows[r] = e1_at;
             }
             const int stored = pixel + ROWS < pixel1 ? ROWS : pixel1 - pixel;
             const int steps = is_run ? 1 : taps2;
@@ -177,6 +172,7 @@ void conv_6x16_r3(
                             #pragma unroll
                             for (int v = 0; v < VECS; ++v) {
                                 y[v] = load_float32x8(next_w + v * LANES);
+                                will_read_later_line(next_w + (64 * VECS + v) * LANES);
                             }
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
@@ -192,18 +188,15 @@ void conv_6x16_r3(
                     for (int r = 0; r < ROWS; ++r) {
                         const int y0_at = y0_rows[r];
                         const int e0_at = e0_rows[r];
-                        const int e1_at = e1_rows[r];
                         #pragma unroll
                         for (int v = 0; v < VECS; ++v) {
                             const int channel = group * M + filter + v * LANES;
                             const vec sum = acc[r][v];
                             const float8 v_e0 = load_float32x8(e0 + e0_at + channel);
-                            const float8 v_e1 = load_float32x8(e1 + e1_at + channel);
                             const float8 z0 = sum + v_e0;
-                            const float8 z1 = v_e1 + z0;
-                            const float8 z2 = 0.0f;
-                            const float8 z3 = z2 > z1 ? z2 : z1;
-                            store_float32x8(z3, y0 + y0_at + channel);
+                            const float8 z1 = 0.0f;
+                            const float8 z2 = z1 > z0 ? z1 : z0;
+                            store_float32x8(z2, y0 + y0_at + channel);
                         }
                     }
                     continue;
@@ -219,7 +212,6 @@ void conv_6x16_r3(
                 for (int r = 0; r < stored; ++r) {
                     const int y0_at = y0_rows[r];
                     const int e0_at = e0_rows[r];
-                    const int e1_at = e1_rows[r];
                     #pragma unroll 1
                     for (int v = 0; v < VECS; ++v) {
                         const int lanes = M - filter - v * LANES;
@@ -229,17 +221,13 @@ void conv_6x16_r3(
                         const float8 v_e0 = lanes >= 8
                             ? load_float32x8(e0 + e0_at + channel)
                             : load_part_float32x8(e0 + e0_at + channel, 1, lanes);
-                        const float8 v_e1 = lanes >= 8
-                            ? load_float32x8(e1 + e1_at + channel)
-                            : load_part_float32x8(e1 + e1_at + channel, 1, lanes);
                         const float8 z0 = sum + v_e0;
-                        const float8 z1 = v_e1 + z0;
-                        const float8 z2 = 0.0f;
-                        const float8 z3 = z2 > z1 ? z2 : z1;
+                        const float8 z1 = 0.0f;
+                        const float8 z2 = z1 > z0 ? z1 : z0;
                         if (lanes >= 8) {
-                            store_float32x8(z3, y0 + y0_at + channel);
+                            store_float32x8(z2, y0 + y0_at + channel);
                         } else {
-                            store_part_float32x8(z3, y0 + y0_at + channel, 1, lanes);
+                            store_part_float32x8(z2, y0 + y0_at + channel, 1, lanes);
                         }
                     }
                 }

@@ -1,4 +1,5 @@
 typedef float8 float8_unaligned __attribute__((aligned(4)));
+static void will_read_later_line(const __global void* p) { __builtin_prefetch((const void*)(ulong)p, 0, 2); }
 static float8 load_float32x8(const __global float* p) {
     return *(const __global float8_unaligned*)p;
 }
@@ -42,12 +43,15 @@ void matmul_6x16(
         __global const float* restrict b,
         const int b_offset,
         const int b_row,
-        __global float* restrict out,
+        __global float* out,
         const int out_offset,
         const int out_row,
         __global const float* restrict e0,
         const int e0_offset,
         const int e0_row,
+        __global const float* e1,
+        const int e1_offset,
+        const int e1_row,
         const int M,
         const int N,
         const int K,
@@ -67,6 +71,8 @@ void matmul_6x16(
         const long b_at = b_offset;
         const long out_at = out_offset;
         const long e0_at = e0_offset;
+        const long e1_at = e1_offset;
+        const int share = (COLS * ROWS + row_block - 1) / row_block; // of a row of a panel
         for (int col = col0; col < col1; col += COLS) {
             for (int row = row0; row < row1; row += ROWS) {
                 const __global float* a_rows[ROWS];
@@ -78,7 +84,10 @@ void matmul_6x16(
                     for (int v = 0; v < VECS; ++v) acc[r][v] = 0;
                 }
                 const __global float* panel = b + b_at + (long)(col / COLS) * K * COLS;
+                const int before = (row - row0) / ROWS * share;
+                const __global float* ahead = panel + (long)K * (COLS + before);
                 for (int k = 0; k < K; ++k) {
+                    will_read_later_line(ahead + k * share);
                     vec y[VECS];
                     #pragma unroll
                     for (int v = 0; v < VECS; ++v) {
@@ -109,8 +118,13 @@ void matmul_6x16(
                             const long at = out_at + (long)i * out_row + j;
                             const long at0 = e0_at + (long)i * e0_row + j;
                             const float8 x0 = load_float32x8(e0 + at0);
+                            const long at1 = e1_at + (long)i * e1_row + j;
+                            const float8 x1 = load_float32x8(e1 + at1);
                             const float8 t0 = sum + x0;
-                            store_float32x8(t0, out + at);
+                            const float8 t1 = x1 + t0;
+                            const float8 t2 = 0.0f;
+                            const float8 t3 = t2 > t1 ? t2 : t1;
+                            store_float32x8(t3, out + at);
                         }
                     }
                     continue;
@@ -126,11 +140,16 @@ void matmul_6x16(
                     const long at = out_at + (long)i * out_row + j;
                     const long at0 = e0_at + (long)i * e0_row + j;
                     const float8 x0 = lanes >= 8 ? load_float32x8(e0 + at0) : load_part_float32x8(e0 + at0, 1, lanes);
+                    const long at1 = e1_at + (long)i * e1_row + j;
+                    const float8 x1 = lanes >= 8 ? load_float32x8(e1 + at1) : load_part_float32x8(e1 + at1, 1, lanes);
                     const float8 t0 = sum + x0;
+                    const float8 t1 = x1 + t0;
+                    const float8 t2 = 0.0f;
+                    const float8 t3 = t2 > t1 ? t2 : t1;
                     if (lanes >= 8) {
-                        store_float32x8(t0, out + at);
+                        store_float32x8(t3, out + at);
                     } else {
-                        store_part_float32x8(t0, out + at, 1, lanes);
+                        store_part_float32x8(t3, out + at, 1, lanes);
                     }
                 }
             }
