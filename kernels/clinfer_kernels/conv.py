@@ -33,7 +33,7 @@ from clinfer_kernels.depthwise_integer import (
     emit_depthwise_integer,
 )
 from clinfer_kernels.spec import Kernel, Target
-from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.specs import ConvSpec, ProjectedConvSpec
 
 Tile = (
     CpuTile
@@ -62,6 +62,8 @@ _EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
 
 def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     """The tiles for `spec` within the target's limits, the best guess first, a plain one last."""
+    if isinstance(spec, ProjectedConvSpec):
+        return gpu_tiles(spec, target) if target.cls == "gpu" else ()
     direct = direct_tiles(spec, target)
     if target.cls == "gpu":
         products = gpu_tiles(spec, target)

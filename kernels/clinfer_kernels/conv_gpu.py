@@ -7,7 +7,7 @@ in panels of filters. Inputs are read with the strides they have.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinfer_kernels import memory
 from clinfer_kernels.contraction.emit import launches_of
@@ -15,8 +15,9 @@ from clinfer_kernels.contraction.ends import PixelEnd
 from clinfer_kernels.contraction.matrix_tiles import unit_for
 from clinfer_kernels.contraction.narrow import narrowed
 from clinfer_kernels.contraction.product import Product
+from clinfer_kernels.contraction.projected import ProjectedWalk
 from clinfer_kernels.contraction.tiles import Choice, choices
-from clinfer_kernels.contraction.walks import PanelWalk, WindowWalk
+from clinfer_kernels.contraction.walks import PanelWalk, Walk, WindowWalk
 from clinfer_kernels.conv_pack import Panels, constant_panels, pack_panels
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.conv_prologue import prepared
@@ -24,7 +25,7 @@ from clinfer_kernels.dims import Dim
 from clinfer_kernels.nest import stride_kind
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target, Tensor
-from clinfer_kernels.specs import ConvSpec
+from clinfer_kernels.specs import ConvSpec, ProjectedConvSpec
 from clinfer_kernels.types import size_of
 
 _PANEL = 32  # filters: what every tile's width is a multiple of, or cut to
@@ -49,16 +50,15 @@ class GpuTile:
 
 def gpu_tiles(spec: ConvSpec, target: Target) -> tuple[GpuTile, ...]:
     """The tiles within the device's limits: the best guess first."""
-    problems = problems_of(spec)
-    panels = Panels(problems, _PANEL, spec.transposed)
-    product = _product(panels, 0, not spec.constant_w, target)
+    panels = Panels(_packed_problems(spec), _PANEL, spec.transposed)
     dynamic = not spec.constant_w
+    product = _product(spec, panels, 0, dynamic, target)
     return tuple(GpuTile(cut, dynamic) for cut in choices(product, target, has_rows=False))
 
 
 def emit_gpu(spec: ConvSpec, tile: GpuTile, target: Target) -> Kernel:
     """The launches: the weights' packing where the tile asks for it, then those of each phase."""
-    problems = problems_of(spec)
+    problems = _packed_problems(spec)
     panels = Panels(problems, _PANEL, spec.transposed)
     launches: tuple[Launch, ...] = ()
     scratch: tuple[Dim, ...] = ()
@@ -69,7 +69,7 @@ def emit_gpu(spec: ConvSpec, tile: GpuTile, target: Target) -> Kernel:
     else:
         packs = (_narrow(constant_panels(panels), _narrow_dtype(problems[0], target)),)
     for phase in range(len(problems)):
-        product = _product(panels, phase, tile.pack_w, target)
+        product = _product(spec, panels, phase, tile.pack_w, target)
         made, parts = launches_of(product, tile.cut, target, len(scratch))
         launches += made
         scratch += parts
@@ -104,20 +104,39 @@ def _narrow(pack: Pack, dtype: str) -> Pack:
     )
 
 
-def _product(panels: Panels, phase: int, pack_w: bool, target: Target) -> Product:
+def _packed_problems(spec: ConvSpec) -> tuple[Problem, ...]:
+    """The problems as their weights are packed: those of a `ProjectedConvSpec` have no window."""
+    problems = problems_of(spec)
+    if not isinstance(spec, ProjectedConvSpec):
+        return problems
+    axes = tuple(replace(axis, taps=1) for axis in problems[0].axes)
+    return (replace(problems[0], axes=axes, taps=(range(1),) * len(spec.kernel)),)
+
+
+def _walk(spec: ConvSpec, problem: Problem, transposed: bool, k_step: int) -> Walk:
+    """The inputs that pixels read."""
+    if not isinstance(spec, ProjectedConvSpec):
+        return WindowWalk(problem, k_step, transposed)
+    window = replace(problems_of(spec)[0], channels=spec.ins[0].shape[-1])
+    side = spec.ins[spec.count]
+    return ProjectedWalk(window, k_step, transposed, side=side, number=spec.count)
+
+
+def _product(spec: ConvSpec, panels: Panels, phase: int, pack_w: bool, target: Target) -> Product:
     """Pixels by filters, for each group."""
     problem = panels.problems[phase]
     weights = ("scratch", 0) if pack_w else ("in", 1)
+    projected = "_projected" if isinstance(spec, ProjectedConvSpec) else ""
     dtype = ("" if pack_w else _narrow_dtype(problem, target)) or problem.acc
     return Product(
         name="conv",
-        suffix=f"_r{len(problem.axes)}",
+        suffix=f"_r{len(problem.axes)}{projected}",
         m=problem.positions,
         n=problem.filters,
         k=problem.window * problem.channels,
         batches=problem.groups,
         acc=problem.acc,
-        a=lambda k_step: WindowWalk(problem, k_step, panels.transposed),
+        a=lambda k_step: _walk(spec, problem, panels.transposed, k_step),
         b=PanelWalk(panels.cols, problem.acc, *weights, dtype),
         end=PixelEnd(problem),
         declare_batch=_nothing,

@@ -27,6 +27,7 @@ FAMILIES = {
     "AttentionSpec": "attention",
     "ConvSpec": "conv",
     "PreparedConvSpec": "conv",
+    "ProjectedConvSpec": "conv",
     "PoolSpec": "pool",
     "ResizeSpec": "resize",
     "GatherSpec": "gather",

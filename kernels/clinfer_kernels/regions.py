@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from clinfer_kernels.dims import Dim, floordiv, minimum
+from clinfer_kernels.dims import Dim, floordiv, minimum, product
 from clinfer_kernels.spec import Tensor
 
 
@@ -123,6 +123,21 @@ def _window(spec: Any) -> Regions:
         *zip(spec.kernel, weights.shape[2:], strict=True),
         *_equal([t.shape for t in (spec.outs[0], *spec.ins[2 : spec.count])]),
         *_equal([t.shape for t in (source, *spec.ins[spec.count :])]),
+    ]
+    return Regions(tuple(_whole(spec)), _different(equal))
+
+
+def _projected(spec: Any) -> Regions:
+    """As a convolution, with what is projected beside it."""
+    source, weights, side = spec.ins[0], spec.ins[1], spec.ins[spec.count]
+    made = spec.outs[0].shape
+    taps = product(spec.kernel)
+    equal: list[tuple[Dim, Dim]] = [
+        (source.shape[0], made[0]),
+        (made[-1], weights.shape[0]),
+        (source.shape[-1] * taps + side.shape[-1], weights.shape[1]),
+        *_equal([made[:-1], side.shape[:-1]]),
+        *_equal([t.shape for t in (spec.outs[0], *spec.ins[2 : spec.count])]),
     ]
     return Regions(tuple(_whole(spec)), _different(equal))
 
@@ -239,6 +254,7 @@ _TABLE: dict[str, Callable[[Any], Regions]] = {
     "AttentionSpec": _attention,
     "ConvSpec": _window,
     "PreparedConvSpec": _window,
+    "ProjectedConvSpec": _projected,
     "PoolSpec": _pool,
     "ResizeSpec": _resize,
     "GatherSpec": _gather,

@@ -233,6 +233,15 @@ class PreparedConvSpec(ConvSpec):
 
 
 @dataclass(frozen=True)
+class ProjectedConvSpec(ConvSpec):
+    """A convolution of ins[0] and a projection of ins[count], added; for class "gpu".
+
+    ins[1]: constant weights [M, taps * C + D, 1, ...], those of the window as (tap, channel), then
+    those of the projection; ins[count]: [N, out spatial..., D]. One group, not transposed.
+    """
+
+
+@dataclass(frozen=True)
 class PoolSpec(Spec):
     """Pooling, channels last.
 

@@ -243,6 +243,19 @@ def _conv(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     return np.ascontiguousarray(np.moveaxis(made, 1, -1))
 
 
+@_anchor(3)
+def _projected_conv(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    """The convolution and the projection, each by itself."""
+    x, weights, side = inputs
+    taps = (*node.attrs["kernel"], x.shape[-1])
+    flat = weights.reshape(len(weights), -1)
+    mine = np.moveaxis(flat[:, : np.prod(taps)].reshape(-1, *taps), -1, 1)
+    attrs = {name: node.attrs[name] for name in ("strides", "pads", "dilations", "group")}
+    first = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    made = onnx_op("Conv", [first, mine], 11, **attrs, kernel_shape=node.attrs["kernel"])
+    return np.moveaxis(made, 1, -1) + side @ flat[:, np.prod(taps) :].T
+
+
 def _output_padding(run: Interpreter, node: Node, x: Array) -> list[int]:
     """What the output's size has more than the formula gives."""
     shape = run.shape(node.output)[1:-1]
@@ -371,6 +384,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "clinfer.Norm": _norm,
     "clinfer.Conv": _conv,
     "clinfer.ConvTranspose": _conv,
+    "clinfer.ProjectedConv": _projected_conv,
     "clinfer.Pool": _pool,
     "clinfer.Attention": _attention,
 }

@@ -77,6 +77,7 @@ class MatrixUnit:
     flushes: bool = False
     flips: bool = False
     attribute: str = ""
+    hide: str = ""
     settle: str = ""
     extension: str = ""
     options: str = ""

@@ -28,7 +28,6 @@ $parameters)
 {
     __local $element a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned($align)));
     __local $element b_tile[2 * K_STEP * B_PITCH] __attribute__((aligned($align)));
-    const int item = get_local_id(0);
 $places
     for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const int a0 = task % row_tasks * TILE_M;

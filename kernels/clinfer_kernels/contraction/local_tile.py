@@ -67,6 +67,12 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
     named = "local" if unit.packing is None else tile.unit.replace(" ", "_")
     entry = f"{product.name}_{named}_{tile.tile_m}x{tile.tile_n}{split}{product.suffix}"
     names = product.operands if is_split else (*product.operands, *product.end.names)
+    places = ["const int item = get_local_id(0);", *unit.places(tile)]
+    anew = _anew(unit, tile, target)
+    results = _results(product, tile, unit, target, is_split)
+    after = [] if is_split else product.end.after("TILE_M", "a0", "TILE_N", "b0")
+    if anew:
+        results, after = ["{", *_inside([*anew, *results, *after]), "}"], []
     text = fill(
         "contraction/local_tile",
         target,
@@ -81,21 +87,21 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         element=acc if unit.packing is None else unit.packing.element,
         align=max(16, LANES * compute_size(product.acc)),
         pad="LANES" if unit.packing is None else unit.packing.pad,
-        places=block(unit.places(tile), 1),
-        part=block(part_lines(is_split), 2),
+        places=block([] if anew else places, 1),
+        part=block([*anew, *part_lines(is_split)], 2),
         batch=block(product.batch(names), 2),
         a_setup=block(copies["a"].setup(), 2),
         b_setup=block(copies["b"].setup(), 2),
         zero=block(unit.begin(tile, vec), 2),
         again=block(_again(tile, unit, a, b), 2),
-        results=block(_results(product, tile, unit, target, is_split), 2),
+        results=block(results, 2),
         a_piece=copies["a"].registers(),
         b_piece=copies["b"].registers(),
         first=block([*_load(copies, "k_begin"), *_put(copies, "0")], 3),
         load=block(_load(copies, "k0 + K_STEP"), 4),
         multiply=block(unit.step(tile, vec, acc), 3),
         put=block(_put(copies, "turn"), 4),
-        after=block([] if is_split else product.end.after("TILE_M", "a0", "TILE_N", "b0"), 2),
+        after=block(after, 2),
     )
     items = group_items(tasks, tile.work_group, target)
     group = (tile.work_group,)
@@ -132,6 +138,15 @@ def _copy(name: str, walk: Walk, product: Product, tile: LocalTile, unit: Unit) 
 def _again(tile: LocalTile, unit: Unit, a: Walk, b: Walk) -> list[str]:
     is_exact = isinstance(unit, MatrixUnit) and unit.is_exact
     return again(tile, unit, a, b) if is_exact else []
+
+
+def _anew(unit: Unit, tile: LocalTile, target: Target) -> list[str]:
+    """Statements that find a work-item's places once more, for a task and for its results, where
+    the unit's sums leave few registers: Clang would make all that follows from its number before
+    the loop over tasks, and keep it in two dozen of them. None for the other units."""
+    if not unit.hide or target.dialect != "amd":
+        return []
+    return ["int item = get_local_id(0);", unit.hide.replace("@", "item"), *unit.places(tile)]
 
 
 def _keeps_loops(target: Target) -> bool:

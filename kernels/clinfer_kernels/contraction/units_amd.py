@@ -13,12 +13,12 @@ from dataclasses import replace
 from clinfer_kernels.contraction.fragments import Layout, Order, Side
 from clinfer_kernels.contraction.instructions import MatrixUnit
 from clinfer_kernels.contraction.unit_rows import arguments, dot
+from clinfer_kernels.contraction.units import OPAQUE
 
 _MFMA_16X16 = (Side(16, 1, "lane % 16", height=2), Side(4, 4, "lane / 16", True, 8, 2))
 _MFMA_BYTES = (Side(16, 1, "lane % 16", height=4), Side(4, 4, "lane / 16", True, 16, 4))
 _MFMA_16X16_F32 = (Side(16, 1, "lane % 16"), Side(4, 4, "lane / 16", True, 4))
 _WMMA_16X16 = (Side(16, 1, "lane % 16", height=2), Side(2, 8, "lane / 16", False, 4, 2))
-_SETTLED = '__asm__ volatile ("" : "+v"(@));'
 _SDOT4 = ("gfx906", "gfx908", "gfx1011", "gfx1012", *(f"gfx103{n}" for n in range(7)))
 
 
@@ -64,7 +64,7 @@ def _wmma(name: str, operand: str, builtin: str, kind: str) -> MatrixUnit:
         ("gfx11",),
         512,
         pack=operand,
-        settle=_SETTLED,
+        settle=OPAQUE,
         extension=_half(operand),
     )
 
@@ -86,7 +86,7 @@ def _wmma_bytes(operand: str) -> MatrixUnit:
         ("gfx11",),
         512,
         acc="int32",
-        settle=_SETTLED,
+        settle=OPAQUE,
     )
 
 

@@ -190,11 +190,18 @@ def _window(node: Node) -> str | None:
     lengths = [len(node.attrs[name]) for name in ("kernel", "strides", "dilations")]
     if lengths != [rank] * 3 or len(node.attrs["pads"]) != 2 * rank:
         return f"attributes for {rank} spatial dimensions expected"
-    own = 1 if node.op == "Pool" else 2
+    own = {"Pool": 1, "ProjectedConv": 3}.get(node.op, 2)
     shape = node.output.known_shape
-    if node.op == "Conv" and shape[-1] != node.required(1).known_shape[0]:
+    if node.op in ("Conv", "ProjectedConv") and shape[-1] != node.required(1).known_shape[0]:
         return f"{shape[-1]} channels where the weights have {node.required(1).known_shape[0]}"
     return _epilogue(node, own)
+
+
+def _projected(node: Node) -> str | None:
+    side, shape = node.required(2).known_shape, node.output.known_shape
+    if side[:-1] != shape[:-1]:
+        return f"the pixels {side} projected are not those of {node.output}"
+    return _window(node)
 
 
 def _attention(node: Node) -> str | None:
@@ -256,6 +263,7 @@ _CHECKS: dict[str, Check] = {
     "clinfer.Softmax": _trailing,
     "clinfer.Norm": _norm,
     **dict.fromkeys(("clinfer.Conv", "clinfer.ConvTranspose", "clinfer.Pool"), _window),
+    "clinfer.ProjectedConv": _projected,
     "clinfer.Attention": _attention,
     "clinfer.Recurrent": _recurrent,
 }

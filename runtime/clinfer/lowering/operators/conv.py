@@ -18,6 +18,7 @@ from clinfer_kernels.specs import (
     PointwiseSpec,
     PoolSpec,
     PreparedConvSpec,
+    ProjectedConvSpec,
     ResizeSpec,
 )
 from clinfer_kernels.terms import Term
@@ -85,6 +86,27 @@ def _as_product(views: Sequence[View], weights: View) -> tuple[View, ...] | None
     if filters is None or len(known) < len(rows):
         return None
     return (known[0], filters.permute((1, 0)), *known[1:])
+
+
+@lowers("clinfer.ProjectedConv")
+def projected(ctx: Lowering, node: Node) -> None:
+    source, weights, side = (ctx.required(node, index) for index in range(3))
+    fused = epilogue(ctx, node, node.output.known_shape, device_dtype(node.output))
+    target = ctx.output(node.output)
+    ctx.launch(
+        ProjectedConvSpec,
+        [source, weights, *fused.operands, side],
+        [target],
+        node.describe(),
+        kernel=tuple(node.attrs["kernel"]),
+        strides=tuple(node.attrs["strides"]),
+        pads=tuple(node.attrs["pads"]),
+        dilations=tuple(node.attrs["dilations"]),
+        groups=1,
+        constant_w=True,
+        epilogue=fused.expr,
+    )
+    ctx.bind(node.output, target)
 
 
 def _centred(dtype: str, zero: int) -> Expr:

@@ -19,6 +19,7 @@ _ANCHORS = {
     "clinfer.RowMatMul": 2,
     "clinfer.Conv": 2,
     "clinfer.ConvTranspose": 2,
+    "clinfer.ProjectedConv": 3,
     "clinfer.Pool": 1,
     "clinfer.Norm": 1,
     "clinfer.Softmax": 1,

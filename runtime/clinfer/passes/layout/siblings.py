@@ -15,6 +15,7 @@ import numpy as np
 
 from clinfer.graph.ir import Array, Graph, Node, Value
 from clinfer.passes.dead import remove_dead
+from clinfer.passes.layout.projected import RULES as PROJECTED
 from clinfer.passes.rewrite import Log, Outcome, Rewriter, Rule, run_rules
 from clinfer_kernels.dims import product
 from clinfer_kernels.onnx_pointwise import POINTWISE
@@ -140,6 +141,6 @@ RULES = (Rule("siblings", ("MatMul",), join),)
 
 
 def join_siblings(graph: Graph, log: Log) -> None:
-    """Joins products of one value."""
-    run_rules(graph, RULES, log, "join")
+    """Joins products of one value, and convolutions that are added."""
+    run_rules(graph, (*RULES, *PROJECTED), log, "join")
     remove_dead(graph)
