@@ -6,8 +6,9 @@
 The first call unpacks the suite into FOLDER/SUITE with debootstrap (Debian's package of that name,
 0.5 to 1 GB), with PoCL and what `--package` names, and makes a virtual environment there with the
 project's dependencies. Later calls take what is there. The checkout lies at its own path inside,
-/proc, /sys (PoCL without it says 'not enough memory') and /dev too; mounts are private to
-the call. Nothing outside the folder is changed. Needs root, as chroot does.
+/proc, /sys (PoCL without it says 'not enough memory') and /dev too, and the certificates that this
+machine trusts; mounts are private to the call. Nothing outside the folder is changed. Needs root,
+as chroot does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ WHEELS = (
 )
 _VENV = "/venv"
 _BOUND = ("/proc", "/sys", "/dev")
-_COPIED = ("/etc/resolv.conf", "/etc/hosts")
+_COPIED = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
 
 
 def main() -> int:
@@ -71,7 +72,9 @@ def inside(root: Path, command: Sequence[str], bound: Sequence[str]) -> int:
     """Runs a command in the suite, in the checkout; its exit code."""
     for name in _COPIED:
         if Path(name).exists():
-            (root / name.lstrip("/")).write_bytes(Path(name).read_bytes())
+            place = root / name.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(Path(name).read_bytes())
     lines = ["set -e"]
     for place in dict.fromkeys((*_BOUND, str(ROOT), *bound)):
         inner = f"{root}{place}"

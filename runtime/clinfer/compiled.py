@@ -40,7 +40,7 @@ class CompiledModel:
         self._loaded = loaded
         self._plugin = plugin
         self._device = device
-        self._settings = dict(settings)
+        self._settings = {**settings, **loaded.compiled_with}
         if not loaded.executable.keeps_to(self._threads):
             raise PropertyError(
                 f"{properties.INFERENCE_NUM_THREADS}: expected 0, all cores, because "

@@ -110,7 +110,7 @@ class Core(CoreCache):
             if asked.mode:
                 return self._compile_virtual(model, asked, config)
             device_name = asked.devices[0]
-        request = self._request(device_name or "AUTO", config)
+        request = self._request(device_name, config)
         plugin = self._plugin(request.device)
         source = self._models.source(model, request.cache)
         loaded = plugin.compile(source, request)
@@ -186,7 +186,8 @@ class Core(CoreCache):
 
 
 def _require_no_weights(weights: Any) -> None:
-    if weights is not None and len(weights):
+    empty = hasattr(weights, "__len__") and not len(weights)  # OpenVINO's way to leave it out
+    if weights is not None and not empty:
         raise InputError(
             "weights= belongs to OpenVINO's IR: an ONNX model holds its weights, or names the "
             "files beside it that do; leave it out"

@@ -200,7 +200,7 @@ class CoreDevices:
 
     def _named(self, device: str, config: Any) -> tuple[str, Any]:
         """A device's name with the priorities, and the properties of a call for that name."""
-        if config:
+        if config is not None:
             device, config = props.with_priorities(device, props.mapping(config))
         return device, {**self._set_for(device), **(config or {})}
 

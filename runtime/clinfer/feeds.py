@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clinfer import dtypes
+from clinfer.boundary import during
 from clinfer.device.results import own
 from clinfer.errors import InputError, ShapeError, listed
 from clinfer.ports import Port, index_of, named
@@ -183,7 +184,10 @@ def checked(port: Port, value: Any) -> Any:
     else:
         array = converted(port, _array(f"{port.kind} '{port.name}'", value), expected)
     _check_shape(port, array)
-    return array if array.flags.c_contiguous else array.copy("C")
+    if array.flags.c_contiguous:
+        return array
+    with during("a copy in the order of its elements", lambda: f"{port.kind} '{port.name}'"):
+        return array.copy("C")
 
 
 def _remote(port: Port, value: Any, expected: np.dtype[Any]) -> Any:

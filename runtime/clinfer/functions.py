@@ -85,7 +85,12 @@ def serialize(model: Model, path: Any, bin_path: Any = None, version: str = "UNS
 
 
 def get_batch(model: Model) -> Any:
-    """The first dimension of the inputs. Raises `ShapeError` where they differ or have none."""
+    """The first dimension of the inputs.
+
+    Raises `ShapeError` where they differ or have none, `InputError` for what is no model.
+    """
+    if not hasattr(model, "inputs"):
+        raise InputError(f"get_batch takes a model of read_model; found {type(model).__name__}")
     found = {port.partial_shape[0].to_string() for port in model.inputs if port.shape}
     if len(found) != 1:
         raise ShapeError(f"the inputs have no common first dimension: {sorted(found)}")

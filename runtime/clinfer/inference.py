@@ -15,7 +15,15 @@ from clinfer.feeds import Inputs
 from clinfer.ports import Port, index_of
 from clinfer.request_words import RequestWords
 from clinfer.results import Key, Results
-from clinfer.runs import Job, Runs, error_of, submit, workers
+from clinfer.runs import (
+    Job,
+    Runs,
+    callable_or_none,
+    error_of,
+    milliseconds,
+    submit,
+    workers,
+)
 from clinfer.synonyms import with_synonyms
 
 if TYPE_CHECKING:
@@ -125,14 +133,15 @@ class InferRequest(RequestWords):
         if self._calling == get_ident():
             self._runs.require_last()
             return True
-        return self._runs.wait(None if timeout_ms is None else timeout_ms / 1000)
+        return self._runs.wait(None if timeout_ms is None else milliseconds(timeout_ms) / 1000)
 
     def set_callback(self, callback: Callable[[Any], None], userdata: Any = None) -> None:
         """Calls `callback(userdata)` in the worker's thread after each background run.
 
-        `userdata` stays until `start_async` is given another.
+        `userdata` stays until `start_async` is given another. None for `callback` calls nothing.
+        Raises `InputError` for what cannot be called.
         """
-        self._callback = callback
+        self._callback = callable_or_none(callback)
         self.userdata = userdata
 
     def wait_for(self, timeout: float) -> bool:

@@ -243,7 +243,7 @@ def index_of(ports: Sequence[Port], key: Any, what: str) -> int:
         for index, port in enumerate(ports):
             if port.name == name:
                 return index
-    elif hasattr(name, "__index__") and getattr(name, "ndim", 0) == 0:
+    elif not isinstance(name, type) and hasattr(name, "__index__") and not getattr(name, "ndim", 0):
         index = int(name)
         if -len(ports) <= index < len(ports):
             return index % len(ports)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import index
 from threading import Condition, get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,7 +13,7 @@ from clinfer import feeds, forks, properties
 from clinfer.errors import ClinferError, InputError
 from clinfer.feeds import Inputs
 from clinfer.inference import InferRequest, not_pickled
-from clinfer.runs import Job, Runs, error_of, submit, workers
+from clinfer.runs import Job, Runs, callable_or_none, error_of, submit, workers
 
 if TYPE_CHECKING:
     from clinfer.compiled import CompiledModel
@@ -55,11 +56,18 @@ class AsyncInferQueue:
     """
 
     def __init__(self, model: CompiledModel, jobs: int = 0) -> None:
-        count = jobs or model.get_property(properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS)
-        if count < 1:
+        if not hasattr(model, "create_infer_request"):
+            raise InputError(f"a queue is of a compiled model; found {type(model).__name__}")
+        try:
+            jobs = index(jobs)
+        except TypeError:
+            message = f"a queue's number of requests is an integer; found {jobs!r}"
+            raise InputError(message) from None
+        if jobs < 0:
             raise InputError(
                 f"a queue has 1 request or more, or 0 for the model's own; found {jobs}"
             )
+        count = int(jobs or model.get_property(properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS))
         self._model = model
         self._requests = [model.create_infer_request() for _ in range(count)]
         self._callback: Callable[[InferRequest, Any], None] | None = None
@@ -69,8 +77,11 @@ class AsyncInferQueue:
         forks.inherit(self)
 
     def set_callback(self, callback: Callable[[InferRequest, Any], None]) -> None:
-        """Calls `callback(request, userdata)` after each run, in the request's thread."""
-        self._callback = callback
+        """Calls `callback(request, userdata)` after each run, in the request's thread.
+
+        None for `callback` calls nothing. Raises `InputError` for what cannot be called.
+        """
+        self._callback = callable_or_none(callback)
 
     def start_async(
         self, inputs: Inputs = None, userdata: Any = None, share_inputs: bool = False

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isnan
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
-from clinfer.errors import ClinferError, DeviceError
+from clinfer.errors import ClinferError, DeviceError, InputError
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+
+_LONGEST = 1e9
+"""Milliseconds: a longer time is more than what threads can wait at once."""
 
 
 class Job:
@@ -129,3 +133,21 @@ def submit(pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any)
         pool.submit(work, *arguments)
     except RuntimeError as error:
         raise ClinferError(f"no thread can be started for the run: {error}") from error
+
+
+def milliseconds(value: Any) -> float:
+    """A time to wait. Raises `InputError` for what is no number."""
+    try:
+        time = float(value) if not isinstance(value, (str, bytes)) else float("nan")
+    except (TypeError, ValueError, OverflowError):
+        time = float("nan")
+    if isnan(time):
+        raise InputError(f"a time to wait is a number of milliseconds; found {value!r}")
+    return min(time, _LONGEST)
+
+
+def callable_or_none(callback: Any) -> Any:
+    """What is to be called after a run. Raises `InputError` for what cannot be called."""
+    if callback is not None and not callable(callback):
+        raise InputError(f"a callback is a function, or None; found {callback!r}")
+    return callback

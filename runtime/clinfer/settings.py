@@ -38,7 +38,7 @@ class Settings:
 
     def check(self, config: Any) -> None:
         """Raises `PropertyError` for properties of a call that are unknown or unfit."""
-        if config:
+        if config is not None:
             properties.parse(properties.mapping(config))
 
     def effective(self, device: str, config: Any) -> dict[str, Any]:

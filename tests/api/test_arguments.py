@@ -52,6 +52,76 @@ def test_a_queue_has_at_least_one_request(core, cpu):
         clinfer.AsyncInferQueue(core.compile_model(dense_model(), cpu), -1)
 
 
+@pytest.fixture
+def relu(core, cpu):
+    given, made = ({name: (TensorProto.FLOAT, ["n", 4])} for name in "xy")
+    return core.compile_model(one_node("Relu", given, made), cpu)
+
+
+ODD = [b"2", 1.5, [1], int, lambda: 1, np.ones(3), np.ones(0), object()]
+
+
+@pytest.mark.parametrize("jobs", [*ODD, "2"])
+def test_a_queues_number_of_requests_is_an_integer(relu, jobs):
+    with pytest.raises(clinfer.InputError, match="number of requests is an integer"):
+        clinfer.AsyncInferQueue(relu, jobs)
+
+
+@pytest.mark.parametrize("model", [None, 5, "m.onnx"])
+def test_what_takes_a_model_says_so(model):
+    with pytest.raises(clinfer.InputError, match="a queue is of a compiled model"):
+        clinfer.AsyncInferQueue(model, 1)
+    with pytest.raises(clinfer.InputError, match="get_batch takes a model"):
+        clinfer.get_batch(model)
+
+
+@pytest.mark.parametrize("callback", [7, "f", [print], np.ones(3)])
+def test_what_cannot_be_called_is_no_callback(relu, callback):
+    for runs in (relu.create_infer_request(), clinfer.AsyncInferQueue(relu, 1)):
+        with pytest.raises(clinfer.InputError, match="a callback is a function, or None"):
+            runs.set_callback(callback)
+        runs.set_callback(None)
+        runs.start_async({"x": np.ones((2, 4), np.float32)})
+        (runs.wait if hasattr(runs, "wait") else runs.wait_all)()
+
+
+@pytest.mark.parametrize("time", ["5", b"5", [1], None, float("nan"), int, np.ones(3)])
+def test_a_time_to_wait_is_a_number(relu, time):
+    request = relu.create_infer_request()
+    if time is not None:  # waits as long as it takes
+        with pytest.raises(clinfer.InputError, match="a number of milliseconds"):
+            request.wait_for(time)
+    assert request.wait_for(np.float32(1)) and request.wait_for(1 << 70)
+
+
+def test_a_class_names_no_port(relu):
+    for look in (relu.input, relu.output, relu.create_infer_request().get_tensor):
+        with pytest.raises(clinfer.InputError, match="has no"):
+            look(int)
+
+
+def test_an_array_too_large_to_copy_is_out_of_memory(relu):
+    huge = np.broadcast_to(np.float32(1), (1 << 40, 4))
+    for use in (relu, relu.create_infer_request().infer, clinfer.Tensor):
+        with pytest.raises(clinfer.OutOfMemoryError, match="memory does not suffice"):
+            use(huge)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_no_kind_of_argument_is_a_fault_of_clinfer(core, cpu, odd):
+    model = dense_model()
+    for call, expected in (
+        (lambda: core.compile_model(model, odd), clinfer.DeviceError),
+        (lambda: core.compile_model(model, 0), clinfer.DeviceError),
+        (lambda: core.compile_model(model, cpu, odd), clinfer.PropertyError),
+        (lambda: core.read_model(model, config=0), clinfer.PropertyError),
+        (lambda: core.read_model(model, 7), clinfer.InputError),
+        (lambda: clinfer.Type("\udcff"), clinfer.InputError),
+    ):
+        with pytest.raises(expected):
+            call()
+
+
 def test_lists_become_arrays_where_every_value_fits(core, cpu):
     for kind, good, bad in (
         (TensorProto.UINT8, [0, 255], [256, 0]),

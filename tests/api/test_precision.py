@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import ml_dtypes
 import numpy as np
@@ -63,6 +64,18 @@ def test_a_processor_that_multiplies_bfloat16_does_where_asked(cpu, model, caplo
     left, right = (a.astype(ml_dtypes.bfloat16).astype(np.float32) if has else a for a in (x, w))
     np.testing.assert_allclose(compiled(x)[0], left @ right, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(core.compile_model(text, cpu)(x)[0], x @ w, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("hint", ["bf16", "f32", "dynamic"])
+def test_an_imported_model_says_what_it_was_compiled_with(cpu, model, hint):
+    text, _ = model
+    compiled = clinfer.Core().compile_model(text, cpu, {"INFERENCE_PRECISION_HINT": hint})
+    blob = compiled.export_model()
+    for config in ({}, {"INFERENCE_PRECISION_HINT": "f32"}):
+        imported = clinfer.Core().import_model(blob, cpu, config)
+        assert imported.get_property("INFERENCE_PRECISION_HINT") == hint
+        sent = pickle.loads(pickle.dumps(imported))
+        assert sent.get_property("INFERENCE_PRECISION_HINT") == hint
 
 
 def test_a_device_without_the_unit_stays_exact_and_says_so(cpu, model, caplog):

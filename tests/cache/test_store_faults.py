@@ -273,6 +273,8 @@ def test_a_file_in_place_of_the_directory(tmp_path: Path) -> None:
         assert not store.pin(RECORD)
         assert list(store.entries()) == []
         assert store.stats.unstored == {"unwritable": 1}
+        refusal = store.refusal()
+        assert refusal is not None and "ot a directory" in refusal.detail
     assert path.read_text() == "not a directory"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from clinfer.api.types import Type
 from clinfer.arrays import array_of
+from clinfer.boundary import during
 from clinfer.errors import InputError, ShapeError
 from clinfer.sizes import Shape
 from clinfer.synonyms import with_synonyms
@@ -174,7 +175,10 @@ def _array_of(data: Any, shared: bool) -> Array:
             "shared_memory=True takes an array whose elements lie one after the other; give "
             "np.ascontiguousarray(array)"
         )
-    return array if shared else np.array(array, order="C", copy=True)
+    if shared:
+        return array
+    with during("a copy of the array", lambda: "a tensor"):
+        return np.array(array, order="C", copy=True)
 
 
 def _seen_as(array: Array, sizes: tuple[int, ...], kind: Any) -> Array:

@@ -188,7 +188,7 @@ def _name(given: Any) -> str:
         return given
     try:
         dtype = None if given is None else np.dtype(given)  # NumPy's None is float64
-    except TypeError:
+    except (TypeError, ValueError):  # a text may also be no UTF-8
         dtype = None
     if dtype is not None:
         name = "string" if dtype.kind in "OSU" else dtype.name

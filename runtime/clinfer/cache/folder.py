@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import NamedTuple
 
 from clinfer.cache.files import READABLE_FOLDER, write_atomic
@@ -113,6 +114,8 @@ class Folder:
         if identity == self._checked:
             return
         self._refuse_untrusted()
+        if not S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", str(self.directory))
         if not os.access(self.directory, os.R_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.directory))
         self._checked = identity

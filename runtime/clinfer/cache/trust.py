@@ -66,8 +66,8 @@ def distrust_directory(directory: Path) -> str | None:
 def closed_to_this_user(path: Path) -> str | None:
     """Why this user cannot read a file or folder, and what to do; None where modes allow it.
 
-    The first on the way from the root that lets this user not in decides; one that is not there
-    ends the way.
+    The first on the way from the root that lets this user not in decides; one that is not there,
+    or a file where a folder has to be, ends the way.
     """
     if sys.platform == "win32":
         return None
@@ -75,6 +75,8 @@ def closed_to_this_user(path: Path) -> str | None:
         try:
             status = place.stat()
         except OSError:
+            return None
+        if place in path.parents and not stat.S_ISDIR(status.st_mode):
             return None
         wanted = os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)
         if not os.access(place, os.X_OK if place in path.parents else wanted):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from clinfer.cache.layers import Layers
 from clinfer.cache.record import KeyRecord
-from clinfer.errors import DeviceError
+from clinfer.errors import BlobError, DeviceError, PropertyError
+from clinfer.properties import SETTABLE, parse
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
@@ -121,6 +122,20 @@ class Loaded(NamedTuple):
     loaded_from_cache: bool
     record: KeyRecord | None = None
     builds: int = 0
+
+    @property
+    def compiled_with(self) -> dict[str, Any]:
+        """The properties that it was compiled with, of those that change what is compiled.
+
+        What the record says holds for an imported model, whatever is asked where it is imported.
+        Raises `BlobError` for a value that no property has.
+        """
+        fields = {} if self.record is None else dict(self.record.fields)
+        said = {name: fields.get(name.lower()) for name, p in SETTABLE.items() if p.compiles}
+        try:
+            return parse({name: value for name, value in said.items() if value is not None})
+        except PropertyError as error:
+            raise BlobError(f"the record of what was compiled is wrong: {error}") from error
 
 
 class Request(NamedTuple):
