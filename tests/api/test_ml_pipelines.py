@@ -83,3 +83,54 @@ def test_a_picked_column_broadcasts(core, device, index):
     made = helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
     (expected,) = onnxruntime.InferenceSession(made).run(None, {"x": FEATURES})
     assert np.array_equal(core.compile_model(made, device)([FEATURES])["y"], expected)
+
+
+def vectorizer():
+    """Tokenizer, Flatten, TfIdfVectorizer and what scales its counts, as skl2onnx writes them."""
+    microsoft = {"domain": "com.microsoft"}
+    words = ["cat", "hat", "the", "cat", "hat", "the", "cat"]
+    nodes = [
+        helper.make_node("Reshape", ["x", "flat"], ["rows"]),
+        helper.make_node(
+            "Tokenizer",
+            ["rows"],
+            ["tokens"],
+            mark=0,
+            mincharnum=1,
+            pad_value="#",
+            tokenexp="[a-zA-Z0-9_]+",
+            **microsoft,
+        ),
+        helper.make_node("Flatten", ["tokens"], ["items"]),
+        helper.make_node(
+            "TfIdfVectorizer",
+            ["items"],
+            ["counts"],
+            mode="TF",
+            min_gram_length=1,
+            max_gram_length=2,
+            max_skip_count=0,
+            ngram_counts=[0, 3],
+            ngram_indexes=[0, 1, 2, 3, 4],
+            pool_strings=words,
+        ),
+        helper.make_node("Mul", ["counts", "weights"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.STRING, ["N"])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 5])
+    known = [
+        onnx.numpy_helper.from_array(np.array([-1]), "flat"),
+        onnx.numpy_helper.from_array(np.arange(1, 6, dtype=np.float32), "weights"),
+    ]
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph(nodes, "g", [x], [y], known)
+    return helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+
+
+def test_a_vectorizer_counts_words(core, device):
+    made = vectorizer()
+    session = onnxruntime.InferenceSession(made)
+    compiled = core.compile_model(made, device)
+    for lines in (["the cat, the hat cat", "a cat"], ["x"], ["the cat", "", "hat the cat!"]):
+        (wanted,) = session.run(None, {"x": np.array(lines, object)})
+        np.testing.assert_array_equal(compiled([np.array(lines, object)])["y"], wanted)

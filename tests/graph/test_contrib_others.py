@@ -9,6 +9,9 @@ import pytest
 from contrib_helpers import compared, found, model, numbers
 from graph_helpers import by_onnxruntime
 
+from clinfer.errors import ModelError
+from clinfer.graph.reader import read
+
 B, H, D = 2, 4, 8
 
 
@@ -104,6 +107,55 @@ def test_embeddings_in_8_bits() -> None:
 def test_distances(metric: str) -> None:
     inputs = {"a": numbers(5, 7), "b": numbers(3, 7)}
     compared("CDist", inputs, {"metric": metric}, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_samples_at_places_of_a_grid(mode: str) -> None:
+    """What exporters wrote before ONNX had the operator.
+
+    Behind the edges ONNX Runtime clamps bicubic places, ONNX and PyTorch their neighbours.
+    """
+    grid = np.clip(numbers(2, 4, 3, 2), -0.7, 0.7) if mode == "bicubic" else numbers(2, 4, 3, 2)
+    inputs = {"x": numbers(2, 3, 5, 6), "grid": grid}
+    for padding, aligned in (("zeros", 0), ("border", 1), ("reflection", 0)):
+        attrs = {"mode": mode, "padding_mode": padding, "align_corners": aligned}
+        compared("GridSample", inputs, attrs)
+
+
+_LINES = np.array([["The  cat, the hat", "a"], ["", "b2 c_d e-f \u00e9t\u00e9"]], object)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"tokenexp": "[a-zA-Z0-9_]+"},
+        {"tokenexp": "\\b\\w\\w+\\b"},
+        {"tokenexp": "."},
+        {"separators": [" "]},
+        {"separators": [",? +", "-", "[.!]"]},
+        {"separators": [""]},
+        {"tokenexp": "[XYZ]"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mark", [0, 1])
+def test_tokens_of_text(how: dict[str, Any], mark: int) -> None:
+    """What vectorisers of text become."""
+    least = 1 if "." in how.values() or [""] in how.values() else 2
+    attrs = {"mark": mark, "mincharnum": least, "pad_value": "#", **how}
+    for lines in (_LINES, _LINES[0]):
+        content = model("Tokenizer", {"x": lines}, attrs)
+        (wanted,) = by_onnxruntime(content, {"x": lines})
+        (got,) = found(content, {"x": lines})
+        assert got.shape == wanted.shape
+        assert got.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("text", ["a|ab", "a+?", "[[:alpha:]]+", "(?i)a", "a$", "("])
+def test_expressions_that_may_mean_something_else(text: str) -> None:
+    attrs = {"mark": 0, "mincharnum": 1, "pad_value": "", "tokenexp": text}
+    with pytest.raises(ModelError, match="regular expression"):
+        read(model("Tokenizer", {"x": _LINES}, attrs)).graph()
 
 
 def test_sums_and_products_of_integers() -> None:

@@ -29,6 +29,7 @@ from clinfer.graph.numpy_regions import roi_align
 from clinfer.graph.numpy_resize import resize
 from clinfer.graph.numpy_signal import dft, mel_weight_matrix, stft
 from clinfer.graph.numpy_text import tf_idf
+from clinfer.graph.numpy_tokens import tokenize
 from clinfer.graph.numpy_windows import conv, conv_transpose
 
 Attrs = Mapping[str, Any]
@@ -219,6 +220,7 @@ TABLE: dict[str, Function] = {
     "RoiAlign": roi_align,
     "MelWeightMatrix": mel_weight_matrix,
     "TfIdfVectorizer": tf_idf,
+    "clinfer.Tokenize": tokenize,
     **REDUCTIONS,
     "Range": _range,
     "ConstantOfShape": _constant_of_shape,

@@ -10,6 +10,7 @@ from clinfer.operators import Operator
 from clinfer.operators.contrib_schemas import TEXT
 from clinfer.operators.recurrent import LAYERS
 from clinfer.operators.values import NATURAL, POSITIVE, SWITCH, Expected, among, words
+from clinfer.operators.values import TEXT as ANY_TEXT
 
 _PAD = words("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _ACTIVATION = words(
@@ -52,6 +53,16 @@ _VALUES: dict[str, dict[str, Expected]] = {
         "N": POSITIVE,
     },
     "GatherBlockQuantized": {"bits": among(2, 4, 8), "block_size": NATURAL},
+    "GridSample": {
+        "mode": words("bilinear", "nearest", "bicubic"),
+        "padding_mode": words("zeros", "border", "reflection"),
+    },
+    "Tokenizer": {
+        "mincharnum": POSITIVE,
+        "pad_value": ANY_TEXT,
+        "separators": ANY_TEXT,
+        "tokenexp": ANY_TEXT,
+    },
     "CDist": {"metric": words("euclidean", "sqeuclidean")},
     "DecoderMaskedMultiHeadAttention": {"num_heads": POSITIVE},
     "DynamicQuantizeLSTM": LAYERS,

@@ -60,6 +60,9 @@ GatherND data:T indices:Tind -> output:T | | T=uint8,uint16,uint32,uint64,int8,i
   T=int32,int64,float16,float,double,string T=bool,complex64,complex128 Tind=int32,int64
 Gelu X:T -> Y:T | | T=float16,float,double,bfloat16
 GemmFastGelu X:T W:T bias?:T -> Y:T | | T=float,float16,bfloat16
+GridSample X:T1 Grid:T1 -> Y:T2 | align_corners:INT=0 mode:STRING=bilinear
+  padding_mode:STRING=zeros | T1=uint8,uint16,uint32,uint64,int8,int16
+  T1=int32,int64,float16,float,double,string T1=bool,complex64,complex128 T2=float16,float,double
 GroupNorm X:T gamma:M beta:M -> Y:T | activation!:INT channels_last:INT=1 epsilon:FLOAT=1e-05
   groups!:INT | T=float16,float M=float16,float
 GroupQueryAttention query:T key?:T value?:T past_key?:T_CACHE past_value?:T_CACHE seqlens_k:M
@@ -174,6 +177,8 @@ SkipSimplifiedLayerNormalization input:T skip:T gamma:T bias?:T -> output:T mean
   input_skip_bias_sum?:T | epsilon:FLOAT=1e-12 | T=float,float16,bfloat16 U=float
 SwiGLU gate:T up?:T -> output:T | activation_alpha:FLOAT=1.0 activation_beta:FLOAT=0.0
   limit:FLOAT=0.0 round_activation:INT=0 | T=float16,bfloat16,float
+Tokenizer X:T -> Y:T | mark!:INT mincharnum!:INT pad_value!:STRING separators:STRINGS
+  tokenexp:STRING | T=string
 TransposeMatMul A:T B:T -> Y:T | alpha:FLOAT=1.0 transA:INT=0 transB:INT=0 |
   T=float16,float,double,bfloat16
 Trilu X:T k?:int64 -> Y:T | upper:INT=1 | T=float16,float,double,bfloat16,uint8,uint16

@@ -92,6 +92,8 @@ RANKS: Mapping[str, Mapping[int, Sequence[int]]] = {
     },
     "RelativePositionBias": {0: (2,)},
     "CDist": {0: (2,), 1: (2,)},
+    "Tokenizer": {0: (1, 2)},
+    "GridSample": {0: (4,), 1: (4,)},
     "DynamicQuantizeLSTM": {**dict.fromkeys((0, 1, 2), (3,)), **dict.fromkeys((8, 10), (1, 2))},
     "NhwcFusedConv": {0: _IMAGES, 1: _IMAGES},
     "CausalConvWithState": {1: (3,), 2: (1,)},

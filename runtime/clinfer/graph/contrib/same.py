@@ -1,7 +1,8 @@
-"""Operators that ONNX has too, now or under another name."""
+"""Operators that ONNX has too, now or under another name, and text, which is the host's."""
 
 from __future__ import annotations
 
+from clinfer.graph import numpy_tokens
 from clinfer.graph.contrib.maker import Maker, Rule
 from clinfer.graph.ir import Value
 
@@ -21,8 +22,24 @@ def _expand_dims(make: Maker) -> Value:
     return make("Unsqueeze", make.x(0), make.reshape(make.cast(make.x(1), "int64"), 1))
 
 
+def _grid_sample(make: Maker) -> Value:
+    """ONNX's, whose ways have other names."""
+    names = {"bilinear": "linear", "bicubic": "cubic"}
+    mode = make.attr("mode", "bilinear")
+    attrs = make.node.attrs | {"mode": names.get(mode, mode)}
+    return make("GridSample", make.x(0), make.x(1), **attrs)
+
+
+def _tokenizer(make: Maker) -> Value:
+    """Text is the host's; what its expressions are is known when the model is read."""
+    numpy_tokens.cutter(make.node.attrs)
+    return make("clinfer.Tokenize", make.x(0), **make.node.attrs)
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "GatherND", "Pad", "Trilu"), _same),
+    "GridSample": _grid_sample,
     "Range": _range,
+    "Tokenizer": _tokenizer,
     "ExpandDims": _expand_dims,
 }

@@ -23,7 +23,17 @@ def encoded_matmul(call: Call) -> list[Type]:
     return [Type(call.node.output.dtype, (*a.shape[:-1], b.shape[-1]))]
 
 
+def tokenize(call: Call) -> list[Type]:
+    """Tokenize: how many tokens the longest string has is known only when it has run."""
+    shape = call.shape(0)
+    return [Type(call.dtype(0), (*shape, call.fresh(0, len(shape))))]
+
+
 _KINDS = "Pointwise Conv ConvTranspose Pool Softmax Norm Attention Recurrent"
 
 RULES: dict[str, Rule] = {f"clinfer.{kind}": set_by_pass for kind in _KINDS.split()}
-RULES |= {"clinfer.Decode": decode, "clinfer.EncodedMatMul": encoded_matmul}
+RULES |= {
+    "clinfer.Decode": decode,
+    "clinfer.EncodedMatMul": encoded_matmul,
+    "clinfer.Tokenize": tokenize,
+}
