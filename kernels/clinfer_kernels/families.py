@@ -18,6 +18,7 @@ from clinfer_kernels.spec import Kernel, Target, Tensor
 FAMILIES = {
     "PointwiseSpec": "pointwise",
     "IotaSpec": "iota",
+    "RandomSpec": "random_numbers",
     "ReduceSpec": "reduce",
     "SoftmaxSpec": "softmax",
     "NormSpec": "norm",

@@ -245,6 +245,7 @@ def _different(pairs: Sequence[tuple[Dim, Dim]]) -> tuple[tuple[Dim, Dim], ...]:
 _TABLE: dict[str, Callable[[Any], Regions]] = {
     "PointwiseSpec": _alike,
     "IotaSpec": _iota,
+    "RandomSpec": lambda spec: Regions(tuple(_whole(spec)), ()),
     "ReduceSpec": _reduce,
     "SoftmaxSpec": _alike,
     "NormSpec": _alike,

@@ -48,6 +48,19 @@ class IotaSpec(Spec):
 
 
 @dataclass(frozen=True)
+class RandomSpec(Spec):
+    """outs[0][i] = number i * ins[1][0] + ins[1][1], float32, by Philox 4x32-10.
+
+    ins: the key, uint32 [2], and scale and shift, float32 [2]. Numbers are uniform in [0, 1) or
+    normal with mean 0 and deviation 1; i counts the elements of outs[0], which is contiguous.
+    """
+
+    kind: Literal["uniform", "normal"]
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class ReduceSpec(Spec):
     """Reduces `prologue(ins[:n])` over `axes`, then applies `epilogue(result, ins[n:])`.
 

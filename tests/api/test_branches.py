@@ -273,3 +273,36 @@ def test_branches_with_host_steps_and_late_sizes_around(core, device):
     for condition in (True, False, True):
         x = np.round(RNG.standard_normal((3, 3))).astype(np.float32)
         assert_as(peer, model, {"x": x, "c": np.array(condition)})
+
+
+SQUEEZED = {
+    "what comes after": (
+        "(float[N, C, 1, W] x) => (y) { t = Squeeze(x) y = Relu(t) }",
+        [(2, 3, 1, 4), (1, 3, 1, 4), (2, 1, 1, 4), (1, 1, 1, 1)],
+    ),
+    "nothing comes after": ("(float[N, C] x) => (y) { y = Squeeze(x) }", [(2, 3), (1, 3), (1, 1)]),
+    "sizes that are one": ("(float[N, N] x) => (y) { y = Squeeze(x) }", [(2, 2), (1, 1)]),
+    "one of the ranks fits": (
+        """(float[N, 8, H, W] x) => (y) {
+            a = Squeeze(x) b = Transpose<perm = [1, 0]>(a) y = Relu(b) }""",
+        [(2, 8, 1, 1), (1, 8, 1, 3), (1, 8, 4, 1)],
+    ),
+    "sizes that a run gives": (
+        "(float[N] x) => (y) { a = NonZero(x) b = Squeeze(a) y = Neg(b) }",
+        [(4,), (1,)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SQUEEZED)
+def test_a_squeeze_without_axes_asks_the_sizes(core, device, name):
+    text, shapes = SQUEEZED[name]
+    head = '<ir_version: 8, opset_import: ["": 17]> m '
+    content = onnx.parser.parse_model(head + text).SerializeToString()
+    peer = InferenceSession(content, providers=["CPUExecutionProvider"])
+    model = compiled(core, content, device)
+    for shape in (*shapes, *shapes):
+        assert_as(peer, model, {"x": RNG.normal(size=shape).astype(np.float32)})
+    if "that a run gives" not in name:
+        kinds = {step.label.split()[0] for step in model.host_steps}
+        assert kinds == {"Identity"}, "results alone are read back"

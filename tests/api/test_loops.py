@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -96,6 +97,60 @@ CASES = {
             for t in (4, 1)
         ],
     ),
+    "what has a buffer of its own is a body's result": (
+        """m (int64 n, float[1, 1, 6, 6] x, float[R, 4] r, int64[R] i) => (y) <bool go = {1}> {
+            y = Loop(n, go) <body = b (int64 j, bool c) => (d, t) {
+                d = Identity(c)
+                t = RoiAlign<output_height = 2, output_width = 2>(x, r, i) }>
+        }""",
+        [
+            {
+                "n": np.int64(n),
+                "x": np.arange(36, dtype=np.float32).reshape(1, 1, 6, 6),
+                "r": np.array([[0, 0, 3, 3], [1, 1, 5, 4]], np.float32),
+                "i": np.zeros(2, np.int64),
+            }
+            for n in (2, 1)
+        ],
+    ),
+    "a beam search": (
+        """m (int64[W] first, float[8, 4] emb, float[4, 8] head, int64 n) => (y, z)
+        <bool go = {1}, int64[1] all = {-1}, int64[1] three = {3}, int64 eight = {8},
+         int64[1] one = {1}> {
+            s0 = Unsqueeze(first, one) f = Cast<to = 1>(first) zero = Sub(f, f)
+            y, z = Loop(n, go, s0, zero) <body = b
+                (int64 i, bool c, int64[B, L] s, float[B] sc) => (d, t, v) {
+                d = Identity(c) e = Gather(emb, s) m = ReduceSum<keepdims = 0>(e, one)
+                l = MatMul(m, head) p = LogSoftmax<axis = -1>(l) o = Unsqueeze(sc, one)
+                q = Add(p, o) r = Reshape(q, all) v, k = TopK(r, three) from = Div(k, eight)
+                new = Mod(k, eight) g = Gather(s, from) w = Unsqueeze(new, one)
+                t = Concat<axis = 1>(g, w) }>
+        }""",
+        [
+            {
+                "first": np.arange(w),
+                "emb": np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32),
+                "head": np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32),
+                "n": np.int64(n),
+            }
+            for w, n in ((3, 4), (1, 2), (2, 0), (3, 6))
+        ],
+    ),
+    "an inner loop reads what the outer one changes": (
+        """m (int64 n, int64 k, float[N, 3] x) => (y, z) <bool go = {1}> {
+            y, z = Loop(n, go, x) <body = b (int64 i, bool c, float[M, 3] s) => (d, u, q) {
+                d = Identity(c) w = ReduceSum<keepdims = 1>(s) kk = Add(k, i)
+                u, p = Loop(kk, go, s) <body = a
+                    (int64 j, bool cc, float[L, 3] r) => (dd, t, e) {
+                    dd = Identity(cc) f = Cast<to = 1>(j) h = Add(f, w) g = Mul(r, h)
+                    o = Add(g, s) t = Tanh(o) e = ReduceMax<keepdims = 0>(t) }>
+                q = ReduceSum<keepdims = 0>(p) }>
+        }""",
+        [
+            {"n": np.int64(n), "k": np.int64(k), "x": np.full((rows, 3), 0.2, np.float32)}
+            for n, k, rows in ((3, 1, 2), (0, 4, 5), (4, 0, 1), (2, 2, 7))
+        ],
+    ),
     "a state handed on, and a constant one": (
         """m (int64 n, float[2, 3] x) => (y, z, w)
         <bool go = {1}, float[2, 3] k = {1, 2, 3, 4, 5, 6}> {
@@ -144,6 +199,35 @@ def test_a_loop_gives_what_onnx_runtime_gives(core, device, name):
         _same([found[n] for n in range(len(ours.outputs))], _run(theirs, feed))
     if "sequence" not in name:
         assert [step.reason for step in ours.host_steps] == []
+
+
+ENDLESS = {
+    "sizes that are known": "d = Identity(c) t = Tanh(s)",
+    "sizes that each step gives": """d = Identity(c) z = NonZero(s) u = Size(z)
+        f = Cast<to = 1>(u) t = Add(s, f)""",
+}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+@pytest.mark.parametrize("device", ["CPU"], indirect=True)
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_endless_loop_ends_when_it_is_interrupted(core, device, name):
+    text = f"""m (float[N] x) => (y) <bool go = {{1}}> {{
+        y = Loop("", go, x) <body = b (int64 i, bool c, float[N] s) => (d, t) {{
+            {ENDLESS[name]} }}> }}"""
+    model = core.compile_model(onnx.parser.parse_model(HEAD + text).SerializeToString(), device)
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model({"x": X[0]})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_requests_side_by_side_do_not_see_one_another(core, device):

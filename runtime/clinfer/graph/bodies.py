@@ -7,7 +7,7 @@ them a loop's body has those that each step gives anew (`graph.loops`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,12 +86,18 @@ def outer_places(node: Node, proto: NodeProto) -> dict[str, int]:
 
 def new_body(graph: Graph, node: Node, name: str, proto: GraphProto) -> Graph:
     """An empty graph for a subgraph of a node."""
-    opsets = {**graph.opsets, "": node.version or graph.opsets.get("", 1)}
-    body = Graph(proto.name or name, opsets=opsets, custom=graph.custom)
+    body = body_of(graph, proto.name or name, node.inputs)
+    body.opsets[""] = node.version or graph.opsets.get("", 1)
+    return body
+
+
+def body_of(graph: Graph, name: str, inputs: Iterable[Value | None]) -> Graph:
+    """An empty graph for a body of a node with these inputs."""
+    body = Graph(name, opsets=dict(graph.opsets), custom=graph.custom)
     body.depth, body.unrolled = graph.depth + 1, graph.unrolled
     body.prefix = graph.fresh("").lstrip("~") + "."
     body.joins = dict(graph.joins)
-    body.given = bound_by_inputs(graph) | mentioned(node.inputs)
+    body.given = bound_by_inputs(graph) | mentioned(inputs)
     body.typed = graph.typed
     return body
 

@@ -23,6 +23,11 @@ def condition(value: Value) -> Dim | None:
         return None
 
 
+def is_one(size: Dim) -> Dim:
+    """1 where the size is 1, else 0. Raises `TooComplex` for one that is too large to write."""
+    return _equal(size, 1)
+
+
 def _truth(value: Value, left: int) -> Dim | None:
     number = _number(value)
     if number is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clinfer.dtypes import BY_ONNX, to_numpy
-from clinfer.graph import numpy_indexing
+from clinfer.graph import numpy_indexing, numpy_random
 from clinfer.graph.ir import Array
 from clinfer.graph.numpy_layout import max_roi_pool, pad, top_k
 from clinfer.graph.numpy_nms import non_max_suppression
@@ -202,6 +202,8 @@ TABLE: dict[str, Function] = {
     "QuantizeLinear": quantize_linear,
     "DequantizeLinear": dequantize_linear,
     "clinfer.Decode": dequantize_linear,
+    "clinfer.Random": numpy_random.random,
+    "clinfer.Seed": numpy_random.seed,
     "MaxRoiPool": max_roi_pool,
     "Pad": pad,
     "Resize": resize,

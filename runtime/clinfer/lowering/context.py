@@ -128,9 +128,7 @@ class Lowering:
 
     def own_buffer(self, value: Value) -> View:
         """A dense view of a new buffer for a value, wherever its readers would like it to lie."""
-        made = self.temp(device_dtype(value), value.known_shape)
-        made.storage.kind = "output" if self.graph.is_output(value) else "temp"
-        return made
+        return self._new(device_dtype(value), value.known_shape, value)
 
     def constant_array(self, value: Value | None) -> Array | None:
         """A value's content where it is known when compiled."""
@@ -164,9 +162,14 @@ class Lowering:
             place = moved.reshape(wanted)
             if place is not None:
                 return place
-        is_port = self.graph.is_output(value) and not self.is_inside
-        kind = "output" if is_port else "temp"
-        return View(Storage(kind, dtype, product(wanted)), dense(dtype, wanted))
+        return self._new(dtype, wanted, value)
+
+    def _new(self, dtype: str, shape: Sequence[Dim], value: Value) -> View:
+        """A dense buffer for a value: the caller's where it is a result of the model, no body's."""
+        made = self.temp(dtype, shape)
+        if self.graph.is_output(value) and not self.is_inside:
+            made.storage.kind = "output"
+        return made
 
     def _transposed_later(self, value: Value, like: View | None) -> View | None:
         """A place in the order that the only reader, a transpose, will want; None without one.

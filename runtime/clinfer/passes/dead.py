@@ -22,6 +22,7 @@ _RANDOM = frozenset(
         "Multinomial",
         "Bernoulli",
         "Dropout",
+        "Seed",
     }
 )
 

@@ -24,6 +24,7 @@ from clinfer.graph.subgraphs import bodies_of
 from clinfer.graph.unroll import unroll
 from clinfer.mapping import drop_pages
 from clinfer.passes.split import split
+from clinfer.passes.squeeze import choose_axes
 from clinfer_kernels.dims import is_static, product
 
 # Results of up to this many elements are always kept; larger ones if no larger than the inputs ...
@@ -47,6 +48,7 @@ _RANDOM = frozenset(
         "RandomUniformLike",
         "Multinomial",
         "Bernoulli",
+        "Seed",
     ]
 )
 
@@ -64,6 +66,10 @@ def fold(graph: Graph, *, keeps_encoded: bool = False) -> int:
     while pending:
         node = pending.popleft()
         infer_node(graph, node)
+        chosen = choose_axes(graph, node)
+        if chosen is not None:
+            node = chosen
+            pending = _after(graph, node)
         if node.kind == "If":
             inlined = inline_branch(graph, node)
             pending.extendleft(reversed(inlined or []))
@@ -94,6 +100,12 @@ def fold(graph: Graph, *, keeps_encoded: bool = False) -> int:
     return count
 
 
+def _after(graph: Graph, node: Node) -> deque[Node]:
+    """The nodes behind one."""
+    place = next(n for n, other in enumerate(graph.nodes) if other is node)
+    return deque(graph.nodes[place + 1 :])
+
+
 def _fold_bodies(graph: Graph, node: Node) -> bool:
     """Folds an If's bodies and takes from them the types of its results.
 
@@ -105,7 +117,10 @@ def _fold_bodies(graph: Graph, node: Node) -> bool:
     _fold_each(bodies_of(graph, node))
     whole = split(graph, node)
     if whole is not None:
-        _fold_each(bodies_of(graph, whole))
+        bodies = bodies_of(graph, whole)
+        _fold_each(bodies)
+        if graph.depth and not any(body.graph for body in bodies.all):
+            raise ShapeError(bodies.all[0].error)  # no sizes at all fit the body that this is in
     infer_node(graph, whole or node)
     return whole is not None
 

@@ -45,6 +45,8 @@ def split(graph: Graph, node: Node) -> Node | None:
     inputs = [*node.inputs, *outer]
     made = [_extended(graph, node, body, rest, outer, returned) for body in bodies.all]
     if not any(body.graph for body in made):
+        if graph.depth or node.proto is None:  # no sizes at all fit this body
+            raise ShapeError(made[0].error)
         node.bodies = None  # made again without what was added
         return None
     outputs = [Value(v.name, v.dtype) for v in returned]
@@ -60,6 +62,15 @@ def split(graph: Graph, node: Node) -> Node | None:
         graph.remove(reader)
     graph.remove(node)
     return whole
+
+
+def is_sure(graph: Graph, node: Node, count: int) -> bool:
+    """Whether so many Ifs (1 at least) in the place of `node`, each of which reads the one before,
+    can be split. They must differ in known shapes, of sizes that the graph's inputs give.
+    """
+    after = len(_readers(graph, node)) + count
+    depth = graph.depth + count
+    return depth <= _MOST_DEEP and after << (depth - 1) <= MOST_COPIED
 
 
 def _readers(graph: Graph, node: Node) -> list[Node]:

@@ -29,7 +29,7 @@ def tokenize(call: Call) -> list[Type]:
     return [Type(call.dtype(0), (*shape, call.fresh(0, len(shape))))]
 
 
-_KINDS = "Pointwise Conv ConvTranspose Pool Softmax Norm Attention Recurrent"
+_KINDS = "Pointwise Conv ConvTranspose Pool Softmax Norm Attention Recurrent Random Seed Squeeze"
 
 RULES: dict[str, Rule] = {f"clinfer.{kind}": set_by_pass for kind in _KINDS.split()}
 RULES |= {

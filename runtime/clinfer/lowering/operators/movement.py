@@ -10,7 +10,7 @@ from clinfer.lowering.storage import Unlowerable, View, device_dtype
 from clinfer.lowering.table import lowers
 from clinfer.passes.query import sizes
 from clinfer_kernels.dims import Dim
-from clinfer_kernels.specs import IotaSpec, PadSpec
+from clinfer_kernels.specs import IotaSpec, PadSpec, RandomSpec
 from clinfer_kernels.types import bits_type
 
 
@@ -63,6 +63,15 @@ def range_(ctx: Lowering, node: Node) -> None:
     step = _scalar(ctx, node.required(2))
     target = ctx.output(node.output)
     ctx.launch(IotaSpec, [start, step], [target], node.describe(), axis=0)
+    ctx.bind(node.output, target)
+
+
+@lowers("clinfer.Random")
+def random(ctx: Lowering, node: Node) -> None:
+    """The sizes are those of the output: a host step alone reads them."""
+    ins = [ctx.contiguous(ctx.required(node, index)) for index in (0, 1)]
+    target = ctx.own_buffer(node.output)
+    ctx.launch(RandomSpec, ins, [target], node.describe(), kind=str(node.attrs["kind"]))
     ctx.bind(node.output, target)
 
 
