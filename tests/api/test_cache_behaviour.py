@@ -75,7 +75,7 @@ def test_a_property_that_changes_the_code_misses(cpu, model, cache, monkeypatch)
         changed = compile_fields(device, {**values, name: "another value"})
         assert (changed != fields) == entry.compiles, name
     assert builds(model, cache, cpu)
-    precision = properties.SETTABLE["INFERENCE_PRECISION_HINT"]._replace(default=lambda: "f99")
+    precision = properties.SETTABLE["INFERENCE_PRECISION_HINT"]._replace(default=lambda: "f16")
     monkeypatch.setitem(properties.SETTABLE, "INFERENCE_PRECISION_HINT", precision)
     assert builds(model, cache, cpu)
 
