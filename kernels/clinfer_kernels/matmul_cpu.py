@@ -183,8 +183,8 @@ def _bytes(matrix: Matrix, problem: Problem, each: Dim) -> Dim:
     return each * size_of(problem.acc) * product(distinct(matrix, problem.batch))
 
 
-def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Operand) -> Launch:
-    cut = partition(problem, tile, target)
+def declared(problem: Problem, cut: Partition, a: Operand, b: Operand) -> Signature:
+    """The arguments of a product whose tasks are those of `partition`."""
     signature = Signature()
     declare(signature, "a", a.matrix, a.kind, a.index)
     declare(signature, "b", b.matrix, b.kind, b.index)
@@ -202,6 +202,12 @@ def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Ope
         ("tasks", cut.tasks),
     ):
         signature.scalar(name, value)
+    return signature
+
+
+def _product(problem: Problem, tile: CpuTile, target: Target, a: Operand, b: Operand) -> Launch:
+    cut = partition(problem, tile, target)
+    signature = declared(problem, cut, a, b)
     layout = "_strided" if tile.b == "strided" else ""
     entry = f"matmul_{tile.rows}x{tile.cols}{layout}{suffix(a.matrix)}"
     names = ["a", "b", *tensors(problem)]

@@ -14,8 +14,8 @@ from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.integer_dot import FLIP, has_matrix_registers, unit
-from clinfer_kernels.matmul_cpu import CpuTile, Operand, even_rows, partition, whole_tile
-from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
+from clinfer_kernels.matmul_cpu import CpuTile, Operand, declared, even_rows, partition, whole_tile
+from clinfer_kernels.matmul_epilogue import store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix import copied, distinct
 from clinfer_kernels.matrix_text import bases, declare, declare_batch, element, suffix
@@ -217,23 +217,7 @@ def _pack_panels(source: Source, panels: IntegerPanels, scratch: int, target: Ta
 
 def _product(problem: Problem, tile: IntegerTile, target: Target, a: Operand, b: Operand) -> Launch:
     cut = partition(problem, tile, target)
-    signature = Signature()
-    declare(signature, "a", a.matrix, a.kind, a.index)
-    declare(signature, "b", b.matrix, b.kind, b.index)
-    declare_epilogue(signature, problem)
-    signature.share(("out", f"e{number}") for number in problem.in_place)
-    declare_batch(signature, problem.batch)
-    for name, value in (
-        ("M", problem.m),
-        ("N", problem.n),
-        ("K", problem.k),
-        ("row_block", cut.row_block),
-        ("col_block", cut.col_block),
-        ("row_tasks", cut.row_tasks),
-        ("col_tasks", cut.col_tasks),
-        ("tasks", cut.tasks),
-    ):
-        signature.scalar(name, value)
+    signature = declared(problem, cut, a, b)
     by_matrix = tile.deep == _DEEP
     if by_matrix:
         signature.local("char", "staged", _ROWS * ceildiv(problem.k, _DEEP) * _DEEP)

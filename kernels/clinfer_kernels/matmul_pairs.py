@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
-from clinfer_kernels.matmul_cpu import CpuTile, Operand, even_rows, partition, whole_tile
-from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
+from clinfer_kernels.matmul_cpu import CpuTile, Operand, declared, even_rows, partition, whole_tile
+from clinfer_kernels.matmul_epilogue import store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix import copied, distinct
-from clinfer_kernels.matrix_text import bases, declare, declare_batch, suffix
+from clinfer_kernels.matrix_text import bases, suffix
 from clinfer_kernels.packing import MAX_GROUPS, Source, pack_rows
 from clinfer_kernels.pair_dot import STORED, are_pairs, sums_of
-from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.template import block, fill
 
@@ -103,23 +102,7 @@ def emit_pairs(problem: Problem, tile: PairsTile, target: Target) -> Kernel:
 
 def _product(problem: Problem, tile: PairsTile, target: Target, a: Operand, b: Operand) -> Launch:
     cut = partition(problem, tile, target)
-    signature = Signature()
-    declare(signature, "a", a.matrix, a.kind, a.index)
-    declare(signature, "b", b.matrix, b.kind, b.index)
-    declare_epilogue(signature, problem)
-    signature.share(("out", f"e{number}") for number in problem.in_place)
-    declare_batch(signature, problem.batch)
-    for name, value in (
-        ("M", problem.m),
-        ("N", problem.n),
-        ("K", problem.k),
-        ("row_block", cut.row_block),
-        ("col_block", cut.col_block),
-        ("row_tasks", cut.row_tasks),
-        ("col_tasks", cut.col_tasks),
-        ("tasks", cut.tasks),
-    ):
-        signature.scalar(name, value)
+    signature = declared(problem, cut, a, b)
     entry = f"matmul_pairs_{tile.rows}x{tile.cols}{suffix(a.matrix)}"
     text = fill(
         "matmul_pairs",

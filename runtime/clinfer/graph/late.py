@@ -15,7 +15,7 @@ from clinfer_kernels.dims import Expr, symbols
 
 def bound_by_inputs(graph: Graph) -> frozenset[str]:
     """The symbols that the shapes of the graph's inputs give, and of a body those given outside."""
-    return graph.given | _in_shapes(graph.inputs)
+    return graph.given | in_shapes(graph.inputs)
 
 
 def late_sizes(graph: Graph) -> dict[int, set[str]]:
@@ -23,7 +23,7 @@ def late_sizes(graph: Graph) -> dict[int, set[str]]:
     known = set(bound_by_inputs(graph))
     givers: dict[int, set[str]] = {}
     for node in graph.nodes:
-        new = _in_shapes(node.outputs) - known
+        new = in_shapes(node.outputs) - known
         if new:
             givers[id(node)] = new
             known |= new
@@ -35,14 +35,14 @@ def may_give_sizes(node: Node, known: frozenset[str]) -> bool:
 
     Never False for a node that gives a size; the whole graph tells for certain (`late_sizes`).
     """
-    new = _in_shapes(node.outputs) - known
+    new = in_shapes(node.outputs) - known
     return bool(new) and not new <= mentioned(node.inputs)
 
 
 def mentioned(values: Iterable[Value | None], attrs: Mapping[str, Any] | None = None) -> set[str]:
     """The symbols in values' shapes and contents, and in attributes."""
     present = [v for v in values if v is not None]
-    found = _in_shapes(present)
+    found = in_shapes(present)
     for value in present:
         if value.symbolic is not None:
             found.update(name for dim in value.symbolic.ravel() for name in _names(dim))
@@ -52,7 +52,8 @@ def mentioned(values: Iterable[Value | None], attrs: Mapping[str, Any] | None = 
     return found
 
 
-def _in_shapes(values: Iterable[Value | None]) -> set[str]:
+def in_shapes(values: Iterable[Value | None]) -> set[str]:
+    """The symbols in values' shapes."""
     shapes = (v.shape for v in values if v is not None and v.shape is not None)
     return {name for shape in shapes for dim in shape for name in _names(dim)}
 

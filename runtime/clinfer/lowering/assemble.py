@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from clinfer.errors import UnsupportedError
 from clinfer.graph.custom_step import FunctionOp
 from clinfer.graph.ir import Node, Value
+from clinfer.graph.late import in_shapes
 from clinfer.graph.node_protos import kinds_inside
 from clinfer.graph.reference import HostOp
 from clinfer.lowering.content import Content, Draft
@@ -225,9 +226,7 @@ class Assembler:
                 names = set().union(*(given[n] for n in inside))
                 for other in range(number + 1):
                     names -= given[other]
-                names -= {
-                    n for v in self.ctx.graph.inputs for dim in v.shape or () for n in symbols(dim)
-                }
+                names -= in_shapes(self.ctx.graph.inputs)
                 self.steps[number] = step._replace(inner=tuple(sorted(names)))
 
     def _sizes(self, pending: PendingSizes) -> SizesStep:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from clinfer.boundary import during
 from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.errors import UnsupportedError
 from clinfer.graph.bodies import LOOPS
 from clinfer.graph.ir import Graph, Node, Value
+from clinfer.graph.late import in_shapes
 from clinfer.lowering.assemble import Assembler
 from clinfer.lowering.content import Content, Draft
 from clinfer.lowering.context import Chooser, Lowering
@@ -18,7 +19,6 @@ from clinfer.lowering.loops import lower_loop
 from clinfer.lowering.sizes import lower_sizes
 from clinfer.lowering.storage import Storage, Unlowerable
 from clinfer.lowering.table import rules
-from clinfer_kernels.dims import symbols
 from clinfer_kernels.spec import Target
 
 _MOST_NESTED = 64  # concatenations written into one another; windows are found by recursion
@@ -33,7 +33,7 @@ def lower(graph: Graph, target: Target, choose: Chooser) -> Draft:
     """
     ctx = Lowering(graph, target, choose)
     inputs = [_input(ctx, value) for value in graph.inputs]
-    _lower_nodes(ctx, _symbols(graph.inputs))
+    _lower_nodes(ctx, in_shapes(graph.inputs))
     outputs = [_output(ctx, value) for value in graph.outputs]
     with during("the making of its plan", lambda: f"the graph '{graph.name}'"):
         return Assembler(ctx).draft(inputs, outputs)
@@ -55,7 +55,7 @@ def _lower_nodes(ctx: Lowering, known: set[str]) -> None:
     for node in ctx.graph.nodes:
         with during("its lowering", node.describe):
             _lower_node(ctx, node, table.get(node.kind), known)
-        known |= _symbols(node.outputs)
+        known |= in_shapes(node.outputs)
 
 
 def _lower_node(
@@ -75,7 +75,7 @@ def _lower_node(
         ctx.host(node, f"{node.kind} has no kernel")
         return
     sized = all(v is None or v.shape is not None for v in node.outputs)
-    if node.kind not in ("If", *LOOPS) and (not sized or not _symbols(node.outputs) <= known):
+    if node.kind not in ("If", *LOOPS) and (not sized or not in_shapes(node.outputs) <= known):
         ctx.host(node, "the size of its result is known only when it has run")
         return
     before = len(ctx.steps)
@@ -91,12 +91,6 @@ def _lower_node(
         ctx.host(node, str(reason))
 
 
-def _symbols(values: Iterable[Value | None]) -> set[str]:
-    """The symbols in the values' shapes."""
-    shapes = (v.shape for v in values if v is not None and v.shape is not None)
-    return {name for shape in shapes for dim in shape for name in symbols(dim)}
-
-
 def _joins(graph: Graph, known: set[str]) -> dict[Value, Node]:
     """Values that may be written straight into a concatenation: computed, and read only there.
 
@@ -107,7 +101,7 @@ def _joins(graph: Graph, known: set[str]) -> dict[Value, Node]:
     for node in reversed(graph.nodes):
         if node.kind != "Concat" or node.output.dtype not in DEVICE_DTYPES:
             continue
-        if not _symbols(node.outputs) <= known:
+        if not in_shapes(node.outputs) <= known:
             continue
         outer = found.get(node.output)
         deep[node] = 0 if outer is None else deep[outer] + 1
