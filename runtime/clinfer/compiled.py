@@ -12,7 +12,7 @@ from clinfer.feeds import Feed, Inputs
 from clinfer.inference import InferRequest
 from clinfer.ports import Port, index_of
 from clinfer.results import Key, Results
-from clinfer.sizes import Bounds
+from clinfer.sizes import Bounds, name_in_file
 from clinfer_kernels.dims import Dim
 
 if TYPE_CHECKING:
@@ -313,4 +313,4 @@ def _dimension(dim: Dim) -> int | str | None:
     from clinfer.lowering.binding import symbol_name
 
     name = symbol_name(dim)
-    return None if name is None or "." in name else name
+    return None if name is None or "." in name else name_in_file(name)

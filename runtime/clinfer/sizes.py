@@ -20,6 +20,19 @@ def dimension_name(text: str) -> str | None:
     return text
 
 
+_IN_BRANCHES = "~@"
+
+
+def name_in(name: str, branches: str) -> str:
+    """A name for a dimension that only these branches of Ifs read (`graph.namesakes`)."""
+    return f"{name}{_IN_BRANCHES}{branches}"
+
+
+def name_in_file(name: str) -> str:
+    """The name that the model's file has for a dimension."""
+    return name.partition(_IN_BRANCHES)[0]
+
+
 class Shape(tuple[int | str | None, ...]):
     """A shape: a tuple that is also equal to a list of the same sizes."""
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from clinfer.graph.build import NodeBuilder
 from clinfer.graph.ir import Declared, Graph, Node, Value
 from clinfer.graph.late import bound_by_inputs, mentioned
+from clinfer.graph.namesakes import read_together
 from clinfer.graph.protos import (
     ExternalData,
-    captured_names,
     free_names,
     sparse_array,
     tensor_array,
@@ -24,7 +24,7 @@ from clinfer.graph.protos import (
 )
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import GraphProto
 
 LOOPS = frozenset({"Loop", "Scan"})
 
@@ -76,14 +76,6 @@ def all_nodes(graph: Graph) -> Iterator[Node]:
                 yield from all_nodes(body.graph)
 
 
-def outer_places(node: Node, proto: NodeProto) -> dict[str, int]:
-    """The node's input by each name that its subgraphs may read from outside."""
-    own = len(node.inputs) - node.captures
-    places = {name: own + n for n, name in enumerate(captured_names(proto))}
-    places.update((name, n) for n, name in enumerate(proto.input) if name and n < own)
-    return places
-
-
 def new_body(graph: Graph, node: Node, name: str, proto: GraphProto) -> Graph:
     """An empty graph for a subgraph of a node."""
     body = body_of(graph, proto.name or name, node.inputs)
@@ -123,6 +115,8 @@ def fill_body(
         if inner.const is None:
             body.inputs.append(inner)
             captured.append(places[free])
+    if captured:
+        read_together(graph, body, body.inputs[-len(captured) :])
     define_constants(body, proto, scope)
     called = names or {}
     infos = (*proto.value_info, *proto.output)

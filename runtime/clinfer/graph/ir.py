@@ -149,6 +149,7 @@ class Graph:
 
     `declared` holds types that the file states, by value name; inference falls back on them.
     `joins` maps sizes of broadcasts (`broadcasts.join`) to the one of the joined that they must be.
+    `namesakes` has the names in the file of symbols that passes renamed (`graph.namesakes`).
     `custom` are the operators that the program has added, by kind.
     `depth` counts the graphs that it is a body inside of, `given` are the symbols bound there;
     `prefix` tells its own names from theirs.
@@ -174,6 +175,7 @@ class Graph:
         self.constraints: list[Constraint] = []
         self.declared: dict[str, Declared] = {}
         self.joins: dict[Dim, Dim] = {}
+        self.namesakes: Mapping[str, str] = {}
         self._nodes = Nodes()
         self._outputs = Outputs()
         self._counter = 0
@@ -350,7 +352,7 @@ class Graph:
         copy.output_names = list(self.output_names)
         copy.constraints = list(self.constraints)
         copy.declared = dict(self.declared)
-        copy.joins = dict(self.joins)
+        copy.joins, copy.namesakes = dict(self.joins), self.namesakes
         copy.depth, copy.given, copy.unrolled = self.depth, self.given, self.unrolled
         copy.typed = self.typed
         copy._counter = self._counter

@@ -15,10 +15,10 @@ import numpy as np
 
 from clinfer.dtypes import BY_NAME
 from clinfer.errors import ModelError, ShapeError, UnsupportedError
-from clinfer.graph.bodies import Bodies, Body, captured_in, fill_body, new_body, outer_places
+from clinfer.graph.bodies import Bodies, Body, captured_in, fill_body, new_body
 from clinfer.graph.bounds import lower_bound
 from clinfer.graph.ir import Graph, Node, Shape, Value
-from clinfer.graph.node_protos import encoded
+from clinfer.graph.node_protos import encoded, outer_places
 from clinfer.graph.sequences import Users
 from clinfer_kernels.dims import Dim, sym
 

@@ -14,6 +14,7 @@ from clinfer.boundary import entry
 from clinfer.errors import InputError, ModelError
 from clinfer.graph.ir import Array, Graph, Shape, Value
 from clinfer.graph.model_words import ModelWords
+from clinfer.graph.namesakes import tell_apart
 from clinfer.graph.shape_requests import (
     ShapeRequest,
     Size,
@@ -126,7 +127,17 @@ class Model(ModelWords):
             raise ModelError(
                 f"'{changed[0]}' has changed since the model was read; call read_model again"
             )
-        return self._graph.clone()
+        graph = self._graph.clone()
+        renamed = tell_apart(graph)
+        if renamed:
+            from clinfer.graph.shapes import infer
+
+            own = {new: self._bounds[old] for new, old in renamed.items() if old in self._bounds}
+            graph.constraints.clear()
+            graph.joins.clear()
+            require_bounds(graph, {**self._bounds, **own})
+            infer(graph)
+        return graph
 
     @entry("reshape", partial_shapes="shapes")
     def reshape(self, shapes: Mapping[Any, ShapeRequest] | ShapeRequest) -> None:

@@ -39,6 +39,14 @@ def input_names(node: Node) -> tuple[list[str], list[str]]:
     return ["" if value is None else name for name, value in present], captured
 
 
+def outer_places(node: Node, proto: NodeProto) -> dict[str, int]:
+    """The node's input by each name that its subgraphs may read from outside."""
+    own = len(node.inputs) - node.captures
+    places = {name: own + n for n, name in enumerate(captured_names(proto))}
+    places.update((name, n) for n, name in enumerate(proto.input) if name and n < own)
+    return places
+
+
 def kinds_inside(node: Node) -> set[str]:
     """The kinds of the nodes in a node's subgraphs, whatever lies in what."""
     found: set[str] = set()

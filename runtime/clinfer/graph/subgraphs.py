@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from clinfer.errors import ClinferError, ModelError, ShapeError
-from clinfer.graph.bodies import LOOPS, Bodies, Body, fill_body, new_body, outer_places
+from clinfer.graph.bodies import LOOPS, Bodies, Body, fill_body, new_body
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.loops import loop_body
-from clinfer.graph.node_protos import encoded
+from clinfer.graph.node_protos import encoded, outer_places
 
 if TYPE_CHECKING:
     from onnx import GraphProto

@@ -82,7 +82,7 @@ class Lowering:
         if captured in outer.host_values:
             self.host_values[value] = outer.host_values[captured]
         else:
-            self.views[value] = outer.view(captured)
+            self.views[value] = outer.view(captured).named_as(captured.shape, value.shape)
 
     # -- values to views ---------------------------------------------------------------------
 

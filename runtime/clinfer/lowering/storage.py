@@ -12,10 +12,10 @@ import numpy as np
 
 from clinfer.boundary import Signal
 from clinfer.dtypes import DEVICE_DTYPES
-from clinfer.graph.ir import Array, Value
+from clinfer.graph.ir import Array, Shape, Value
 from clinfer.lowering.content import Content
 from clinfer_kernels.broadcasts import repeated
-from clinfer_kernels.dims import Dim
+from clinfer_kernels.dims import Dim, substitute
 from clinfer_kernels.spec import Tensor, dense, row_major
 
 
@@ -77,6 +77,18 @@ class View:
         if strides is None:
             return None
         return View(self.storage, self.tensor._replace(shape=tuple(shape), strides=strides))
+
+    def named_as(self, before: Shape | None, now: Shape | None) -> View:
+        """The view with sizes under other symbols, those of one and the same shape told twice."""
+        pairs = [] if before is None or now is None else zip(before, now, strict=True)
+        names = {str(old): new for old, new in pairs if old != new}
+        if not names:
+            return self
+        shape, strides = (
+            tuple(substitute(dim, names) for dim in dims)
+            for dims in (self.tensor.shape, self.tensor.strides)
+        )
+        return View(self.storage, self.tensor._replace(shape=shape, strides=strides))
 
     def array(self) -> Array:
         """A constant's elements as this view shows them."""
