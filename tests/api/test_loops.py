@@ -160,6 +160,14 @@ CASES = {
         }""",
         [{"n": np.int64(n), "x": X} for n in (2, 0, 3)],
     ),
+    "a state that begins as one number in the run's shape": (
+        """m (int64 n, float[N, 3] x) => (y, z) <bool go = {1}, float zero = {0}> {
+            s = Shape(x) first = Expand(zero, s)
+            y, z = Loop(n, go, first) <body = b (int64 i, bool c, float[N, 3] a) => (d, t, q) {
+                d = Identity(c) t = Add(a, x) q = ReduceSum<keepdims = 0>(t) }>
+        }""",
+        [{"n": np.int64(n), "x": np.ones((rows, 3), np.float32)} for n, rows in ((2, 4), (0, 1))],
+    ),
     "a sequence that grows": (
         """m (int64 n, float[2, 3] x) => (y) <bool go = {1}> {
             e = SequenceEmpty<dtype = 1>()

@@ -106,7 +106,7 @@ class Lowering:
         """A dense view of the same elements, copied by a kernel where needed."""
         if view.tensor.is_contiguous:
             return view
-        if view.storage.kind == "const" and product(view.shape) == view.storage.size:
+        if view.is_fixed_constant and product(view.shape) == view.storage.size:
             return self._constant(view.array())
         made = self.temp(view.dtype, view.shape)
         self.copy(view, made, "copy")
@@ -120,7 +120,7 @@ class Lowering:
         tensor = view.tensor
         if tensor.is_contiguous and tensor.offset == 0 and tensor.size == view.storage.size:
             return view
-        if view.storage.kind == "const":
+        if view.is_fixed_constant:
             return self._constant(np.ascontiguousarray(view.array()))
         made = self.temp(view.dtype, view.shape)
         self.copy(view, made, "copy")

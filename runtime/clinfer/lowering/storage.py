@@ -15,7 +15,7 @@ from clinfer.dtypes import DEVICE_DTYPES
 from clinfer.graph.ir import Array, Shape, Value
 from clinfer.lowering.content import Content
 from clinfer_kernels.broadcasts import repeated
-from clinfer_kernels.dims import Dim, substitute
+from clinfer_kernels.dims import Dim, substitute, symbols
 from clinfer_kernels.spec import Tensor, dense, row_major
 
 
@@ -51,6 +51,11 @@ class View:
     @property
     def dtype(self) -> str:
         return self.tensor.dtype
+
+    @property
+    def is_fixed_constant(self) -> bool:
+        """Whether its elements are known: a constant's, of a shape that no run changes."""
+        return self.storage.kind == "const" and not any(map(symbols, self.tensor.shape))
 
     def broadcast(self, shape: Sequence[Dim]) -> View:
         """This view read as `shape`, by NumPy's rules: size-1 and missing dimensions repeat.
