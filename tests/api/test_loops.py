@@ -10,6 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 
+import clinfer
+
 HEAD = '<ir_version: 8, opset_import: ["": 18]>'
 X = np.arange(6, dtype=np.float32).reshape(2, 3) / 4
 
@@ -168,6 +170,23 @@ CASES = {
         }""",
         [{"n": np.int64(n), "x": np.ones((rows, 3), np.float32)} for n, rows in ((2, 4), (0, 1))],
     ),
+    # As Paddle's exporter writes while: variables of the body begin as a number that no step reads,
+    # and what is one element has now no axis, now one.
+    "states that begin with another rank": (
+        """m (int64 n, float[B, 3] x) => (a, b, c)
+        <bool go = {1}, float none = {0}, bool no = {0}, int64[1] zero = {0}, float one = {1}> {
+            l, b, c = Loop(n, go, none, x, no) <body = b
+                (int64 i, bool k, float p, float[B, 3] s, bool o) => (d, q, t, u) {
+                q = Add(s, s) t = Add(q, one) m = ReduceMax<keepdims = 0>(t) e = Greater(m, one)
+                f = If(e) <then_branch = y () => (g) { g = Identity(k) },
+                           else_branch = w () => (h) {
+                               v = Cast<to = 7>(o) z = Add(v, zero) h = Cast<to = 9>(z) }>
+                r = Not(f) j = Or(r, k) jj = Cast<to = 7>(j) dd = Add(jj, zero) d = Cast<to = 9>(dd)
+                ff = Cast<to = 7>(f) uu = Add(ff, zero) u = Cast<to = 9>(uu) }>
+            a = Identity(l)
+        }""",
+        [{"n": np.int64(n), "x": np.full((r, 3), 0.1, np.float32)} for n, r in ((3, 2), (1, 5))],
+    ),
     "a sequence that grows": (
         """m (int64 n, float[2, 3] x) => (y) <bool go = {1}> {
             e = SequenceEmpty<dtype = 1>()
@@ -250,3 +269,10 @@ def test_requests_side_by_side_do_not_see_one_another(core, device):
     with ThreadPoolExecutor(4) as pool:
         for found, feed in zip(pool.map(run, feeds), feeds, strict=True):
             _same(found, _run(theirs, feed))
+
+
+def test_a_loop_that_must_run_says_so(core, device):
+    """What no step gives has the rank of its first value, which nothing after the loop expects."""
+    _, ours = _models(core, device, "states that begin with another rank")
+    with pytest.raises(clinfer.ShapeError, match="no step of it runs"):
+        ours({"n": np.int64(0), "x": np.ones((2, 3), np.float32)})

@@ -244,7 +244,8 @@ class LatePlayedInstance(Late):
         if self.plan.buffers[to].kind == "host":
             self.objects[to] = self.objects[of]
             return
-        self._pool.give(self._blocks[to])
+        if to in self._blocks:  # not where no step reads what was there
+            self._pool.give(self._blocks[to])
         self._blocks[to] = self._blocks.pop(of)
         self._places[to], self._places[of] = self._places[of], 0
 

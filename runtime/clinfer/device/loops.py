@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinfer.errors import ShapeError
 from clinfer.lowering.plan import AgainStep, LoopStep, Part
 
 if TYPE_CHECKING:
@@ -26,10 +27,15 @@ class Turn:
         self.goes_on = True
 
     def begin(self, instance: Instance, step: LoopStep) -> None:
-        """Before the first step: what the loop's operands say."""
+        """Before the first step: what the loop's operands say.
+
+        Raises `ShapeError` where no step runs and what comes after needs one.
+        """
         self.done = 0
         self.limit = None if step.limit is None else instance.element(step.limit)
         self.goes_on = step.going is None or bool(instance.element(step.going))
+        if step.needs and self.is_over:
+            raise ShapeError(step.needs)
 
     @property
     def is_over(self) -> bool:

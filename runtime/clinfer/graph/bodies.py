@@ -35,6 +35,8 @@ class Body:
 
     Where it can run for no inputs `graph` is None and `error` says why. `sizes` are those of a
     loop's states that may be others in each step: the symbol, the state's number, and the axis.
+    `reranked` are the numbers of states whose first values have another rank than later ones; those
+    of them that no step reads are `unread`, the others have one element.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Body:
     error: str = ""
     own: int = 0
     sizes: tuple[tuple[str, int, int], ...] = ()
+    reranked: tuple[int, ...] = ()
+    unread: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)

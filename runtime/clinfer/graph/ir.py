@@ -154,8 +154,7 @@ class Graph:
     `depth` counts the graphs that it is a body inside of, `given` are the symbols bound there;
     `prefix` tells its own names from theirs.
     `unrolled` counts the nodes that loops have become.
-    `typed` gives nodes just added their types (`upgrade.typed`, which notes itself here): bodies of
-    nodes from a file are made with it.
+    `typed` gives nodes just added to a body their types; `upgrade.typed` notes it here.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class Graph:
         self.prefix = ""
         self.unrolled = 0
         self.given: frozenset[str] = frozenset()
-        self.typed: Callable[[Graph, Sequence[Node]], list[Node]] | None = None
+        self.typed: Callable[[Graph, Sequence[Node]], None] | None = None
 
     @property
     def nodes(self) -> list[Node]:

@@ -19,8 +19,10 @@ from clinfer.graph.bodies import Bodies, Body, captured_in, fill_body, new_body
 from clinfer.graph.bounds import lower_bound
 from clinfer.graph.ir import Graph, Node, Shape, Value
 from clinfer.graph.node_protos import encoded, outer_places
+from clinfer.graph.protos import subgraphs
 from clinfer.graph.sequences import Users
-from clinfer_kernels.dims import Dim, sym
+from clinfer.operators import elementwise
+from clinfer_kernels.dims import Dim, sym, symbols
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -108,6 +110,9 @@ class _Maker:
         before = () if node.bodies is None else node.bodies.all
         self._moving = {(state, axis): name for b in before for name, state, axis in b.sizes}
         """Symbols by state and axis. They stay what they are when the body is made anew."""
+        self._reranked: set[int] = set()
+        self._ranks: list[int | None] = []
+        """Of the body's results, as they are for states of the ranks of their first values."""
 
     def body(self) -> Body:
         """The body for states of sizes that hold in all steps."""
@@ -118,10 +123,14 @@ class _Maker:
                 if not self._let_move(self._all_sizes()):
                     return Body("body", None, error=str(error))
                 continue
-            if not self._let_move(self._changing(made)):
+            if not self._rerank(made) and not self._let_move(self._changing(made)):
                 break
+        if self._reranked and _ranks(made) != self._ranks:
+            raise UnsupportedError("a state changes its rank, and with it another result's")
         sizes = tuple((name, *where) for where, name in self._moving.items())
-        return Body("body", made, captured, own=own, sizes=sizes)
+        reranked = sorted(self._reranked)
+        unread = tuple(number for number in reranked if not self._readers(number))
+        return Body("body", made, captured, "", own, sizes, tuple(reranked), unread)
 
     def _first(self, index: int) -> Value:
         """A state's first value."""
@@ -154,11 +163,35 @@ class _Maker:
                 )
             if state.dtype not in BY_NAME:
                 continue
-            if result.shape is None or len(result.shape) != len(state.known_shape):
-                raise UnsupportedError(f"state '{result.name}' changes its rank")
-            for axis, (old, new) in enumerate(zip(self._shape(number), result.shape, strict=True)):
+            pairs = zip(self._shape(number), result.known_shape, strict=True)
+            for axis, (old, new) in enumerate(pairs):
                 if old != new:
                     yield number, axis
+
+    def _rerank(self, body: Graph) -> bool:
+        """Gives states whose ranks a step changes those of its results; whether there were some.
+
+        First values of one element that only operators on elements read mean the same in any rank.
+        """
+        outside = body.given - set(self._moving.values())
+        self._ranks = self._ranks or _ranks(body)
+        found = False
+        for number, state in enumerate(self._states):
+            result = body.outputs[self._form.given + number]
+            if state.dtype not in BY_NAME:
+                continue
+            shape, first = result.shape, state.known_shape
+            if shape is not None and len(shape) == len(first):
+                continue
+            ones = {*(shape or ()), *first} <= {1} and self._is_elementwise(number)
+            unread = not self._readers(number)
+            if shape is None or number in self._reranked or not (ones or unread):
+                raise UnsupportedError(f"state '{result.name}' changes its rank")
+            sizes = tuple(dim if symbols(dim) <= outside else 0 for dim in shape)
+            self._states[number] = Value(state.name, state.dtype, sizes)
+            self._reranked.add(number)
+            found = True
+        return found
 
     def _shape(self, number: int) -> Shape:
         shape = self._states[number].known_shape
@@ -171,6 +204,13 @@ class _Maker:
         """Whether a step gives a state on as it is."""
         names = self._proto.input[self._first_state + number], self._proto.output
         return bool(names[0].name == names[1][self._form.given + number].name)
+
+    def _readers(self, number: int) -> set[str]:
+        """The kinds of the nodes that read a state, in bodies too; a result is read by ''."""
+        return set(_readers(self._proto, self._proto.input[self._first_state + number].name))
+
+    def _is_elementwise(self, number: int) -> bool:
+        return self._readers(number) <= {operator.kind for operator in elementwise.OPERATORS}
 
     @property
     def _first_state(self) -> int:
@@ -222,6 +262,20 @@ class _Maker:
         shape = list(whole.shape)
         del shape[axis]
         return Value(self._name(name), whole.dtype, tuple(shape))
+
+
+def _ranks(body: Graph) -> list[int | None]:
+    return [None if v.shape is None else len(v.shape) for v in body.outputs]
+
+
+def _readers(graph: GraphProto, name: str) -> Iterator[str]:
+    for node in graph.node:
+        if name in node.input:
+            yield node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
+        for inner in subgraphs(node):
+            yield from _readers(inner, name)
+    if any(info.name == name for info in graph.output):
+        yield ""
 
 
 def _declared_rank(info: Any) -> int:

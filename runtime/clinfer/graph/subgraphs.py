@@ -22,7 +22,7 @@ _MOST_NESTED = 8
 def bodies_of(graph: Graph, node: Node) -> Bodies:
     """A node's bodies for the types that its inputs have now; made anew where those have changed.
 
-    Those of an If that a pass has made (`passes.split`) are what they are.
+    Those of an If that a pass has made (`graph.split`) are what they are.
     """
     if node.bodies is not None and node.bodies.seen is None:
         return node.bodies

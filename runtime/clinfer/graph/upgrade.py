@@ -18,6 +18,7 @@ from clinfer.errors import UnsupportedError
 from clinfer.graph import contrib, experimental
 from clinfer.graph.ir import Graph, Node, Value
 from clinfer.graph.shapes import infer_node
+from clinfer.graph.split import split
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def upgrade_node(graph: Graph, node: Node) -> list[Node]:
 
 def typed(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
     """Nodes just added, in order: brought into their newest form, with their types inferred."""
-    graph.typed = typed
+    graph.typed = _typed_body
     made: list[Node] = []
     for built in nodes:
         with during("the update of its form", built.describe):
@@ -94,6 +95,15 @@ def typed(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
             infer_node(graph, node)
             made.append(node)
     return made
+
+
+def _typed_body(graph: Graph, nodes: Sequence[Node]) -> None:
+    """The same for the nodes of a subgraph, in which an If may decide about ranks behind it."""
+    for node in typed(graph, nodes):
+        if node.kind == "If" and any(v is not None and v.shape is None for v in node.outputs):
+            whole = split(graph, node)
+            if whole is not None:
+                infer_node(graph, whole)
 
 
 def _attribute_to_input(

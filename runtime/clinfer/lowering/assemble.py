@@ -199,6 +199,7 @@ class Assembler:
             pending.gives,
             (),
             _block(pending.block),
+            pending.needs,
             pending.label,
         )
 

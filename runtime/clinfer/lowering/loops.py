@@ -118,8 +118,9 @@ class _Loop:
             self.graph.inputs[self.body.own :], self.body.captured, strict=True
         ):
             inner.stands_for(value, ctx, node.required(index))
-        firsts = {
-            name: node.required(form.states[s]).known_shape[a] for name, s, a in self.body.sizes
+        firsts: dict[str, Dim] = {
+            name: 0 if s in self.body.reranked else node.required(form.states[s]).known_shape[a]
+            for name, s, a in self.body.sizes
         }
         is_loop = node.kind == "Loop"
         return PendingLoop(
@@ -132,13 +133,28 @@ class _Loop:
             tuple(firsts.items()),
             self._gives(),
             PendingBlock(0, 0, "", (), (), ""),
+            self._why_a_step(),
             node.describe(),
+        )
+
+    def _why_a_step(self) -> str:
+        """What is wrong with a run without a step; '' where nothing is."""
+        read = [n for n in self.body.reranked if _is_needed(self.ctx.graph, self.node.outputs[n])]
+        if not read:
+            return ""
+        number = read[0]
+        first = self.node.required(self.form.states[number])
+        rank = len(self.graph.outputs[self.form.given + number].known_shape)
+        return (
+            f"{self.node.describe()}: no step of it runs, and state '{first.name}' is then of rank "
+            f"{len(first.known_shape)}, where what comes after needs rank {rank}; expected a "
+            "step at least"
         )
 
     def _place(
         self, inner: Lowering, number: int, value: Value, first: Value
     ) -> tuple[Storage, Storage] | None:
-        """Where a state is in all steps, with where its first value lies; None if that is there."""
+        """Where a state is, and its first value; None if that is there, or is not read."""
         moving = {state for _, state, _ in self.body.sizes}
         if self.graph.outputs[self.form.given + number] is value and number not in moving:
             if value.const is None:
@@ -151,12 +167,14 @@ class _Loop:
             inner.host_values[value] = place
             self.places.append(place)
             return self._object_of(self.ctx, first), place
-        start = self.ctx.whole(self.ctx.view(first))
         made = View(
             Storage("temp", value.dtype, product(value.shape)), dense(value.dtype, value.shape)
         )
         inner.views[value] = made
         self.places.append(made)
+        if number in self.body.unread:
+            return None
+        start = self.ctx.whole(self.ctx.view(first))
         return start.storage, made.storage
 
     def _part(
@@ -303,6 +321,10 @@ class _Loop:
 
 def _known(content: Dim, dtype: str) -> View:
     return View(Storage("sizes", dtype, 1, content=(content,)), dense(dtype, ()))
+
+
+def _is_needed(graph: Graph, value: Value | None) -> bool:
+    return value is not None and _is_read(graph, value)
 
 
 def _is_read(graph: Graph, value: Value) -> bool:

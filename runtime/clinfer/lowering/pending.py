@@ -66,6 +66,7 @@ class PendingLoop:
     sizes: tuple[tuple[str, Dim], ...]
     gives: tuple[tuple[str, int], ...]
     block: PendingBlock
+    needs: str
     label: str
 
 

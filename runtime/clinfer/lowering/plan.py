@@ -217,7 +217,7 @@ class LoopStep(NamedTuple):
     `stacks` are the buffers of what is stacked. `sizes` are symbols that each step binds anew, with
     what they are before the first. When the loop is over, `gives` are bound: symbols of results,
     with what each is where no step has run, or -1 for the number of steps. `inner` are those that
-    only the block's steps know.
+    only the block's steps know. `needs` says why a run without a step is wrong, '' where it is not.
     """
 
     limit: HostValue | None
@@ -230,6 +230,7 @@ class LoopStep(NamedTuple):
     gives: tuple[tuple[str, int], ...]
     inner: tuple[str, ...]
     block: Block
+    needs: str
     label: str
 
     @property

@@ -144,6 +144,7 @@ class _Writer:
                 [list(pair) for pair in step.gives],
                 list(step.inner),
                 self.block(step.block),
+                step.needs,
                 step.label,
             ]
         if isinstance(step, AgainStep):

@@ -42,7 +42,7 @@ from clinfer_kernels.dim_json import from_json
 from clinfer_kernels.dims import RELATIONS, Dim
 from clinfer_kernels.spec import Tensor
 
-PLAN_FORMAT = 8
+PLAN_FORMAT = 9
 _MOST_NESTED = 64  # blocks in one another; a model's are far fewer
 # What JSON of another form than `dump` makes can raise; OverflowError is an infinity for a number.
 _UNREADABLE = (
@@ -222,7 +222,8 @@ class _Reader:
         raise BlobError(f"unknown kind of step: {value[0]!r}")
 
     def loop(self, value: Json) -> LoopStep:
-        _, limit, going, counter, states, parts, stacks, sizes, gives, inner, block, label = value
+        _, limit, going, counter, states, parts, stacks, sizes, gives, inner, block, *texts = value
+        needs, label = texts
         return LoopStep(
             _optional(limit, self.host_value),
             _optional(going, self.host_value),
@@ -234,6 +235,7 @@ class _Reader:
             tuple((str(name), int(none)) for name, none in gives),
             tuple(map(str, inner)),
             self.block(block),
+            str(needs),
             str(label),
         )
 

@@ -20,10 +20,10 @@ from clinfer.graph.conditions import condition
 from clinfer.graph.ir import Graph, Node
 from clinfer.graph.reference import INPUTS_DO_NOT_FIT, HostOp
 from clinfer.graph.shapes import infer_node
+from clinfer.graph.split import split
 from clinfer.graph.subgraphs import bodies_of
 from clinfer.graph.unroll import unroll
 from clinfer.mapping import drop_pages
-from clinfer.passes.split import split
 from clinfer.passes.squeeze import choose_axes
 from clinfer_kernels.dims import is_static, product
 

@@ -3,7 +3,7 @@
     y = Squeeze(x)        s = If(n == 1) {Squeeze(x, [axes of size n])} {x}
                           y = Squeeze(s), of the other sizes
 
-`passes.split` takes what comes after into the branches, the Squeeze of the other sizes first; in
+`graph.split` takes what comes after into the branches, the Squeeze of the other sizes first; in
 the innermost of them all ranks are known. Which branch holds is decided when sizes are bound.
 """
 
@@ -17,7 +17,7 @@ from clinfer.graph.conditions import is_one
 from clinfer.graph.ir import OWN_DOMAIN, Graph, Node, Value
 from clinfer.graph.late import bound_by_inputs, mentioned
 from clinfer.graph.shapes import infer_node
-from clinfer.passes.split import is_sure
+from clinfer.graph.split import is_sure
 from clinfer_kernels.dims import Dim, TooComplex
 
 _MOST_FREE = 3  # sizes that may be 1: each doubles what comes after

@@ -17,7 +17,7 @@ def if_(call: Call) -> list[Type]:
     A branch that no input of these types can take has no say.
     """
     graphs = [body.graph for body in bodies_of(call.graph, call.node).all if body.graph]
-    is_made = call.node.proto is None  # by `passes.split`: ONNX does not know it
+    is_made = call.node.proto is None  # by `graph.split`: ONNX does not know it
     if not graphs and not is_made:
         raise UnknownShape
     columns = zip(*(graph.outputs for graph in graphs), strict=True)
@@ -60,9 +60,11 @@ def loop(call: Call) -> list[Type]:
         output = call.node.outputs[number]
         if first.shape is None and output is not None:
             output.type_proto = first.type_proto
-        shape = None
-        if first.shape is not None:
-            sizes = enumerate(first.shape)
+        shape = before = first.shape
+        if number in body.reranked:
+            before = graph.outputs[form.given + number].shape
+        if before is not None:
+            sizes = enumerate(before)
             shape = tuple(moving.get((number, axis), dim) for axis, dim in sizes)
         types.append(Type(first.dtype, shape))
     count = steps_of(call.node, graph, form)
