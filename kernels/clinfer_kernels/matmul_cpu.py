@@ -3,6 +3,9 @@
 The tile's `b` says how B is read: "packed" (a constant, brought into panels when the model is
 compiled), "scratch" (a launch before packs it) or "strided" (in place, for few rows). `a` says how
 A is read: "strided" (in place) or "copied" (a launch before makes it dense in the sums' dtype).
+
+Where a run decides how many rows there are, runs of few rows have a launch of their own, whose tile
+has few rows and several of the same panels side by side.
 """
 
 from __future__ import annotations
@@ -11,7 +14,17 @@ from dataclasses import dataclass, replace
 
 from clinfer_kernels import hints, memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum, product
+from clinfer_kernels.dims import (
+    Dim,
+    at_most,
+    ceildiv,
+    evaluate,
+    floordiv,
+    maximum,
+    minimum,
+    product,
+    symbols,
+)
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix import Matrix, copied, distinct
@@ -36,7 +49,8 @@ class CpuTile:
     """A register tile of `rows` x (`vecs` x `lanes`) results, and how work is cut into tasks.
 
     A task has at most `row_groups` groups of `rows` rows, and at most `panels` panels of columns:
-    fewer where there would be less than `tasks` tasks per compute unit.
+    fewer where there would be less than `tasks` tasks per compute unit. Of what a tile reads of a
+    packed B there are `beside` panels.
     """
 
     rows: int = 6
@@ -48,10 +62,17 @@ class CpuTile:
     panels: int = 4
     tasks: int = 24
 
+    beside: int = 1
+
     @property
     def cols(self) -> int:
         """Columns of a register tile."""
         return self.vecs * self.lanes
+
+    @property
+    def panel_vecs(self) -> int:
+        """Vectors side by side in a packed panel."""
+        return self.vecs // self.beside
 
 
 def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTile, ...]:
@@ -94,6 +115,19 @@ def even_rows(m: Dim, most: int) -> int:
         return fewer if padded > 1.1 * exact else most
     groups = max(1, -(-m // most))
     return max(1, -(-m // groups))
+
+
+_FEW = 4  # rows, of which a tile that is made for many computes more in vain than it saves
+
+
+def _for_few(problem: Problem, tile: CpuTile) -> CpuTile | None:
+    """The tile for runs of few rows; None where there are none, or `tile` is as good."""
+    if isinstance(problem.m, int) or tile.b != "packed" or tile.rows <= _FEW:
+        return None
+    if evaluate(problem.m, dict.fromkeys(symbols(problem.m), 1)) > _FEW:
+        return None
+    beside = max(1, 4 // tile.vecs)
+    return replace(tile, rows=2, vecs=tile.vecs * beside, beside=beside)
 
 
 def _b_source(problem: Problem) -> str:
@@ -172,7 +206,12 @@ def emit_cpu(problem: Problem, tile: CpuTile, target: Target) -> Kernel:
             launches.append(pack_panels(source, panels, tile.lanes, len(scratch), target))
             b = Operand(packed, "scratch", len(scratch))
             scratch.append(_bytes(problem.b, problem, each))
-    launches.append(_product(problem, tile, target, a, b))
+    few = _for_few(problem, tile)
+    are_few = 0 if few is None else at_most(problem.m, _FEW)
+    many = _product(problem, tile, target, a, b)
+    launches.append(many._replace(when=1 - are_few))
+    if few is not None:
+        launches.append(_product(problem, few, target, a, b)._replace(when=are_few))
     in_place = tuple((0, number + 2) for number in problem.in_place)
     every = tuple(launches)
     return Kernel(every, tuple(scratch), tuple(packs), problem.flops, in_place=in_place)
@@ -268,6 +307,14 @@ def _panel(b: Matrix, tile: CpuTile, fetches: bool) -> list[str]:
         return []
     pointer = f"const __global {storage(b.dtype)}*"
     lines = [f"{pointer} panel = b + b_at + (long)(col / COLS) * K * COLS;"]
+    if tile.beside > 1:  # beyond the last panel the first one is read again, and not stored
+        width = tile.panel_vecs * tile.lanes
+        lines += [
+            f"{pointer} panels[{tile.beside}];",
+            "#pragma unroll",
+            f"for (int p = 0; p < {tile.beside}; ++p)",
+            f"    panels[p] = panel + (col + p * {width} < N ? (long)K * p * {width} : 0);",
+        ]
     if fetches:
         lines += [
             "const int before = (row - row0) / ROWS * share;",
@@ -283,7 +330,11 @@ def _load_a(a: Matrix, problem: Problem) -> str:
 
 def _load_b(b: Matrix, tile: CpuTile, problem: Problem) -> list[str]:
     if tile.b != "strided":
-        value = memory.load(b.dtype, "panel", "k * COLS + v * LANES", tile.lanes)
+        panel, at = "panel", "k * COLS + v * LANES"
+        if tile.beside > 1:
+            vecs = tile.panel_vecs
+            panel, at = f"panels[v / {vecs}]", f"(k * {vecs} + v % {vecs}) * LANES"
+        value = memory.load(b.dtype, panel, at, tile.lanes)
         return [f"y[v] = {widen(value, b, problem.acc, tile.lanes)};"]
     return [
         "const int j = col + v * LANES;",

@@ -308,3 +308,23 @@ def test_texts_do_not_depend_on_sizes(target: Target) -> None:
         kernel = matmul.emit(spec, tile, target)
         texts.add("".join(launch.source for launch in kernel.launches))
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize("cols", [3, 24, 40, 100, 129])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_runs_of_few_rows_have_a_launch_of_their_own(cols: int, dtype: str) -> None:
+    rows = sym("rows")
+    bias = Tensor("float32", (rows, cols), (0, 1))
+    ins = (dense(dtype, (rows, 19)), dense(dtype, (19, cols)), bias)
+    chain = Builder(["float32", "float32"])
+    out = dense("float32", (rows, cols))
+    spec = MatmulSpec(True, chain.build(chain.op("add", 0, 1)), ins, (out,))
+    b, c = random(19, cols, dtype=dtype), random(cols)
+    kernel = matmul.emit(spec, matmul.candidates(spec, CPU)[0], CPU)
+    for count in (0, 1, 2, 3, 4, 5, 11):
+        taken = [launch for launch in kernel.launches if evaluate(launch.when, {"rows": count})]
+        assert sum(launch.entry.startswith("matmul") for launch in taken) == 1
+        a = random(count, 19, dtype=dtype)
+        shape = ((count, cols), "float32")
+        (got,) = run_kernel(kernel, [a[0], b[0], c[0]], [shape], {"rows": count})
+        assert_close(got, product(a, b) + c[0], 1e-3 if dtype == "float16" else 2e-6)
