@@ -68,8 +68,22 @@ class Sizes:
 
     def bind(self, symbol: str, value: int) -> None:
         """Adds a symbol, or gives it another value."""
-        self.values[symbol] = value
-        self._known = {}
+        self.bind_all({symbol: value})
+
+    def bind_all(self, more: Mapping[str, int]) -> None:
+        """The same for several."""
+        # What is known may be a memo's, which is of the values before; a symbol that had none
+        # changes nothing of it.
+        is_new = self.values.keys().isdisjoint(more)
+        self._known = self._known.copy() if is_new else {}
+        self.values.update(more)
+
+    def extended(self, more: Mapping[str, int]) -> Sizes:
+        """These, and values of other symbols."""
+        made = Sizes(self.values)
+        made._known = self._known
+        made.bind_all(more)
+        return made
 
     def recall(self, memo: dict[Any, dict[Expr, int]]) -> None:
         """Takes over what was computed before from the same values, and keeps what will be."""
@@ -124,6 +138,15 @@ def check_requirement(requirement: Constraint | Reach, sizes: Callable[[Dim], in
         check_reach(requirement, sizes)
     else:
         check_constraint(requirement, sizes)
+
+
+def required_symbols(requirement: Constraint | Reach) -> frozenset[str]:
+    """The symbols whose values decide whether it holds."""
+    if isinstance(requirement, Constraint):
+        dims: tuple[Dim, ...] = (requirement.left, requirement.right)
+    else:
+        dims = (*requirement.shape, *requirement.strides, requirement.offset, requirement.size)
+    return frozenset().union(*map(dim_algebra.symbols, dims))
 
 
 def check_constraint(constraint: Constraint, sizes: Callable[[Dim], int]) -> None:
@@ -224,7 +247,7 @@ def bind_read(step: SizesStep, read: Sequence[int], sizes: Sizes) -> None:
 
     Raises `InputError` where an element is not as it must be, `ShapeError` where sizes are not.
     """
-    own = Sizes({**sizes.values, **dict(zip(step.names, read, strict=True))})
+    own = sizes.extended(dict(zip(step.names, read, strict=True)))
     for name, check in step.checks:
         if not own(check.low) <= own.values[name] < own(check.high):
             raise InputError(check.message(own, own.values[name]))
@@ -232,11 +255,10 @@ def bind_read(step: SizesStep, read: Sequence[int], sizes: Sizes) -> None:
         own.values[name] = own(value)
     for constraint in step.constraints:
         check_constraint(constraint, own)
-    for name in step.gives:
-        found = own.values[name]
-        if found < 0:
-            raise ShapeError(f"{step.label}: a size of {found}; sizes are at least 0")
-        sizes.bind(name, found)
+    given = {name: own.values[name] for name in step.gives}
+    if min(given.values(), default=0) < 0:
+        raise ShapeError(f"{step.label}: a size of {min(given.values())}; sizes are at least 0")
+    sizes.bind_all(given)
 
 
 class Closed:
