@@ -49,8 +49,7 @@ class CpuTile:
     """A register tile of `rows` x (`vecs` x `lanes`) results, and how work is cut into tasks.
 
     A task has at most `row_groups` groups of `rows` rows, and at most `panels` panels of columns:
-    fewer where there would be less than `tasks` tasks per compute unit. Of what a tile reads of a
-    packed B there are `beside` panels.
+    fewer where there would be less than `tasks` tasks per compute unit.
     """
 
     rows: int = 6
@@ -62,17 +61,17 @@ class CpuTile:
     panels: int = 4
     tasks: int = 24
 
-    beside: int = 1
-
     @property
     def cols(self) -> int:
         """Columns of a register tile."""
         return self.vecs * self.lanes
 
-    @property
-    def panel_vecs(self) -> int:
-        """Vectors side by side in a packed panel."""
-        return self.vecs // self.beside
+
+@dataclass(frozen=True)
+class FewTile(CpuTile):
+    """A tile for runs of few rows, as wide as `beside` panels of a B packed for another tile."""
+
+    beside: int = 1
 
 
 def cpu_tiles(problem: Problem, constant_b: bool, target: Target) -> tuple[CpuTile, ...]:
@@ -120,14 +119,15 @@ def even_rows(m: Dim, most: int) -> int:
 _FEW = 4  # rows, of which a tile that is made for many computes more in vain than it saves
 
 
-def _for_few(problem: Problem, tile: CpuTile) -> CpuTile | None:
+def _for_few(problem: Problem, tile: CpuTile) -> FewTile | None:
     """The tile for runs of few rows; None where there are none, or `tile` is as good."""
     if isinstance(problem.m, int) or tile.b != "packed" or tile.rows <= _FEW:
         return None
     if evaluate(problem.m, dict.fromkeys(symbols(problem.m), 1)) > _FEW:
         return None
     beside = max(1, 4 // tile.vecs)
-    return replace(tile, rows=2, vecs=tile.vecs * beside, beside=beside)
+    wide = replace(tile, rows=2, vecs=tile.vecs * beside)
+    return FewTile(**vars(wide), beside=beside)
 
 
 def _b_source(problem: Problem) -> str:
@@ -307,8 +307,8 @@ def _panel(b: Matrix, tile: CpuTile, fetches: bool) -> list[str]:
         return []
     pointer = f"const __global {storage(b.dtype)}*"
     lines = [f"{pointer} panel = b + b_at + (long)(col / COLS) * K * COLS;"]
-    if tile.beside > 1:  # beyond the last panel the first one is read again, and not stored
-        width = tile.panel_vecs * tile.lanes
+    if isinstance(tile, FewTile):  # beyond the last panel the first one is read, and not stored
+        width = tile.cols // tile.beside
         lines += [
             f"{pointer} panels[{tile.beside}];",
             "#pragma unroll",
@@ -331,8 +331,8 @@ def _load_a(a: Matrix, problem: Problem) -> str:
 def _load_b(b: Matrix, tile: CpuTile, problem: Problem) -> list[str]:
     if tile.b != "strided":
         panel, at = "panel", "k * COLS + v * LANES"
-        if tile.beside > 1:
-            vecs = tile.panel_vecs
+        if isinstance(tile, FewTile):
+            vecs = tile.vecs // tile.beside
             panel, at = f"panels[v / {vecs}]", f"(k * {vecs} + v % {vecs}) * LANES"
         value = memory.load(b.dtype, panel, at, tile.lanes)
         return [f"y[v] = {widen(value, b, problem.acc, tile.lanes)};"]
