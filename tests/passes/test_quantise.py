@@ -128,6 +128,23 @@ CASES = {
         {"w": integers((5, 3, 3, 3), "uint8", 1), "xz": np.uint8(9)},
         integers((1, 3, 8, 8), "uint8"),
     ),
+    "integer convolution with a zero point beyond int8": Case(
+        "uint8[2, 3, 8, 9] x => int32[2, 5, 4, 9] y",
+        "y = ConvInteger<pads = [1, 0, 1, 2], strides = [2, 1]>(x, w, xz, wz)",
+        {
+            "w": integers((5, 3, 3, 3), "uint8", 1),
+            "xz": np.uint8(9),
+            "wz": np.uint8(201),
+        },
+        integers((2, 3, 8, 9), "uint8"),
+    ),
+    "dynamically quantised convolution with a zero point beyond int8": Case(
+        "float[1, 3, 7, 7] x => int32[1, 4, 7, 7] y",
+        "q, s, z = DynamicQuantizeLinear(x) "
+        "y = ConvInteger<pads = [2, 2, 2, 2], dilations = [2, 2]>(q, w, z, wz)",
+        {"w": integers((4, 3, 3, 3), "uint8", 1), "wz": np.uint8(113)},
+        random((1, 3, 7, 7)),
+    ),
     "quantised convolution by channel": Case(
         "uint8[1, 4, 8, 8] x => uint8[1, 6, 4, 4] y",
         "y = QLinearConv<pads = [1, 1, 1, 1], strides = [2, 2], group = 2>"

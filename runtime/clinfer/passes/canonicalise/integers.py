@@ -4,10 +4,16 @@
 
 with a, b as they lie in memory: MatMul of uint8 or int8 with int8 gives int32. b is made int8, and
 its zero point 0 where the values allow it. Of a convolution the zero point of x is the attribute
-`zero`, which it takes off itself: padding stands for 0.
+`zero`, which it takes off itself: padding stands for 0. Where its weights without their zero points
+are no int8, these are taken off the result:
+
+    conv(x, w - q)  =  conv(x, w)  -  q conv(sum_c x, 1)
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +57,9 @@ def integer_convolution(
     rw: Rewriter, node: Node, x: Value, x_zero: Value | None, w: Value, w_zero: Value | None
 ) -> Value:
     """The int32 convolution with the window of `node`, no bias; w's zero points [M, 1, ...]."""
-    weights = _weights(w, w_zero)
+    weights, left = _weights(w, w_zero), None
+    if weights is None and node.attrs.get("group", 1) == 1:
+        weights, left = _moved(w, w_zero)
     zero = 0 if x_zero is None else None
     if x_zero is not None and x_zero.const is not None and x_zero.const.size == 1:
         zero = int(x_zero.const.reshape(-1)[0])
@@ -69,7 +77,30 @@ def integer_convolution(
         sums = weights.sum(axes, dtype=np.int32).reshape(-1, *([1] * (weights.ndim - 2)))
         shift = rw.reshape(cast(rw, x_zero, "int32"), ())
         total = _minus(rw, total, _times(rw, shift, rw.constant(sums)))
+    if left is not None:
+        window = _windows(rw, node, x, x_zero, weights.shape[1:], attrs)
+        total = _minus(rw, total, _times(rw, window, rw.constant(left)))
     return total
+
+
+def _windows(
+    rw: Rewriter,
+    node: Node,
+    x: Value,
+    zero: Value | None,
+    window: tuple[int, ...],
+    attrs: Mapping[str, Any],
+) -> Value:
+    """The sums of x - zero over each window of that many channels and pixels: [N, 1, ...]."""
+    channels, *pixels = window
+    plane = _sums(rw, x, 1 - len(x.known_shape))
+    if zero is not None and not is_zero(zero):
+        each = rw.reshape(cast(rw, zero, "int32"), ())
+        plane = _minus(rw, plane, _times(rw, each, number(rw, channels, "int32")))
+    ones = rw.constant(np.ones((1, 1, *pixels), np.int32))
+    batch, _, *sizes = node.output.known_shape
+    plain = {name: value for name, value in attrs.items() if name != "zero"}
+    return rw.emit("Conv", [plane, ones], "int32", (batch, 1, *sizes), attrs=plain, version=11)
 
 
 def _has_kernel(node: Node, x: Value) -> bool:
@@ -103,6 +134,15 @@ def _weights(w: Value, zero: Value | None) -> Array | None:
     if zero is None or zero.const is None:
         return _narrow(w.const, 0)
     return _narrow(w.const, zero.const)
+
+
+def _moved(w: Value, zero: Value | None) -> tuple[Array | None, Array | None]:
+    """Constant weights of uint8 as int8, and their zero points [M, 1, ...], moved as far."""
+    if w.const is None or w.dtype != "uint8" or zero is None or zero.const is None:
+        return None, None
+    moved = (w.const.astype(np.int16) - _MIDDLE).astype(np.int8)
+    zeros = zero.const.astype(np.int32) - _MIDDLE
+    return moved, zeros.reshape(-1, *([1] * (moved.ndim - 2)))
 
 
 def _narrow(content: Array, zero: Array | int) -> Array | None:
