@@ -32,7 +32,7 @@ def outcomes(cases: Cases, device: str, names: Sequence[str]) -> list[Outcome]:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize(("name", "size", "least"), [("CPU", 160, 85), ("GPU", 24, 12)])
+@pytest.mark.parametrize(("name", "size", "least"), [("CPU", 120, 60), ("GPU", 24, 12)])
 def test_cases_of_every_operator_give_their_results(
     cases: Cases, name: str, size: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
