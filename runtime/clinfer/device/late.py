@@ -111,10 +111,13 @@ class Late(Instance):
         for of, to in step.states:
             self._hand_on(of, to)
         outside = self._unchecked
+        has_new_sizes = True
         while not turn.is_over:
-            self._forget(number, step)
-            self._unchecked = outside
-            self._enter(number, step)
+            if has_new_sizes:
+                self._forget(number, step)
+                self._unchecked = outside
+                self._enter(number, step)
+                has_new_sizes = bool(step.inner or step.sizes)
             if step.counter >= 0:
                 self._touch([step.counter])
                 self.count(step.counter, turn.done)
