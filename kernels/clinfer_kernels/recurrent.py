@@ -73,8 +73,8 @@ def _fits(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> bool:
 
 
 def _states(spec: RecurrentSpec) -> int:
-    """The vectors of units that a row keeps: states before and after a step, cells, gates."""
-    return 4 if resets_early(spec) else 3
+    """The vectors of units that a row keeps: states before and after a step, cells, more."""
+    return 4 if resets_early(spec) or spec.rounds else 3
 
 
 def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
@@ -87,6 +87,7 @@ def emit(spec: RecurrentSpec, tile: RecurrentTile, target: Target) -> Kernel:
         spec.kind.lower(),
         *(["late"] if spec.reset_late else []),
         *(["coupled"] if spec.coupled else []),
+        *(["rounds"] if spec.rounds else []),
         *(["packed"] if spec.packed else []),
         *(["spilled"] if tile.spilled else []),
         *(f"{body.rows}x{tile.width * body.vectors}" for body in tile.bodies),

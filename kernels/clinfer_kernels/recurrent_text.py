@@ -115,12 +115,36 @@ class StepText:
     def step(self) -> Iterator[str]:
         """All units of one step; of a GRU that resets early the gates come first."""
         if not resets_early(self.spec):
-            yield from self._loop(range(self.count), "old", self._finish)
+            source = "kept" if self.spec.rounds else "old"
+            if self.spec.rounds:
+                yield from self._round()
+            yield from self._loop(range(self.count), source, self._finish)
             return
         yield from self._loop(range(2), "old", self._reset)
         if self.tile.local > 1:
             yield self.tile.barrier
         yield from self._loop(range(2, 3), "cells", self._mix)
+
+    def _round(self) -> Iterator[str]:
+        """Keeps the states as 8 bits hold them: 0 is one of 256 even steps from least to most."""
+        one = self.one
+        for r in range(self.tile.rows):
+            yield "{"
+            yield f"    {one} least = 0, most = 0;"
+            yield "    for (int k = 0; k < hidden; ++k) {"
+            yield f"        least = fmin(least, old[{r} * units + k]);"
+            yield f"        most = fmax(most, old[{r} * units + k]);"
+            yield "    }"
+            yield f"    const {one} size = most > least ? (most - least) / 255 : 1;"
+            yield f"    const {one} zero = rint(clamp(-least / size, ({one})0, ({one})255));"
+            yield f"    for (int k = item; k < hidden; k += {self.tile.local}) {{"
+            yield f"        const {one} code = rint(old[{r} * units + k] / size) + zero;"
+            yield f"        const {one} kept_code = clamp(code, ({one})0, ({one})255);"
+            yield f"        kept[{r} * units + k] = (kept_code - zero) * size;"
+            yield "    }"
+            yield "}"
+        if self.tile.local > 1:
+            yield self.tile.barrier
 
     def end(self) -> Iterator[str]:
         """The last states."""

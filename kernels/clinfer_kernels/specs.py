@@ -423,7 +423,8 @@ class RecurrentSpec(Spec):
 
     kind: "LSTM" (gates i, o, f, c), "GRU" (z, r, h) or "RNN". `functions` are ONNX's f, g, h.
     Directions from number `backward_from` on go through time backwards. `reset_late` is ONNX's
-    linear_before_reset; `coupled` its input_forget; `clip` 0 for none.
+    linear_before_reset; `coupled` its input_forget; `clip` 0 for none. `rounds`: states are
+    quantised to uint8 before they are multiplied, a row at a time, as DynamicQuantizeLinear does.
     """
 
     kind: Literal["LSTM", "GRU", "RNN"]
@@ -436,6 +437,7 @@ class RecurrentSpec(Spec):
     packed: bool
     reset_late: bool
     coupled: bool
+    rounds: bool
     clip: float
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]

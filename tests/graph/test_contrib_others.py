@@ -63,7 +63,7 @@ def test_biases_by_distance(both: int) -> None:
 @pytest.mark.parametrize("columns", [False, True])
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_lstm_of_dynamic_quantisation(columns: bool, direction: str) -> None:
-    """Within the 8 bits that ONNX Runtime rounds hidden states to."""
+    """States of one row: of more, ONNX Runtime rounds as many together as a thread has."""
     steps, wide, size = 6, 10, 12
     both = 2 if direction == "bidirectional" else 1
     shape = (both, 4 * size) if columns else (both,)
@@ -81,7 +81,7 @@ def test_lstm_of_dynamic_quantisation(columns: bool, direction: str) -> None:
     }
     attrs = {"hidden_size": size, "direction": direction}
     form: dict[str, Any] = {"constant": ("w", "r", "b", "ws", "wz", "rs", "rz"), "outputs": 3}
-    compared("DynamicQuantizeLSTM", inputs, attrs, atol=2e-2, rtol=0, **form)
+    compared("DynamicQuantizeLSTM", inputs, attrs, **form)
 
 
 def test_embeddings_in_8_bits() -> None:

@@ -193,7 +193,9 @@ def bind(
         assert total % local == 0, f"{launch.entry}: {global_size} over {launch.local_size}"
     if 0 in global_size:
         return None
-    built = program(launch.source, (*launch.options.split(), *options(launch.local_size, launch.source)))
+    built = program(
+        launch.source, (*launch.options.split(), *options(launch.local_size, launch.source))
+    )
     entry = cl.Kernel(built, launch.entry)
     assert entry.num_args == len(launch.args), f"{launch.entry}: {len(launch.args)} arguments"
     for index, arg in enumerate(launch.args):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness import TARGETS, Array, run_kernel
@@ -37,6 +39,7 @@ def gru(dtype: str, packed: bool) -> RecurrentSpec:
         packed=packed,
         reset_late=False,
         coupled=False,
+        rounds=False,
         clip=0.0,
         ins=ins,
         outs=outs,
@@ -83,3 +86,41 @@ def test_states_and_weights_lie_where_there_is_room(
         _, last = run_kernel(emit(spec, tile, target), ins, outs)
         wanted = expected(sums, weights, state, lengths)
         np.testing.assert_allclose(last[0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def rounded(h: Array) -> Array:
+    """Rows by ONNX's DynamicQuantizeLinear and back."""
+    least, most = np.minimum(h.min(1), 0), np.maximum(h.max(1), 0)
+    scale = np.where(most > least, (most - least) / np.float32(255), 1)[:, None]
+    zero = np.rint(np.clip(-least[:, None] / scale, 0, 255))
+    return (np.clip(np.rint(h / scale) + zero, 0, 255) - zero) * scale
+
+
+@pytest.mark.parametrize("cls", TARGETS)
+def test_states_go_through_eight_bits(cls: str) -> None:
+    builder = Builder(["float32"])
+    sigmoid = builder.build(Term(builder, 0).sigmoid().number)
+    tanh = builder.build(Term(builder, 0).op("tanh").number)
+    shapes = [(STEPS, ROWS, 1, 4, WIDE), (1, 4 * HIDDEN, HIDDEN), (1, ROWS, HIDDEN)]
+    last = (1, ROWS, HIDDEN)
+    spec = replace(
+        gru("float32", False),
+        kind="LSTM",
+        functions=(sigmoid, tanh, tanh),
+        has_lengths=False,
+        rounds=True,
+        ins=tuple(dense("float32", shape) for shape in shapes),
+        outs=tuple(dense("float32", s) for s in ((STEPS, 1, ROWS, HIDDEN), last, last)),
+    )
+    sums, weights, start = (rng.standard_normal(s).astype(np.float32) for s in shapes)
+    h, c = start[0], np.zeros((ROWS, HIDDEN), np.float32)
+    for t in range(STEPS):
+        back = rounded(h) @ weights[0].T
+        i, o, f, g = np.split(sums[t, :, 0, :, :HIDDEN].reshape(ROWS, -1) + back, 4, axis=1)
+        i, o, f = (1 / (1 + np.exp(-gate)) for gate in (i, o, f))
+        c = f * c + i * np.tanh(g)
+        h = o * np.tanh(c)
+    for tile in candidates(spec, TARGETS[cls]):
+        outs = [(tensor.shape, "float32") for tensor in spec.outs]
+        found = run_kernel(emit(spec, tile, TARGETS[cls]), [sums, weights, start], outs)
+        np.testing.assert_allclose(found[1][0], h, rtol=1e-4, atol=1e-5)

@@ -47,6 +47,7 @@ class _Cell(NamedTuple):
     clip: float
     coupled: bool
     late: bool
+    rounds: bool = False
 
     def _apply(self, index: int, x: Array) -> Array:
         return self.functions[index](np.clip(x, -self.clip, self.clip) if self.clip else x)
@@ -64,12 +65,21 @@ class _Cell(NamedTuple):
 
     def lstm(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
         """Gates i, o, f, c."""
+        h = _rounded(h) if self.rounds else h
         i, o, f, g = [x[:, k] + h @ self.r[k].T for k in range(4)]
         i = self._apply(0, i + self.peepholes[0] * c)
         f = 1 - i if self.coupled else self._apply(0, f + self.peepholes[2] * c)
         c = f * c + i * self._apply(1, g)
         o = self._apply(0, o + self.peepholes[1] * c)
         return o * self.functions[2](c), c
+
+
+def _rounded(h: Array) -> Array:
+    """Rows as uint8 holds them, each with a scale and a zero point of its own."""
+    least, most = np.minimum(h.min(1, initial=0), 0), np.maximum(h.max(1, initial=0), 0)
+    scale = np.where(most > least, (most - least) / 255, 1).astype(h.dtype)[:, None]
+    zero = np.rint(np.clip(-least[:, None] / scale, 0, 255))
+    return np.asarray((np.clip(np.rint(h / scale) + zero, 0, 255) - zero) * scale)
 
 
 def _run(kind: str, attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
@@ -105,6 +115,7 @@ def _run(kind: str, attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any
             float(attrs.get("clip", 0.0)),
             kind == "LSTM" and bool(attrs.get("input_forget", 0)),
             late,
+            bool(attrs.get("rounds", 0)),
         )
         sums = (x @ w[d].T).reshape(steps, batch, gates, hidden) + own + back
         backward = attrs.get("direction") == "reverse" or d == 1

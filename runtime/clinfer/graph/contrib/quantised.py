@@ -183,16 +183,15 @@ def _summed(make: Maker) -> Value:
 
 
 def _lstm(make: Maker) -> Sequence[Value]:
-    """LSTM of the input rounded to 8 bits, as the operator does, with decoded weights.
+    """LSTM of the input and of hidden states rounded to 8 bits, with decoded weights.
 
-    Hidden states are not rounded from step to step: the result lies between ONNX Runtime's and that
-    of the model not quantised.
+    ONNX Runtime rounds states of as many rows together as a thread has; here each row has a scale.
     """
     rounded = make.several("DynamicQuantizeLinear", 3, make.x(0))
     x = make("DequantizeLinear", *rounded)
     weights = [_gates(make, index, scale) for index, scale in ((1, 8), (2, 10))]
     rest = [make.input(index) for index in range(3, 8)]
-    return make.several("LSTM", 3, x, *weights, *rest, **make.node.attrs)
+    return make.several("LSTM", 3, x, *weights, *rest, **make.node.attrs, rounds=1)
 
 
 def _gates(make: Maker, index: int, scale: int) -> Value:

@@ -138,6 +138,7 @@ def _steps(
         "packed": packed,
         "reset_late": late,
         "coupled": node.op == "LSTM" and bool(node.attrs.get("input_forget", 0)),
+        "rounds": bool(node.attrs.get("rounds", 0)),
         "clip": float(node.attrs.get("clip", 0.0)),
     }
     rw.insert(Node("Recurrent", [*inputs], [*outputs], attrs, node.name, "clinfer"))
