@@ -8,40 +8,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clinfer.device.instance import Instance
+from clinfer.device.late_checks import Checks, Requirements
 from clinfer.device.loops import Turn
 from clinfer.errors import ShapeError
 from clinfer.lowering.binding import (
     Sizes,
-    bind_read,
-    check_requirement,
     check_sizes,
-    required_symbols,
 )
 from clinfer.lowering.plan import (
     AgainStep,
-    Block,
     Buffer,
-    Constraint,
     HostStep,
     HostValue,
     LaunchStep,
     LoopStep,
-    Reach,
     SizesStep,
 )
 from clinfer_kernels.dims import Dim, symbols
 
 _MOST_ENTERED = 4096
-_MOST_MET = 1 << 16
-
-Requirement = Constraint | Reach
 
 
 class Late(Instance):
     """Goes through the steps of a run; how one is done, and where memory is, is left open."""
 
     _input_values: Mapping[str, int]
-    _open: Sequence[Requirement]
+    _open: Requirements
 
     def _await_sizes(self) -> None:
         """Checks what the sizes of the inputs tell; before the first run."""
@@ -53,9 +45,7 @@ class Late(Instance):
         self._row_sizes: dict[int, dict[str, int]] = {}
         self._memo: dict[Any, Any] = {}  # sizes computed of the same symbols' values
         self._entered: set[Any] = set()  # loops, with sizes that fit a step
-        self._names: dict[int, tuple[str, ...]] = {}  # of symbols, by requirements' ids
-        self._met: set[tuple[int, tuple[int | None, ...]]] = set()  # requirements, for what values
-        self._required: dict[tuple[int, int], tuple[Requirement, ...]] = {}  # by blocks' steps
+        self._checks = Checks()
         for number, buffer in enumerate(self.plan.buffers):
             if buffer.kind == "temp":
                 self._ends[self._end_of(buffer)].append(number)
@@ -94,7 +84,9 @@ class Late(Instance):
             else:
                 self._touch([step.condition.buffer])
                 block = step.blocks[0 if self._holds(step) else 1]
-                self._unchecked = [*self._unchecked, *self._open_in(block)]
+                self._unchecked = self._checks.joined(
+                    self._unchecked, self._checks.enter(block, self.sizes)
+                )
                 self._run_steps(block.first, block.end)
                 index = step.blocks[-1].end
             for done in range(number, index):
@@ -132,7 +124,7 @@ class Late(Instance):
         for name, none in step.gives:
             self.sizes.bind(name, turn.done if none < 0 else rows.get(name, none))
         self._touch(step.stacks)
-        self._unchecked = self._still_open(outside)
+        self._unchecked = self._checks.still_open(outside, self.sizes)
 
     def _enter(self, number: int, step: LoopStep) -> None:
         """Looks at what must hold in a step, but at the same sizes once."""
@@ -140,23 +132,11 @@ class Late(Instance):
         key = (number, *self.sizes.values.items())
         if key in self._entered:
             return
-        left = self._open_in(step.block)
+        left = self._checks.enter(step.block, self.sizes)
         if left:
-            self._unchecked = [*self._unchecked, *left]
+            self._unchecked = self._checks.joined(self._unchecked, left)
         elif len(self._entered) < _MOST_ENTERED:
             self._entered.add(key)
-
-    def _open_in(self, block: Block) -> list[Requirement]:
-        """What of a block that is to run cannot be checked yet."""
-        if block.error:
-            raise ShapeError(f"{block.label}: {block.error}")
-        return self._still_open(self._requirements(block))
-
-    def _requirements(self, block: Block) -> Sequence[Requirement]:
-        found = self._required.get(block[:2])
-        if found is None:
-            found = self._required[block[:2]] = tuple(block.requirements)
-        return found
 
     def _end_turn(self, step: AgainStep) -> None:
         turn = self.turns[step.loop]
@@ -237,34 +217,17 @@ class Late(Instance):
         self._read_reports()
         read = [n for value in step.values for n in self._integers(value)]
         self._check()
-        bind_read(step, read, self.sizes)
-        self._unchecked = self._still_open(self._unchecked)
+        self._checks.read(step, read, self.sizes)
+        self._unchecked = self._checks.still_open(self._unchecked, self.sizes)
 
     def _integers(self, value: HostValue) -> list[int]:
         if value.tensor is not None and set(value.tensor.shape) <= {1}:
             return [self.element(value)]
         return [int(n) for n in self._host_input(value).ravel()]
 
-    def _still_open(self, requirements: Sequence[Requirement]) -> list[Requirement]:
-        """As `check_sizes`, where the same is not looked at again for the same values."""
-        left: list[Requirement] = []
-        values, met = self.sizes.values, self._met
-        for requirement in requirements:
-            names = self._names.get(id(requirement))
-            if names is None:
-                names = self._names[id(requirement)] = tuple(required_symbols(requirement))
-            found = tuple([values.get(name) for name in names])
-            if None in found:
-                left.append(requirement)
-            elif (id(requirement), found) not in met:
-                check_requirement(requirement, self.sizes)
-                if len(met) < _MOST_MET:
-                    met.add((id(requirement), found))
-        return left
-
     def _prepare_output(self, value: HostValue, has_new_sizes: bool) -> None:
         if has_new_sizes:
-            self._unchecked = self._still_open(self._unchecked)
+            self._unchecked = self._checks.still_open(self._unchecked, self.sizes)
         if value.tensor is not None:
             self._touch([value.buffer])
 

@@ -242,8 +242,8 @@ def bind_launch(step: LaunchStep, sizes: Callable[[Dim], int]) -> BoundLaunch:
     )
 
 
-def bind_read(step: SizesStep, read: Sequence[int], sizes: Sizes) -> None:
-    """Binds the sizes that a step gives, from what it has read.
+def read_sizes(step: SizesStep, read: Sequence[int], sizes: Sizes) -> dict[str, int]:
+    """The sizes that a step gives, from what it has read.
 
     Raises `InputError` where an element is not as it must be, `ShapeError` where sizes are not.
     """
@@ -258,7 +258,7 @@ def bind_read(step: SizesStep, read: Sequence[int], sizes: Sizes) -> None:
     given = {name: own.values[name] for name in step.gives}
     if min(given.values(), default=0) < 0:
         raise ShapeError(f"{step.label}: a size of {min(given.values())}; sizes are at least 0")
-    sizes.bind_all(given)
+    return given
 
 
 class Closed:
