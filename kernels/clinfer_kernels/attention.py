@@ -10,16 +10,19 @@ masks, however large, give what their sums in float32 give.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clinfer_kernels.attention_cpu import LaneTile, emit_lanes, lane_tiles
-from clinfer_kernels.attention_gpu import emit_local
-from clinfer_kernels.attention_matrix import MatrixTile, emit_matrix, matrix_tiles
 from clinfer_kernels.attention_problem import simplify, takes
 from clinfer_kernels.attention_rows import RowTile, emit_rows, row_tile
-from clinfer_kernels.attention_tiles import LocalTile, local_tiles
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import AttentionSpec
 
-Tile = LaneTile | MatrixTile | LocalTile | RowTile
+if TYPE_CHECKING:
+    from clinfer_kernels.attention_matrix import MatrixTile
+    from clinfer_kernels.attention_tiles import LocalTile
+
+    Tile = LaneTile | MatrixTile | LocalTile | RowTile
 
 _FEW = 4  # queries that leave most lanes of a tile empty
 
@@ -34,7 +37,10 @@ def candidates(spec: AttentionSpec, target: Target) -> tuple[Tile, ...]:
         return ()
     problem = simplify(spec)
     plain = row_tile(problem, target)
-    if target.cls == "gpu":
+    if target.cls == "gpu":  # a start on a CPU does not import what is for GPUs
+        from clinfer_kernels.attention_matrix import matrix_tiles
+        from clinfer_kernels.attention_tiles import local_tiles
+
         return (*matrix_tiles(problem, target), *local_tiles(problem, target), plain)
     few = isinstance(problem.queries, int) and problem.queries <= _FEW
     lanes = lane_tiles(problem, target)
@@ -46,8 +52,11 @@ def emit(spec: AttentionSpec, tile: Tile, target: Target) -> Kernel:
     problem = simplify(spec)
     if isinstance(tile, LaneTile):
         return emit_lanes(problem, tile, target)
+    if isinstance(tile, RowTile):
+        return emit_rows(problem, tile, target)
+    from clinfer_kernels.attention_gpu import emit_local
+    from clinfer_kernels.attention_matrix import MatrixTile, emit_matrix
+
     if isinstance(tile, MatrixTile):
         return emit_matrix(problem, tile, target)
-    if isinstance(tile, LocalTile):
-        return emit_local(problem, tile, target)
-    return emit_rows(problem, tile, target)
+    return emit_local(problem, tile, target)

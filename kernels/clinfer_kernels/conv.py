@@ -17,16 +17,14 @@ Schedules, each with a text file of its own, where its index formulas are:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels.conv_cpu import CpuTile, cpu_tiles, emit_cpu
 from clinfer_kernels.conv_direct import DirectTile, direct_tiles, emit_direct
-from clinfer_kernels.conv_gpu import GpuTile, emit_gpu, gpu_tiles
 from clinfer_kernels.conv_integer import IntegerTile, emit_integer, integer_tiles
 from clinfer_kernels.conv_pairs import PairsTile, emit_pairs, pair_tiles
 from clinfer_kernels.conv_winograd import WinogradTile, emit_winograd, winograd_tiles
 from clinfer_kernels.depthwise_cpu import DepthwiseTile, depthwise_tiles, emit_depthwise
-from clinfer_kernels.depthwise_gpu import VectorTile, emit_vector, vector_tiles
 from clinfer_kernels.depthwise_integer import (
     DepthwiseIntegerTile,
     depthwise_integer_tiles,
@@ -35,17 +33,21 @@ from clinfer_kernels.depthwise_integer import (
 from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import ConvSpec, ProjectedConvSpec
 
-Tile = (
-    CpuTile
-    | IntegerTile
-    | PairsTile
-    | WinogradTile
-    | DepthwiseTile
-    | DepthwiseIntegerTile
-    | GpuTile
-    | VectorTile
-    | DirectTile
-)
+if TYPE_CHECKING:
+    from clinfer_kernels.conv_gpu import GpuTile
+    from clinfer_kernels.depthwise_gpu import VectorTile
+
+    Tile = (
+        CpuTile
+        | IntegerTile
+        | PairsTile
+        | WinogradTile
+        | DepthwiseTile
+        | DepthwiseIntegerTile
+        | GpuTile
+        | VectorTile
+        | DirectTile
+    )
 
 _EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
     CpuTile: emit_cpu,
@@ -54,22 +56,17 @@ _EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
     WinogradTile: emit_winograd,
     DepthwiseTile: emit_depthwise,
     DepthwiseIntegerTile: emit_depthwise_integer,
-    GpuTile: emit_gpu,
-    VectorTile: emit_vector,
     DirectTile: emit_direct,
 }
 
 
 def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     """The tiles for `spec` within the target's limits, the best guess first, a plain one last."""
-    if isinstance(spec, ProjectedConvSpec):
-        return gpu_tiles(spec, target) if target.cls == "gpu" else ()
-    direct = direct_tiles(spec, target)
     if target.cls == "gpu":
-        products = gpu_tiles(spec, target)
-        if len(direct) > 1:
-            return (*vector_tiles(spec, target), *direct, *products, direct[-1])
-        return (*products, *direct)
+        return _for_gpu(spec, target)
+    if isinstance(spec, ProjectedConvSpec):
+        return ()
+    direct = direct_tiles(spec, target)
     integer = integer_tiles(spec, target)
     if integer:
         first = (*depthwise_integer_tiles(spec, target), *depthwise_tiles(spec, target))
@@ -83,6 +80,24 @@ def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     return (*depthwise, *winograd, *cpu_tiles(spec, target), *direct)
 
 
+def _for_gpu(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
+    from clinfer_kernels.conv_gpu import gpu_tiles
+    from clinfer_kernels.depthwise_gpu import vector_tiles
+
+    products = gpu_tiles(spec, target)
+    if isinstance(spec, ProjectedConvSpec):
+        return products
+    direct = direct_tiles(spec, target)
+    if len(direct) > 1:
+        return (*vector_tiles(spec, target), *direct, *products, direct[-1])
+    return (*products, *direct)
+
+
 def emit(spec: ConvSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec` cut as `tile` says."""
+    if type(tile) not in _EMIT:  # a start on a CPU does not import what is for GPUs
+        from clinfer_kernels.conv_gpu import GpuTile, emit_gpu
+        from clinfer_kernels.depthwise_gpu import VectorTile, emit_vector
+
+        _EMIT.update({GpuTile: emit_gpu, VectorTile: emit_vector})
     return _EMIT[type(tile)](spec, tile, target)

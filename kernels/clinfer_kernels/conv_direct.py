@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.conv_gpu import channel_step, declare_input, load_input
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.conv_prologue import declare
+from clinfer_kernels.conv_reads import channel_step, declare_input, load_input
 from clinfer_kernels.depthwise_cpu import TapRows
 from clinfer_kernels.dims import Dim, ceildiv, minimum
 from clinfer_kernels.pixels import declare_pixels, finish, locate

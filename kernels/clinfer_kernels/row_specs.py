@@ -8,6 +8,9 @@ from clinfer_kernels.expr import Expr
 from clinfer_kernels.spec import Tensor
 from clinfer_kernels.specs import Spec
 
+CHUNK = 64
+"""Columns that sums are of: rows have a multiple of them, and so have tiles."""
+
 
 @dataclass(frozen=True)
 class RowMatmulSpec(Spec):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from clinfer_kernels.contraction.normed import CHUNK, row_sums
+from clinfer_kernels.contraction.normed import row_sums
 from clinfer_kernels.conv_problem import Problem as Convolution
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.pixels import declare_pixels, finish, locate
+from clinfer_kernels.row_specs import CHUNK
 from clinfer_kernels.signature import Signature
 
 

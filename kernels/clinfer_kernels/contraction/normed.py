@@ -25,12 +25,10 @@ from clinfer_kernels.matmul_problem import Problem
 from clinfer_kernels.matrix_text import col_stride, element, widen
 from clinfer_kernels.nest import stride_kind
 from clinfer_kernels.render import render
+from clinfer_kernels.row_specs import CHUNK
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Tensor
 from clinfer_kernels.types import literal, register
-
-CHUNK = 64
-"""Columns that sums are of: rows have a multiple of them, and so have tiles."""
 
 
 @dataclass(frozen=True)

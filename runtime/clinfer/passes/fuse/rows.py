@@ -18,9 +18,9 @@ from clinfer.passes.dead import remove_dead
 from clinfer.passes.fuse.anchors import epilogue_of
 from clinfer.passes.fuse.program import Program, inline, program_of
 from clinfer.passes.rewrite import Log
-from clinfer_kernels.contraction.normed import CHUNK
 from clinfer_kernels.dims import product
 from clinfer_kernels.expr import Builder
+from clinfer_kernels.row_specs import CHUNK
 
 _FLOATS = frozenset({"float32", "float16", "bfloat16"})
 _KIND = "clinfer.RowMatMul"
