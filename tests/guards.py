@@ -119,8 +119,12 @@ def _require(memory: np.ndarray, ranges: list[Range], instance: Any) -> None:
             raise StrayWriteError(f"{changed.size} guard bytes changed, by one of: {steps}")
 
 
-def _result(self: ResultMemory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+def _result(
+    self: ResultMemory, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "a result"
+) -> np.ndarray:
     """A result between guards."""
+    if 0 in shape:
+        return UNGUARDED(self, shape, dtype, name)
     nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     memory = _filled(nbytes + 2 * GUARD)
     _LOCAL.results.append((memory, nbytes))

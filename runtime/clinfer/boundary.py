@@ -94,6 +94,10 @@ def as_ours(error: Exception, where: str) -> ClinferError:
         return ShapeError(f"{where}: {said}; give the inputs fixed shapes with reshape")
     if isinstance(error, OSError):
         file = "" if error.filename is None else f"'{error.filename}': "
+        if isinstance(error, FileNotFoundError) and not file:
+            return ClinferError(
+                f"{where}: the folder that this process works in is gone; change it"
+            )
         return ClinferError(f"{where}: {file}{error.strerror or said}")
     return InternalError(
         f"{where} failed by a fault of clinfer ({type(error).__name__}: {said}); please report it "

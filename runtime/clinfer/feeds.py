@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from clinfer.ports import Port, index_of, named
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[Any, Any] | Sequence[Any] | Array | None
+_MOST_WORK = 10_000  # of NumPy's search for an element that two arrays share
 
 
 class Feed:
@@ -124,7 +126,33 @@ def targets(ports: Sequence[Port], outputs: Inputs) -> dict[int, Any]:
         if index in found:
             raise InputError(f"output '{ports[index].name}' is given twice, once as {key!r}")
         found[index] = target(ports[index], value)
+    require_apart(ports, found)
     return found
+
+
+def require_apart(ports: Sequence[Port], into: Mapping[int, Any]) -> None:
+    """Raises `InputError` where results are to be written to memory that they would share."""
+    arrays = [(_begin(a), n) for n, a in into.items() if isinstance(a, np.ndarray) and a.size]
+    for (_, one), (_, other) in pairwise(sorted(arrays)):
+        if np.may_share_memory(into[one], into[other]) and _overlap(into[one], into[other]):
+            raise InputError(
+                f"outputs '{ports[one].name}' and '{ports[other].name}' are to be written to the "
+                "same memory: give each an array of its own"
+            )
+
+
+def _begin(array: Array) -> int:
+    below = sum(
+        (n - 1) * step for n, step in zip(array.shape, array.strides, strict=True) if step < 0
+    )
+    return int(array.ctypes.data + below)
+
+
+def _overlap(one: Array, other: Array) -> bool:
+    try:
+        return np.shares_memory(one, other, max_work=_MOST_WORK)  # type: ignore[arg-type]
+    except RuntimeError:  # too hard to say
+        return False
 
 
 def target(port: Port, value: Any) -> Any:
@@ -144,6 +172,8 @@ def target(port: Port, value: Any) -> Any:
         raise InputError(f"{what}: {type(value).__name__} has no memory to write to; give an array")
     if array.dtype != dtypes.to_numpy(port.dtype):
         raise InputError(f"{what} has {port.dtype} elements, the array given {array.dtype}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"{what}: a masked array hides what is written; give its .data")
     if not array.flags.writeable:
         raise InputError(f"{what}: the array given cannot be written to; give one that can")
     _check_shape(port, array)
@@ -207,12 +237,18 @@ def _remote(port: Port, value: Any, expected: np.dtype[Any]) -> Any:
 def _strings(port: Port, value: Any) -> Array:
     """Text as an array of objects."""
     array = np.asarray(value, dtype=object)
-    wrong = next((item for item in array.flat if not isinstance(item, (str, bytes))), None)
+    kinds = {type(item) for item in array.flat}
+    wrong = next((kind for kind in kinds if not issubclass(kind, (str, bytes))), None)
     if wrong is not None:
-        raise InputError(
-            f"input '{port.name}' holds {type(wrong).__name__} values, expected strings"
-        )
-    return array
+        raise InputError(f"input '{port.name}' holds {wrong.__name__} values, expected strings")
+    if not any(issubclass(kind, bytes) for kind in kinds):
+        return array
+    text = np.empty(array.shape, object)
+    try:
+        text.reshape(-1)[:] = [x.decode() if isinstance(x, bytes) else x for x in array.flat]
+    except UnicodeError as error:
+        raise InputError(f"input '{port.name}' holds bytes that are no UTF-8: {error}") from None
+    return text
 
 
 def _array(what: str, value: Any) -> Array:

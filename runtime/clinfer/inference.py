@@ -21,6 +21,7 @@ from clinfer.runs import (
     callable_or_none,
     error_of,
     milliseconds,
+    performing,
     submit,
     workers,
 )
@@ -151,7 +152,8 @@ class InferRequest(RequestWords):
     def cancel(self) -> None:
         """Gives up the runs under way: they end without results, and `wait` raises an error.
 
-        A run that computes already does so to its end.
+        One that computes ends where Ctrl-C would end it: between its launches, host steps and the
+        steps of loops, and with the player within a launch.
         """
         self._runs.cancel()
         job = self._performing
@@ -269,7 +271,8 @@ class InferRequest(RequestWords):
             self._performing = job
             try:
                 job.require_wanted()
-                self._run(job.values)
+                with performing(job):
+                    self._run(job.values)
                 if job.is_cancelled:
                     self._results = None
                     job.require_wanted()

@@ -80,6 +80,8 @@ class RequestTensors:
                 f"output '{port.name}' has shape {list(port.shape or ())}, the tensor "
                 f"{list(tensor.shape)}"
             )
+        given = {n: self._outputs[n].data for n in self._given if n != index}
+        feeds.require_apart(self._ports[1], {**given, index: tensor.data})
         self._outputs[index] = tensor
         self._given.add(index)
 

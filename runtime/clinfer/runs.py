@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from math import isnan
 from threading import Condition
 from typing import TYPE_CHECKING, Any
@@ -27,9 +31,37 @@ class Job:
         self.is_cancelled = False
 
     def require_wanted(self) -> None:
-        """Raises `ClinferError` where the run was cancelled."""
-        if self.is_cancelled:
+        """Raises `ClinferError` where the run was cancelled, or Ctrl-C has ended the program."""
+        if self.is_cancelled or _current.is_interrupted:
             raise ClinferError("the run was cancelled: it has no results")
+
+
+class _Current(threading.local):
+    """The background run that a thread performs."""
+
+    job: Job | None = None
+    is_interrupted = False
+    """Of the class: whether Ctrl-C has ended the program."""
+
+
+_current = _Current()
+
+
+@contextmanager
+def performing(job: Job | None) -> Iterator[None]:
+    """What this thread does now is done for that background run; None: for others, or for none."""
+    before, _current.job = _current.job, job
+    try:
+        yield
+    finally:
+        _current.job = before
+
+
+def require_wanted() -> None:
+    """For what may take long, between its steps: as `Job.require_wanted` of this thread's run."""
+    job = _current.job
+    if job is not None:
+        job.require_wanted()
 
 
 class Runs:
@@ -112,10 +144,28 @@ class Runs:
 
 
 def workers(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads for background runs."""
+    """Threads for background runs.
+
+    The interpreter waits for them at its end. Where Ctrl-C has ended the program nobody waits for
+    results any more: runs end as cancelled ones do.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
+    _watch_the_end()
     return ThreadPoolExecutor(count, name)
+
+
+@cache
+def _watch_the_end() -> None:
+    """Once the executor's module is there: what is registered last is called first."""
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(_end)
+
+
+def _end() -> None:
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:  # what has ended the main thread
+        _Current.is_interrupted = True
 
 
 def error_of(action: Callable[[], None]) -> BaseException | None:

@@ -148,6 +148,57 @@ def test_strings_are_checked_for_their_shape(core, cpu):
     assert model({"x": ["a", "b"]})[0].tolist() == ["a", "b"]
     with pytest.raises(clinfer.InputError, match=r"\[3\].*\[2\]"):
         model({"x": ["a", "b", "c"]})
+    assert model({"x": ["é".encode(), "b"]})[0].tolist() == ["é", "b"]
+    with pytest.raises(clinfer.InputError, match="'x' holds bytes that are no UTF-8"):
+        model({"x": [b"\xff", b"b"]})
+    with pytest.raises(clinfer.InputError, match="'x' holds NoneType values"):
+        model({"x": [None, "b"]})
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [2**32, 2**32],  # whose product is 0 in 64 bits
+        [2**62],
+        [10**30],
+        [1] * 70,
+        ["3"],
+        "12",
+        [2.7],
+        [float("inf")],
+    ],
+    ids=str,
+)
+def test_a_tensor_refuses_what_is_no_shape(shape):
+    for make in (
+        lambda: clinfer.Tensor(clinfer.Type.f32, shape),
+        lambda: clinfer.Tensor(np.zeros(4, np.float32), shape),
+        lambda: clinfer.Tensor(np.zeros(4, np.float32)).set_shape(shape),
+    ):
+        with pytest.raises(clinfer.InputError, match=r"shape"):
+            make()
+
+
+def test_a_tensor_says_what_it_cannot_hold():
+    with pytest.raises(clinfer.OutOfMemoryError, match="a tensor"):
+        clinfer.Tensor(clinfer.Type.f32, [2**44])
+    fixed = np.zeros(2, np.float32)
+    fixed.flags.writeable = False
+    with pytest.raises(clinfer.InputError, match="cannot be written to"):
+        clinfer.Tensor(fixed, shared_memory=True).copy_from(np.ones(2, np.float32))
+    for content, text in ((["a", "b"], ["c"]), (["a"], [None]), ([1.0], ["a"])):
+        with pytest.raises(clinfer.InputError, match="text"):
+            clinfer.Tensor(content).str_data = text
+    with pytest.raises(clinfer.InputError, match="text"):
+        _ = clinfer.Tensor(np.array([b"\xff"], object)).str_data
+
+
+def test_a_tensor_is_in_the_machines_order_of_bytes():
+    other = np.arange(3, dtype=np.dtype(np.float32).newbyteorder())
+    assert clinfer.Tensor(other).data.dtype == np.float32
+    assert clinfer.Tensor(other).data.tolist() == [0, 1, 2]
+    with pytest.raises(clinfer.InputError, match="order of bytes"):
+        clinfer.Tensor(other, shared_memory=True)
 
 
 def test_a_request_shared_by_threads_gives_each_its_own_result(core, cpu):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -36,6 +37,22 @@ except KeyboardInterrupt:
 """
 
 
+ENDLESS = """
+import os, signal, threading
+import numpy as np, onnx.parser
+import clinfer
+proto = onnx.parser.parse_model(
+    '<ir_version: 8, opset_import: ["": 17]> m (float[N] x) => (y) <bool go = {1}> { '
+    'y = Loop("", go, x) <body = b (int64 i, bool c, float[N] s) => (d, t) '
+    "{ d = Identity(c) t = Tanh(s) }> }"
+)
+request = clinfer.compile_model(proto, "CPU").create_infer_request()
+request.start_async([np.ones(4, np.float32)])
+threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+request.wait()
+"""
+
+
 @pytest.mark.parametrize(("device", "count", "size"), [("CPU", 200, 4096), ("GPU", 100, 1024)])
 def test_an_interrupt_ends_an_inference(device: str, count: int, size: int) -> None:
     """With the player, and with a queue; the process ends too, whatever the device is still at."""
@@ -49,3 +66,17 @@ def test_an_interrupt_ends_an_inference(device: str, count: int, size: int) -> N
         timeout=LIMIT,
     )
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+def test_an_interrupt_ends_a_program_whatever_runs_in_the_background() -> None:
+    """Nobody is left to see the results of a loop without an end."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDLESS],
+        env=child_environment(CLINFER_CPU_PLATFORM=platform()),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"

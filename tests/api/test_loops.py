@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 import clinfer
+from clinfer.errors import ClinferError
 
 HEAD = '<ir_version: 8, opset_import: ["": 18]>'
 X = np.arange(6, dtype=np.float32).reshape(2, 3) / 4
@@ -255,6 +256,21 @@ def test_an_endless_loop_ends_when_it_is_interrupted(core, device, name):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_endless_loop_ends_when_it_is_cancelled(core, device, name):
+    text = f"""m (float[N] x, bool go) => (y) {{
+        y = Loop("", go, x) <body = b (int64 i, bool c, float[N] s) => (d, t) {{
+            {ENDLESS[name]} }}> }}"""
+    model = core.compile_model(onnx.parser.parse_model(HEAD + text).SerializeToString(), device)
+    request = model.create_infer_request()
+    request.start_async({"x": X[0], "go": np.array(True)})
+    assert not request.wait(20)
+    request.cancel()
+    with pytest.raises(ClinferError, match="cancelled"):
+        request.wait()
+    np.testing.assert_array_equal(request.infer({"x": X[0], "go": np.array(False)})[0], X[0])
 
 
 def test_requests_side_by_side_do_not_see_one_another(core, device):

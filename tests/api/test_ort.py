@@ -357,6 +357,24 @@ def test_a_value_is_made_of_a_shape_and_a_type(ort, element):
     assert (value.numpy().shape, value.numpy().dtype) == ((2, 3), np.float32)
 
 
+def test_arguments_of_a_wrong_kind_are_errors_of_clinfer(fresh):
+    session = made(clinfer.ort, models.sums())
+    feeds, value = {"a": A, "b": A}, clinfer.ort.OrtValue
+    for call in (
+        lambda: session.run(3, feeds),
+        lambda: session.run(None, feeds, 3),
+        lambda: session.run_with_iobinding(3),
+        lambda: value.ortvalue_from_numpy(A, 3),
+        lambda: value.ortvalue_from_shape_and_type("ab", np.float32),
+        lambda: value.ortvalue_from_shape_and_type([1.5], np.float32),
+        lambda: value.ortvalue_from_shape_and_type([2, -1], np.float32),
+        lambda: value.ortvalue_from_shape_and_type([2**62, 8], np.float32),
+        lambda: session.io_binding().bind_output("y", "cpu", 0, np.float32, "ab", 1),
+    ):
+        with pytest.raises(clinfer.ClinferError):
+            call()
+
+
 # -- options -----------------------------------------------------------------------------------
 
 

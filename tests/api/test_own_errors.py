@@ -57,6 +57,15 @@ def test_an_error_crosses_a_process_pool():
         pool.submit(_reads_nothing).result()
 
 
+def test_a_process_whose_folder_is_gone_is_told_so(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(clinfer.ClinferError, match="folder that this process works in is gone"):
+        clinfer.Core().read_model("m.onnx")
+
+
 def test_messages_are_short_and_printable():
     hostile = "\x1b[31m\0" + "x" * 100_000
     error = clinfer.ShapeError(f"input '{hostile}': expected 1; give it another shape")

@@ -120,6 +120,35 @@ def test_places_that_do_not_fit_are_said(model, x):
         model(x, outputs={"q": place})
 
 
+def test_a_place_may_be_of_a_class_over_arrays(model, x, tmp_path):
+    expected = model(x)[0]
+    for place in (
+        np.zeros((5, 10), np.float32).view(np.matrix),
+        np.memmap(tmp_path / "place", np.float32, "w+", shape=(5, 10)),
+    ):
+        assert model(x, outputs=[place])[0] is place
+        np.testing.assert_array_equal(np.asarray(place), expected)
+    with pytest.raises(clinfer.InputError, match="'y': a masked array"):
+        model(x, outputs=[np.ma.masked_all((5, 10), np.float32)])
+
+
+def test_results_have_memory_of_their_own(core, device):
+    kind = TensorProto.FLOAT
+    made = one_node("Split", {"x": (kind, [2, 4])}, {n: (kind, [2, 2]) for n in "yz"}, axis=1)
+    model = core.compile_model(made, device)
+    x, both = np.arange(8, dtype=np.float32).reshape(2, 4), np.zeros((2, 4), np.float32)
+    for y, z in ((both[:, :2], both[:, :2]), (both[:, :2], both[:, 1:3]), (both[::-1, :2],) * 2):
+        with pytest.raises(clinfer.InputError, match="'y' and 'z' are to be written to the same"):
+            model(x, outputs=[y, z])
+    model(x, outputs=[both[:, 2:], both[:, :2]])
+    np.testing.assert_array_equal(both, x[:, [2, 3, 0, 1]])
+    tensor = clinfer.Tensor(np.zeros((2, 2), np.float32))
+    request = model.create_infer_request()
+    request.set_tensor("y", tensor)
+    with pytest.raises(clinfer.InputError, match="'y' and 'z'"):
+        request.set_tensor("z", tensor)
+
+
 # -- OpenCL --------------------------------------------------------------------------------------
 
 cl = pytest.importorskip("pyopencl")

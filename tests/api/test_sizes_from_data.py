@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
+from clinfer.errors import ShapeError
+
 X = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 
 
@@ -31,6 +33,16 @@ def test_a_slice_of_known_size_at_a_place_from_data(core, device):
     for first in (0, 1):
         places = [np.array([first]), np.array([first + 2])]
         assert np.array_equal(model([X, *places])["y"], -X[first : first + 2])
+
+
+@pytest.mark.parametrize("body", ["ConstantOfShape(s)", "Expand(one, s)"])
+def test_a_tensor_without_elements_has_sizes_that_an_array_can_have(core, device, body):
+    text = f"""<ir_version: 8, opset_import: ["": 17]>
+    m (int64[2] s) => (float[A, B] y) <float one = {{1}}> {{ y = {body} }}"""
+    model = core.compile_model(onnx.parser.parse_model(text), device)
+    assert model([np.array([0, 2**31])])["y"].shape == (0, 2**31)
+    with pytest.raises(ShapeError, match=r"output 'y' .*4611686018427387904"):
+        model([np.array([0, 2**62])])
 
 
 # Nothing reads what NonZero, Compress, StringSplit find, but how much they find.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -137,6 +138,19 @@ def test_where_no_process_starts_programs_build_here(device, monkeypatch, caplog
         run(device, load(device, program(17), built.binary())), np.arange(5) * 17 + 1
     )
     assert "not permitted" in caplog.text
+
+
+def test_where_files_are_short_nothing_builds_here(device, monkeypatch):
+    """PoCL ends the process whose linker cannot be started."""
+
+    def no_process(*_args):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(workers, "Worker", no_process)
+    pool = Pool({"platform": device.info.platform, "device": device.info.full_name})
+    monkeypatch.setattr(workers, "pool_of", lambda _device: pool)
+    with pytest.raises(DeviceError, match=r"Too many open files.*ulimit"):
+        build(device, [program(17)])
 
 
 def test_prepared_workers_are_used_and_kept(device):

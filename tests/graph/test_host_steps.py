@@ -209,3 +209,13 @@ def test_a_scalar_has_no_index(value: float, count: int) -> None:
     """The specification: [0, count] of a scalar, unlike NumPy."""
     graph = model("m (float x) => (int64[a, b] y) { y = NonZero(x) }").graph()
     assert run(graph, [np.array(value, np.float32)])[0].shape == (0, count)
+
+
+@pytest.mark.parametrize(("op", "kind"), [("Equal", "bool"), ("StringConcat", "string")])
+def test_text_is_of_any_length_and_may_end_in_zeros(op: str, kind: str) -> None:
+    source = proto(f"m (string[2, 3] a, string[3] b) => ({kind}[2, 3] y) {{ y = {op}(a, b) }}", 20)
+    a = np.array([["abc", "é", "a\0"], ["", "é", "a"]], object)
+    b = np.array(["a", "é", "a"], object)
+    (found,) = run(read(source).graph(), [a, b])
+    (wanted,) = by_onnxruntime(source, {"a": a, "b": b})
+    assert found.tolist() == wanted.tolist()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from clinfer.api.types import Type
 from clinfer.arrays import array_of
-from clinfer.boundary import during
+from clinfer.boundary import during, first_line
 from clinfer.errors import InputError, ShapeError
 from clinfer.sizes import Shape
 from clinfer.synonyms import with_synonyms
@@ -61,7 +63,7 @@ class Tensor:
 
     @str_data.setter
     def str_data(self, values: Any) -> None:
-        self._array[...] = np.asarray(values, object)
+        _set_text(self._array, values)
 
     @property
     def bytes_data(self) -> Array:
@@ -70,7 +72,7 @@ class Tensor:
 
     @bytes_data.setter
     def bytes_data(self, values: Any) -> None:
-        self._array[...] = np.asarray(values, object)
+        _set_text(self._array, values)
 
     @property
     def shape(self) -> Shape:
@@ -87,18 +89,18 @@ class Tensor:
         Raises `ShapeError` for memory of the caller's that does not suffice.
         """
         wanted = sizes_of(sizes)
-        count = int(np.prod(wanted, dtype=np.int64))
-        if wanted == self._array.shape:
+        count, array = prod(wanted), self._array
+        if wanted == array.shape:
             return
-        if count <= self._array.size and self._array.flags.c_contiguous:
-            self._array = self._array.reshape(-1)[:count].reshape(wanted)
+        if count <= array.size and array.flags.c_contiguous:
+            self._array = _sized(wanted, array.reshape(-1)[:count].reshape)
         elif self._shared:
             raise ShapeError(
                 f"the tensor's memory is the caller's, of shape {list(self.shape)}: it cannot "
                 f"become {list(wanted)}"
             )
         else:
-            self._array = np.zeros(wanted, self._array.dtype)
+            self._array = _sized(wanted, lambda sizes: np.zeros(sizes, array.dtype))
 
     @property
     def element_type(self) -> Type:
@@ -134,6 +136,10 @@ class Tensor:
             raise InputError(
                 f"copy_from: expected {self._array.dtype} elements, found {array.dtype}; convert "
                 f"them with .astype('{self._array.dtype}')"
+            )
+        if not self._array.flags.writeable:
+            raise InputError(
+                "the tensor's memory cannot be written to; make it of an array that can"
             )
         self.set_shape(array.shape)
         np.copyto(self._array, array)
@@ -175,22 +181,27 @@ def _array_of(data: Any, shared: bool) -> Array:
             "shared_memory=True takes an array whose elements lie one after the other; give "
             "np.ascontiguousarray(array)"
         )
+    if shared and not array.dtype.isnative:
+        raise InputError(
+            "shared_memory=True takes an array in the machine's order of bytes; found "
+            f"{array.dtype}"
+        )
     if shared:
         return array
     with during("a copy of the array", lambda: "a tensor"):
-        return np.array(array, order="C", copy=True)
+        return np.array(array, array.dtype.newbyteorder("="), order="C", copy=True)
 
 
 def _seen_as(array: Array, sizes: tuple[int, ...], kind: Any) -> Array:
     """The memory of an array as another shape and type. Raises `InputError` where it is short."""
     wanted = array.dtype if kind is None else Type(kind).to_dtype()
-    count = int(np.prod(sizes, dtype=np.int64))
+    count = prod(sizes)
     if wanted.hasobject or array.dtype.hasobject or count * wanted.itemsize > array.nbytes:
         raise InputError(
             f"an array of {array.nbytes} bytes is no tensor of shape {list(sizes)} and {wanted}"
         )
     flat = array.reshape(-1).view(np.uint8)[: count * wanted.itemsize]
-    return flat.view(wanted).reshape(sizes)
+    return _sized(sizes, flat.view(wanted).reshape)
 
 
 def _part(array: Array, begin: Sequence[int], end: Sequence[int]) -> Array:
@@ -207,15 +218,27 @@ def _part(array: Array, begin: Sequence[int], end: Sequence[int]) -> Array:
 
 
 def _zeros(kind: Type, shape: Any) -> Array:
-    return np.zeros(sizes_of(shape), kind.to_dtype())
+    return _sized(sizes_of(shape), lambda sizes: np.zeros(sizes, kind.to_dtype()))
+
+
+def _sized(sizes: tuple[int, ...], make: Callable[[tuple[int, ...]], Array]) -> Array:
+    """An array of some sizes. Raises `InputError` for sizes that none can have, and
+    `OutOfMemoryError`.
+    """
+    with during(f"memory for the shape {list(sizes)}", lambda: "a tensor"):
+        try:
+            return make(sizes)
+        except (ValueError, OverflowError) as error:
+            said = first_line(error)
+            raise InputError(f"no tensor has the shape {list(sizes)}: {said}") from None
 
 
 def sizes_of(shape: Any) -> tuple[int, ...]:
     """A shape's sizes. Raises `InputError` for what is none."""
     given = shape.to_shape() if hasattr(shape, "to_shape") else shape
     try:
-        sizes = tuple(int(size) for size in given)
-    except (TypeError, ValueError):
+        sizes = tuple(index(size) for size in given)
+    except TypeError:
         raise InputError(f"a shape is a list of sizes; found {shape!r}") from None
     if any(size < 0 for size in sizes):
         raise InputError(f"a tensor's sizes are at least 0; found {list(sizes)}")
@@ -229,6 +252,21 @@ def _is_bytes(item: Any) -> bool:
 def _text(array: Array, kind: type, convert: Any) -> Array:
     if array.dtype != object:
         raise InputError(f"the tensor holds {array.dtype} values, no text: use .data")
-    items = [convert(item) for item in array.reshape(-1)]
+    try:
+        items = [convert(item) for item in array.reshape(-1)]
+    except (UnicodeError, AttributeError) as error:
+        raise InputError(f"the tensor's text has no other form: {error}; use .data") from None
     found: Array = np.array(items, kind).reshape(array.shape)
     return found
+
+
+def _set_text(array: Array, values: Any) -> None:
+    """Raises `InputError` for a tensor of numbers, and for what is not its text."""
+    if array.dtype != object:
+        raise InputError(f"the tensor holds {array.dtype} values, no text: write to .data")
+    given = np.asarray(values, object)
+    if not all(isinstance(item, (str, bytes)) for item in given.flat):
+        raise InputError("a tensor's text is strings or bytes; found other objects")
+    if given.shape not in ((), array.shape):
+        raise InputError(f"the tensor has shape {list(array.shape)}, the text {list(given.shape)}")
+    array[...] = given

@@ -16,6 +16,7 @@ from clinfer.device.loops import Turn, counted
 from clinfer.errors import DeviceError, InputError
 from clinfer.lowering.binding import BoundLaunch, Closed, Sizes, decided
 from clinfer.lowering.plan import Array, Block, BranchStep, Buffer, HostStep, HostValue, Step
+from clinfer.runs import require_wanted
 
 if TYPE_CHECKING:
     from clinfer.device.executor import LoadedPlan
@@ -109,6 +110,7 @@ class Instance(ABC):
 
     def _run_host(self, step: HostStep) -> tuple[float, float]:
         """Runs a host step between launches; returns when it began and ended, in seconds."""
+        require_wanted()
         start = perf_counter()
         results = empty_results(step, self.sizes)
         if results is None:

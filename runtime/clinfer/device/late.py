@@ -24,6 +24,7 @@ from clinfer.lowering.plan import (
     LoopStep,
     SizesStep,
 )
+from clinfer.runs import require_wanted
 from clinfer_kernels.dims import Dim, symbols
 
 _MOST_ENTERED = 4096
@@ -105,6 +106,7 @@ class Late(Instance):
         outside = self._unchecked
         has_new_sizes = True
         while not turn.is_over:
+            require_wanted()
             if has_new_sizes:
                 self._forget(number, step)
                 self._unchecked = outside

@@ -25,6 +25,7 @@ from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, aligne
 from clinfer.device.results import ResultMemory, new_memory, own
 from clinfer.lowering.binding import Sizes
 from clinfer.lowering.plan import Array, HostStep, LaunchStep
+from clinfer.runs import require_wanted
 from clinfer_kernels.player import LEADS, LEFT
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class LatePlayedInstance(Late):
                 call_helpers()
             lead()
             while state[LEFT]:  # Python sees to signals in between
+                require_wanted()
                 lead()
 
         def timed() -> None:
@@ -210,7 +212,8 @@ class LatePlayedInstance(Late):
     def _new_result(self, number: int) -> Array:
         port = next(port for port in self.plan.outputs if port.buffer == number)
         shape = tuple(self.sizes(d) for d in port.shape or ())
-        return self._results[number].array(shape, dtypes.to_numpy(port.dtype))
+        memory = self._results[number]
+        return memory.array(shape, dtypes.to_numpy(port.dtype), f"output '{port.name}'")
 
     def _touch(self, numbers: Iterable[int]) -> None:
         for number in numbers:

@@ -9,6 +9,7 @@ import numpy as np
 
 from clinfer.errors import ShapeError
 from clinfer.lowering.plan import AgainStep, LoopStep, Part
+from clinfer.runs import require_wanted
 
 if TYPE_CHECKING:
     from clinfer.device.instance import Instance
@@ -66,6 +67,7 @@ def loop_call(instance: Instance, number: int, step: LoopStep) -> Call:
         for start in starts:
             start()
         while not turn.is_over:
+            require_wanted()
             if error is not None:
                 raise error.with_traceback(None)
             if renew is not None:

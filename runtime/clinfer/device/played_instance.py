@@ -27,6 +27,7 @@ from clinfer.device.results import new_memory, own
 from clinfer.device.transfers import COPIED, Transfers
 from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena, bind_launch
 from clinfer.lowering.plan import AgainStep, Array, BranchStep, LaunchStep, LoopStep, Plan
+from clinfer.runs import require_wanted
 from clinfer_kernels.player import LEADS, LEFT
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ class PlayedInstance(Instance):
                 call_helpers()
             lead()
             while state[LEFT]:  # Python sees to signals in between
+                require_wanted()
                 lead()
 
         def timed() -> None:

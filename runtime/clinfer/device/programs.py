@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _LOG = Log("clinfer.device")
+_SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM])
 Progress = Callable[[str], None]
 
 
@@ -154,6 +156,11 @@ def build_each(
         except OSError as error:
             if device.cpu_target is not None:  # this process's PoCL compiles for the machine
                 raise DeviceError(f"no worker process can be started: {error}") from error
+            if error.errno in _SHORT:  # the driver would end this process
+                raise DeviceError(
+                    f"no worker process can be started, and the driver cannot link here: {error}; "
+                    "raise the limits of this process (ulimit -n, -u), or close files"
+                ) from error
             _LOG.warning("no worker process can be started (%s); building one by one", error)
     if builds == "threads" and count > 1:
         try:

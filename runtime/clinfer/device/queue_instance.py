@@ -35,6 +35,7 @@ from clinfer.lowering.plan import (
     LaunchStep,
     LoopStep,
 )
+from clinfer.runs import require_wanted
 
 if TYPE_CHECKING:
     from clinfer.device.executor import LoadedPlan
@@ -99,6 +100,7 @@ class QueueInstance(Instance):
 
     def _wait(self) -> None:
         """Returns when all that is queued is done; an interrupt ends it where that takes long."""
+        require_wanted()
         self._queued = 0
         start = perf_counter()
         if self._may_take_long:
@@ -293,7 +295,8 @@ class QueueInstance(Instance):
                 results.append(self._deliver(port.buffer, array, shape))
                 continue
             if array is None or not takes(array, shape, dtype, results):
-                array = self._results[port.buffer].array(shape, dtype)
+                memory = self._results[port.buffer]
+                array = memory.array(shape, dtype, f"output '{port.name}'")
             if array.size:
                 flat = array.reshape(-1).view(np.uint8)
                 staged = None if self._staging is None else self._staging.take(flat.nbytes)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clinfer.errors import DeviceError
+from clinfer.errors import DeviceError, ShapeError
 
 Array = np.ndarray[Any, Any]
 
@@ -24,6 +24,7 @@ ALIGNMENT = 128
 # Large arrays of others begin where a page does, or a little later. A processor compares a load's
 # place in its page with those of the stores before; half a page away they cannot be taken for it.
 _PAGE = 4096
+_PLAIN = (np.ndarray, np.memmap)
 _IN_PAGE = 2048
 _LEAST = 1 << 20  # bytes; what is smaller the allocator keeps by itself
 _KEPT = 3  # the results being made, those of the run before, and those before if somebody has them
@@ -42,11 +43,21 @@ class ResultMemory:
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
 
-    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """A new array with any content. Raises `DeviceError` where there is no memory."""
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "a result") -> Array:
+        """A new array with any content.
+
+        Raises `DeviceError` where there is no memory, `ShapeError` naming it for sizes that no
+        array can have, though one of them is 0.
+        """
         nbytes = prod(shape) * dtype.itemsize
         if nbytes < _LEAST:
-            return np.empty(shape, dtype)
+            try:
+                return np.empty(shape, dtype)
+            except ValueError:
+                raise ShapeError(
+                    f"{name} has the shape {list(shape)} in this run: no element, but sizes that "
+                    "no array can have; use smaller ones"
+                ) from None
         memory = self._free(nbytes)
         start = (_IN_PAGE - memory.ctypes.data) % _PAGE
         # Its base is no array, so it is itself the base of all views, also of views of views.
@@ -66,11 +77,13 @@ class ResultMemory:
 def takes(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], others: Iterable[Any]) -> bool:
     """Whether a run can write a result of that shape straight into a user's array.
 
-    It has no gaps, and shares no memory with the `others`, which the run reads or writes too.
+    It has no gaps, and shares no memory with the `others`, which the run reads or writes too. What
+    a class of somebody else's makes of its memory is not known.
     """
     flags = array.flags
     return (
-        array.shape == shape
+        type(array) in _PLAIN
+        and array.shape == shape
         and array.dtype == dtype
         and bool(flags.c_contiguous and flags.writeable and flags.aligned)
         and not any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clinfer.dtypes import BY_ONNX, to_numpy
-from clinfer.graph import numpy_indexing, numpy_random
+from clinfer.graph import numpy_indexing, numpy_random, numpy_text
 from clinfer.graph.ir import Array
 from clinfer.graph.numpy_layout import max_roi_pool, pad, top_k
 from clinfer.graph.numpy_nms import non_max_suppression
@@ -28,7 +28,6 @@ from clinfer.graph.numpy_reduce import REDUCTIONS
 from clinfer.graph.numpy_regions import roi_align
 from clinfer.graph.numpy_resize import resize
 from clinfer.graph.numpy_signal import dft, mel_weight_matrix, stft
-from clinfer.graph.numpy_text import tf_idf
 from clinfer.graph.numpy_tokens import tokenize
 from clinfer.graph.numpy_windows import conv, conv_transpose
 
@@ -221,7 +220,9 @@ TABLE: dict[str, Function] = {
     "ConvTranspose": conv_transpose,
     "RoiAlign": roi_align,
     "MelWeightMatrix": mel_weight_matrix,
-    "TfIdfVectorizer": tf_idf,
+    "TfIdfVectorizer": numpy_text.tf_idf,
+    "Equal": numpy_text.equal,
+    "StringConcat": numpy_text.concat,
     "clinfer.Tokenize": tokenize,
     **REDUCTIONS,
     "Range": _range,

@@ -1,4 +1,4 @@
-"""TfIdfVectorizer in NumPy: counts of n-grams."""
+"""Operators on text in NumPy, of which `TfIdfVectorizer` counts n-grams too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from clinfer.errors import InputError, ModelError
 
 Attrs = Mapping[str, Any]
 Gram = tuple[Any, ...]
+
+
+def equal(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
+    """Whether elements are equal, of text whatever its length; zeros at its end count."""
+    return [np.asarray(np.equal(*inputs), bool)]
+
+
+def concat(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
+    """StringConcat: text after text, element by element."""
+    return [np.asarray(np.add(*inputs), object)]
 
 
 def tf_idf(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:

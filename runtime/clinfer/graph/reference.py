@@ -135,6 +135,8 @@ class HostOp:
         kind = next((ours for theirs, ours in _REFUSALS if isinstance(error, theirs)), None)
         if kind is None:
             return as_ours(error, where)
+        if kind is ShapeError and any(_is_text(value) for value in inputs):
+            kind = InputError  # it is what the text says
         return kind(f"{where}: {first_line(error)}; give it inputs that fit the operator")
 
     def _control(self) -> Control:
@@ -274,9 +276,13 @@ def _signature(value: Any) -> Any:
 
 def _readable(value: Any) -> Any:
     """Strings in the form that NumPy's text functions take."""
-    if isinstance(value, np.ndarray) and value.dtype == object:
+    if _is_text(value):
         return value.astype(np.str_) if value.size else value
     return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "O"
 
 
 def _declare(graph: GraphProto, name: str, value: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clinfer import forks, properties
@@ -22,6 +22,7 @@ from clinfer.ort.options import RunOptions, SessionOptions
 from clinfer.ort.profile import Profile
 from clinfer.ort.providers import CPU, Placement, placement
 from clinfer.ort.values import OrtValue
+from clinfer.runs import Job, performing, workers
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -98,7 +99,7 @@ class InferenceSession:
         self, iobinding: IOBinding, run_options: RunOptions | None = None
     ) -> None:
         """Runs with what is bound; the results are in the binding and where it says."""
-        if iobinding._session is not self:
+        if getattr(iobinding, "_session", None) is not self:
             raise errors.BadValueError("IOBinding must be used with the session that created it.")
         outputs = self.run(iobinding._wanted(), iobinding._inputs, run_options)
         iobinding._take(outputs)
@@ -262,17 +263,15 @@ class InferenceSession:
         return index
 
     def _chosen(self, names: Sequence[str] | None) -> list[int]:
-        if isinstance(names, str):
+        if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
             raise BadTypeError(f"output_names: a list of names expected, found {names!r}")
         return [self._output(name) for name in names or self._outputs]
 
     def _pool(self) -> ThreadPoolExecutor:
-        from concurrent.futures import ThreadPoolExecutor
-
         with self._lock:
             if self._workers is None:
                 count = self._model.get_property(properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS)
-                self._workers = ThreadPoolExecutor(count, "clinfer-ort")
+                self._workers = workers(count, "clinfer-ort")
             return self._workers
 
     def _called(
@@ -287,7 +286,8 @@ class InferenceSession:
         outputs: list[Any] = []
         message = ""
         try:
-            outputs = self.run(output_names, input_feed, run_options)
+            with performing(Job([], user_data)):
+                outputs = self.run(output_names, input_feed, run_options)
         except ClinferError as error:
             message = str(error)
         try:
@@ -305,5 +305,7 @@ def _require_named(feeds: object) -> None:
 
 
 def _require_going_on(options: RunOptions | None) -> None:
+    if options is not None and not hasattr(options, "terminate"):
+        raise BadTypeError(f"run_options: RunOptions expected, found {options!r}")
     if options is not None and options.terminate:
         raise errors.Fail("Exiting due to terminate flag being set to true.")

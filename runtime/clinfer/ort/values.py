@@ -6,6 +6,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,8 @@ class OrtDevice:
 
 def require_cpu(device_type: str) -> None:
     """Raises `BadDataError` for memory that is not the CPU's, where all values here are."""
+    if not isinstance(device_type, str):
+        raise BadTypeError(f"a kind of device is a text, say 'cpu'; found {device_type!r}")
     if OrtDevice.make(device_type.lower(), 0).device_type():
         raise BadDataError(
             f"Can't allocate memory on the device '{device_type}': values are in the memory of the "
@@ -97,15 +100,24 @@ def element_name(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)
 
 
+def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape's sizes. Raises `BadTypeError` for what is none, `InvalidArgument` below 0."""
+    try:
+        sizes = tuple(map(index, shape))
+    except TypeError:
+        raise BadTypeError(f"a shape is a list of sizes; found {shape!r}") from None
+    if min(sizes, default=0) < 0:
+        raise InvalidArgument(f"sizes of 0 or more expected, found {list(sizes)}")
+    return sizes
+
+
 def array_at(address: int, shape: Sequence[int], element_type: Any) -> Array:
     """The memory at an address as an array, which does not own it."""
     name = element(element_type)
     if name == "string":
         raise InvalidArgument("texts are not bound by their address: bind an array")
     dtype = to_numpy(name)
-    sizes = tuple(int(size) for size in shape)
-    if min(sizes, default=0) < 0:
-        raise InvalidArgument(f"sizes of 0 or more expected, found {list(sizes)}")
+    sizes = _sizes(shape)
     nbytes = math.prod(sizes) * dtype.itemsize
     if not nbytes:
         return np.empty(sizes, dtype)
@@ -154,9 +166,11 @@ class OrtValue:
         """A value whose elements may be anything; `element_type` is NumPy's, or ONNX's number."""
         require_cpu(device_type)
         dtype = to_numpy(element(element_type))
-        if dtype.hasobject:
-            return cls(np.full(tuple(shape), "", dtype))
-        return cls(np.empty(tuple(shape), dtype))
+        sizes = _sizes(shape)
+        try:
+            return cls(np.full(sizes, "", dtype) if dtype.hasobject else np.empty(sizes, dtype))
+        except (ValueError, MemoryError) as error:
+            raise BadDataError(f"no memory for the shape {list(sizes)}: {error}") from None
 
     @classmethod
     def from_dlpack(cls, data: Any, /) -> OrtValue:

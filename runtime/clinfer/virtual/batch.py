@@ -12,6 +12,7 @@ import numpy as np
 from clinfer import forks, properties
 from clinfer.device.results import own
 from clinfer.errors import ModelError, ShapeError, UnsupportedError
+from clinfer.runs import performing
 from clinfer.virtual.base import Group
 from clinfer.virtual.samples import require_samples
 from clinfer.virtual.signature import Fitting, signature_of
@@ -184,7 +185,8 @@ class Gatherer(Group):
         """Runs the requests; interrupted, it leaves that to another thread."""
         requests = list(batch.requests)
         try:
-            self._compute(requests)
+            with performing(None):  # it is not of one request, which may be cancelled
+                self._compute(requests)
         finally:
             with self._changed:
                 batch.is_run = all(request.is_done for request in requests)
