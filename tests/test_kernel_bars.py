@@ -87,6 +87,20 @@ def test_loops_kinds_and_trips_of_intel():
     assert (own["ldl.32"], own["fma"], own["mma"]) == (1, 1, 1)
 
 
+def test_a_branch_of_intel_goes_back_by_either_of_its_labels():
+    back = "(f1.1)  goto.b (16|M0)           L96                  L16"
+    (loop,) = listing_of(INTEL.replace("(f0.0)  jmpi                     L16", back), "intel").loops
+    assert loop.trips == 16
+
+
+def test_patch_tokens_of_intel_tell_local_memory_and_lanes(tmp_path):
+    surface = "\t4 Token 15\n\t4 Size 16\n\tHex 0 0 0 0 0 84 0 0\n"
+    words = " ".join(["0 1 0 0", "1 0 0 0", "1 0 0 0", "10 0 0 0"])
+    environment = f"Unidentified PatchToken:\n\t4 Token 23\n\t4 Size 140\n\tHex {words}\n"
+    (tmp_path / "PTM.txt").write_text(surface + environment)
+    assert listings._intel_sizes(tmp_path, "k") == (0x8400, 0, 16)
+
+
 def test_matrix_instructions_count_by_what_they_multiply():
     amd = analysed(Code(AMD, 32, 0, 0), GPUS["mi250"], 64)
     assert amd.matrix == {"f32": 16 * 16 * 4}
@@ -110,6 +124,18 @@ def test_a_launch_of_few_groups_takes_as_long_as_one_that_fills_the_gpu():
     many = microseconds(gpu, full, kernel)
     assert few == pytest.approx(many)
     assert microseconds(gpu, replace(full, flops=2 * full.flops), kernel) > 1.9 * many
+
+
+def test_the_last_groups_of_a_unit_may_be_fewer_than_it_holds():
+    gpu = GPUS["h200"]
+    kernel = replace(analysed(Code(NVIDIA, 128, 8192, 0), gpu, 256), overlapped=True)
+    assert resident(gpu, kernel, 256) == 2
+
+    def takes(groups):
+        step = Step("", "k", "", "", groups * gpu.units, 256, 10**8 * groups * gpu.units, 1000)
+        return microseconds(gpu, step, kernel)
+
+    assert takes(2) < takes(3) < takes(4)
 
 
 def test_registers_and_local_memory_limit_the_groups_of_a_unit():

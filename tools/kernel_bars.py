@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from kernel_predict import Analysis, analysed, microseconds  # noqa: E402
 
 BARS = ROOT / "docs" / "kernel-bars.json"
 DOCUMENT = ROOT / "docs" / "kernel-bars.md"
+_MAJOR = re.compile(r"[a-z]+ \d+")
 _BEGIN, _END = "<!-- table: written by tools/kernel_bars.py -->", "<!-- end of the table -->"
 DEFAULT_GPUS = ("h200", "mi250", "mi300x", "rx7900", "a770")
 
@@ -145,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             launches = launches_of(_plan(case.model, case.batch, gpu.target), case.sizes)
             kernels = kernels_of(gpu, launches)
             figures.append(_show(name, gpu, launches, kernels, options.kernels))
-    faults = worse(figures, bars()) if options.check else []
+    faults = worse(_comparable(figures), bars()) if options.check else []
     for fault in faults:
         print(f"FAULT {fault}")
     if options.accept:
@@ -229,6 +231,18 @@ def worse(figures: Sequence[Figures], known: Mapping[str, Mapping[str, Any]]) ->
             if loss > ratio * before + amount:
                 faults.append(f"{name}: {field} {now:g}, the bar is {before:g}")
     return faults
+
+
+def _comparable(figures: Sequence[Figures]) -> list[Figures]:
+    """Those of GPUs whose compilers are of the versions that the bars are of, but for the minor."""
+    of_bars = json.loads(BARS.read_text())["compilers"]
+    others = set()
+    for vendor in {GPUS[found.gpu].vendor for found in figures}:
+        made, expected = listings.compilers(vendor), of_bars.get(vendor, "")
+        if _MAJOR.findall(made) != _MAJOR.findall(expected):
+            print(f"not compared: {vendor}: the bars are of {expected}, these figures of {made}")
+            others.add(vendor)
+    return [found for found in figures if GPUS[found.gpu].vendor not in others]
 
 
 def bars() -> dict[str, dict[str, Any]]:

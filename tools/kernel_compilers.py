@@ -30,6 +30,7 @@ SECONDS = 120
 _VERSIONS = ("", *(f"-{n}" for n in range(22, 14, -1)))
 _DEVICE_LIBS = ("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode", "/usr/lib/*/amdgcn/bitcode")
 _LIBCLC = "nvptx64--nvidiacl.bc"
+_LIBCLC_LLVM = 15
 _PTX_VERSION = "+ptx75"
 _SM80_WARPS = 64
 _SM80_GROUPS = 32
@@ -215,10 +216,16 @@ def versions(device: Offline) -> str:
     return ", ".join(versions_of(device.limits is _SM80))
 
 
+def clang(nvidia: bool) -> str | None:
+    """The path of clang: the newest, but for NVIDIA the one that libclc's bitcode is of."""
+    wanted = [f"-{_LIBCLC_LLVM}", ""] if nvidia else [*_VERSIONS[1:], ""]
+    return next(filter(None, (tool(f"clang{version}") for version in wanted)), None)
+
+
 def versions_of(nvidia: bool) -> list[str]:
     """Names and versions of clang and, for NVIDIA, of ptxas."""
-    clang = re.search(r"version (\S+)", run_compiler([str(tool("clang")), "--version"]))
-    found = [f"clang {clang[1] if clang else ''}"]
+    version = re.search(r"version (\d[\d.]*)", run_compiler([str(clang(nvidia)), "--version"]))
+    found = [f"clang {version[1] if version else ''}"]
     if nvidia:
         release = re.search(r"release (\S+?),", run_compiler([str(ptxas()), "--version"]))
         found.append(f"ptxas {release[1] if release else ''}")
@@ -246,12 +253,12 @@ def run_compiler(command: Sequence[str]) -> str:
     return output
 
 
-def _clang(unit: Unit, folder: Path) -> list[str]:
+def _front(unit: Unit, folder: Path, nvidia: bool) -> list[str]:
     text = folder / f"{unit.name}.cl"
     text.write_text(unit.source)
-    clang = tool("clang")
-    assert clang is not None
-    return [clang, "-x", "cl", STANDARD, *unit.options.split(), "-O3", "-w", str(text)]
+    front = clang(nvidia)
+    assert front is not None
+    return [front, "-x", "cl", STANDARD, *unit.options.split(), "-O3", "-w", str(text)]
 
 
 def _amd(processor: str) -> Callable[[Unit, Path], Usage]:
@@ -259,7 +266,7 @@ def _amd(processor: str) -> Callable[[Unit, Path], Usage]:
         binary = folder / f"{unit.name}.{processor}"
         output = run_compiler(
             [
-                *_clang(unit, folder),
+                *_front(unit, folder, nvidia=False),
                 *("-target", "amdgcn-amd-amdhsa", f"-mcpu={processor}"),
                 f"--rocm-device-lib-path={device_libraries()}",
                 "-Rpass-analysis=kernel-resource-usage",
@@ -296,7 +303,7 @@ def _nvidia(processor: str, limits: Limits) -> Callable[[Unit, Path], Usage]:
         ptx = folder / f"{unit.name}.ptx"
         binary = folder / f"{unit.name}.cubin"
         target = ("-target", "nvptx64-nvidia-nvcl", "-S", "-o", str(ptx))
-        run_compiler([*_clang(unit, folder), *target, *nvidia_flags(processor)])
+        run_compiler([*_front(unit, folder, nvidia=True), *target, *nvidia_flags(processor)])
         missing = external_functions(ptx.read_text())
         if missing:
             raise RefusedError(f"unresolved: {', '.join(missing)}")

@@ -165,7 +165,7 @@ _SYNTAX = {
     "intel": Syntax(
         label=re.compile(r"^(L\d+):"),
         instruction=re.compile(r"^(?:\([^)]*\))?\s*([a-z]\S* .*\S)\s*$"),
-        branch=re.compile(r"^(?:goto|jmpi|brd|brc|while)\b.*?\b(L\d+)\b"),
+        branch=re.compile(r"^(?:goto|jmpi|brd|brc|while)\b.*?\b(L\d+)\b(?:\s+(L\d+)\b)?"),
         kinds=_table(
             (r"^dpas\S*", "mma"),
             (r"^(mad|mac)\b.*:f\b", "fma"),
@@ -246,8 +246,9 @@ def _loops(syntax: Syntax, lines: Sequence[Line]) -> tuple[Loop, ...]:
     ends: dict[int, int] = {}
     for number, line in enumerate(lines):
         found = syntax.branch.match(line.text) if line.text else None
-        if found and at.get(found[1], number) < number:
-            ends[at[found[1]]] = number
+        for label in found.groups() if found else ():
+            if at.get(label, number) < number:
+                ends[at[label]] = number
     spans = [(first, last) for first, last in sorted(ends.items()) if last - first > 2]
     return tuple(Loop(*span, _trips(syntax, lines, span, spans)) for span in spans)
 

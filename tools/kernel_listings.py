@@ -26,6 +26,7 @@ from clinfer.device.sources import STANDARD
 from clinfer_kernels.contraction.units_intel import DPAS
 
 _PTX = ("-target", "nvptx64-nvidia-nvcl", "-S")
+_LOCAL_SURFACE, _EXECUTION_ENVIRONMENT = 15, 23  # patch tokens of Intel's binaries
 _PTX_CPU = "sm_80"  # what clang 15 knows; ptxas makes machine code of newer ones from it
 
 
@@ -47,7 +48,7 @@ def missing(vendor: str) -> str:
 
 def compiled(source: str, entry: str, options: str, arch: str, vendor: str) -> Code:
     """The machine code. Raises `kernel_compilers.RefusedError`."""
-    text = json.dumps([source, options, arch, compilers(vendor), 1])
+    text = json.dumps([source, options, arch, compilers(vendor), 2])
     file = _folder() / f"{entry[:60]}-{sha256(text.encode()).hexdigest()[:16]}.json"
     if file.exists():
         return Code(**json.loads(file.read_text()))
@@ -85,7 +86,12 @@ def _amd(place: Path, entry: str, options: list[str], arch: str) -> Code:
     listing = place.with_suffix(".s")
     if arch == "gfx942" and compilers("amd").startswith("clang 15"):
         arch = "gfx940"  # as it was called
-    command = [*_front(place, options), "-target", "amdgcn-amd-amdhsa", f"-mcpu={arch}"]
+    command = [
+        *_front(place, options, nvidia=False),
+        "-target",
+        "amdgcn-amd-amdhsa",
+        f"-mcpu={arch}",
+    ]
     command += [f"--rocm-device-lib-path={offline.device_libraries()}", "-S", "-o", str(listing)]
     remarks = offline.run_compiler([*command, "-Rpass-analysis=kernel-resource-usage"])
     usage = offline.amd_usage(remarks, entry)
@@ -105,7 +111,7 @@ def _function(listing: str, entry: str) -> str:
 def _nvidia(place: Path, entry: str, options: list[str], arch: str) -> Code:
     ptx, cubin = place.with_suffix(".ptx"), place.with_suffix(".cubin")
     forwarded = offline.nvidia_flags(_PTX_CPU)
-    offline.run_compiler([*_front(place, options), *_PTX, "-o", str(ptx), *forwarded])
+    offline.run_compiler([*_front(place, options, nvidia=True), *_PTX, "-o", str(ptx), *forwarded])
     assembler, disassembler = offline.ptxas(), offline.nvidia_tool("nvdisasm")
     assert assembler is not None
     assert disassembler is not None
@@ -159,16 +165,31 @@ def _intel(place: Path, entry: str, options: list[str], arch: str) -> Code:
     if not files:
         raise offline.RefusedError("ocloc gives no listing")
     listing = "\n".join(file.read_text(errors="replace") for file in files)
-    return Code(listing, None, *_intel_sizes(dump, entry))
+    local, spilled, lanes = _intel_sizes(dump, entry)
+    # A hardware thread has 4 KiB of registers, or 8 where it is told so, for all of its lanes.
+    words = 2048 if "-cl-intel-256-GRF-per-thread" in options else 1024
+    return Code(listing, words // lanes if lanes else None, local, spilled)
 
 
-def _intel_sizes(dump: Path, entry: str) -> tuple[int, int]:
-    """(local memory, spilled) from the description of the kernel (zeinfo) or the patch tokens."""
+def _intel_sizes(dump: Path, entry: str) -> tuple[int, int, int]:
+    """(local memory, spilled, lanes) from the description of the kernel (zeinfo), or what the patch
+    tokens tell of it; 0 for what they do not."""
     texts = [file.read_text(errors="replace") for file in dump.iterdir() if file.is_file()]
     found = next((text for text in texts if f"name:            {entry}" in text), "")
-    local = re.search(r"slm_size: +(\d+)", found)
-    spilled = re.search(r"spill_(?:mem_)?size: +(\d+)", found)
-    return int(local[1]) if local else 0, int(spilled[1]) if spilled else 0
+    patterns = (r"slm_size: +(\d+)", r"spill_(?:mem_)?size: +(\d+)", r"simd_size: +(\d+)")
+    if found:
+        sizes = [re.search(pattern, found) for pattern in patterns]
+        local, spilled, lanes = (int(size[1]) if size else 0 for size in sizes)
+        return local, spilled, lanes
+    tokens = "\n".join(texts)
+    return _patched(tokens, _LOCAL_SURFACE, 1), 0, _patched(tokens, _EXECUTION_ENVIRONMENT, 3)
+
+
+def _patched(tokens: str, number: int, word: int) -> int:
+    """A 32-bit word of a patch token, which the disassembler prints as bytes; 0 for none."""
+    found = re.search(rf"Token {number}\n\s*\d+ Size \d+\n\s*Hex ([0-9a-f ]+)", tokens)
+    given = bytes(int(byte, 16) for byte in found[1].split()) if found else b""
+    return int.from_bytes(given[4 * word : 4 * word + 4], "little")
 
 
 def _intel_missing() -> str:
@@ -180,8 +201,8 @@ def _nvidia_missing() -> str:
     return first or ("" if offline.nvidia_tool("nvdisasm") else "nvdisasm not found")
 
 
-def _front(place: Path, options: list[str]) -> list[str]:
-    clang = offline.tool("clang")
+def _front(place: Path, options: list[str], nvidia: bool) -> list[str]:
+    clang = offline.clang(nvidia)
     assert clang is not None
     return [clang, "-x", "cl", STANDARD, *options, "-O3", "-w", str(place)]
 

@@ -179,8 +179,11 @@ def _multiplying(gpu: Gpu, launch: Any, kernel: Analysis) -> float:
         stall = max(0.0, stall - waves * busy)
     each = ceil(launch.groups / gpu.units)
     active = min(each, resident(gpu, kernel, launch.items))
-    turn = max(active * waves * busy, waves * busy + stall)
-    work = ceil(each / active) * rounds * turn + _START
+    # Groups that a unit holds at once take turns; the last of them may be fewer.
+    whole, rest = divmod(each, active)
+    sets = [whole * max(active * waves * busy, waves * busy + stall)]
+    sets += [max(rest * waves * busy, waves * busy + stall)] if rest else []
+    work = rounds * sum(sets) + _START
     loaded = sum(
         _bits(kind) / 8 * n * trips
         for kinds, trips in ((kernel.home, 1), *kernel.copies)

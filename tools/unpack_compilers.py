@@ -3,9 +3,10 @@
     python tools/unpack_compilers.py FOLDER
     export GPU_ROOT=FOLDER/root GPU_VENV=FOLDER/venv
 
-AMD: clang, lld and rocm-device-libs. NVIDIA: clang, libclc, and the wheels of ptxas and nvdisasm.
-Intel: the GPU driver with its offline compiler, ocloc. Oclgrind. About 1.2 GB. Packages come
-through apt-get and pip, as those are set up on the machine; nothing is changed outside the folder.
+AMD: clang, lld and rocm-device-libs. NVIDIA: libclc with its own clang, and the wheels of ptxas and
+nvdisasm. Intel: the GPU driver with its offline compiler, ocloc. Oclgrind. About 1.7 GB. Packages
+come through apt-get and pip, as those are set up on the machine; nothing is changed outside the
+folder.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-_LLVM = 15
+_LLVM = 15  # of libclc
+_AMD_LLVM = 19  # near the drivers'; clang 15 has half of the registers of gfx11
 _PACKAGES = (
+    f"clang-{_AMD_LLVM} libclang-cpp{_AMD_LLVM} libclang-common-{_AMD_LLVM}-dev "
+    f"libclang1-{_AMD_LLVM} lld-{_AMD_LLVM} libllvm{_AMD_LLVM} "
     f"clang-{_LLVM} libclang-cpp{_LLVM} libclang-common-{_LLVM}-dev libclang1-{_LLVM} lld-{_LLVM} "
     f"llvm-{_LLVM} libllvm{_LLVM} llvm-{_LLVM}-runtime libclc-{_LLVM} libclc-{_LLVM}-dev "
     "rocm-device-libs intel-opencl-icd libigc1 libigdfcl1 libigdgmm12 libllvmspirvlib14 "
@@ -26,8 +30,8 @@ _PACKAGES = (
 ).split()
 _WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-nvdisasm")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
-# rocm-device-libs of Debian 12 has no row for this processor; one of the same generation serves.
-_ISA_VERSIONS = ("1030", "1100")
+# rocm-device-libs of Debian 12 has no row for these processors; one of the same generation serves.
+_ISA_VERSIONS = {"1100": "1030", "942": "940"}
 
 
 def main() -> int:
@@ -53,11 +57,13 @@ def unpack(folder: Path) -> None:
     link = libraries / "libiga64.so"
     if not link.exists():
         link.symlink_to("libiga64.so.1")
-    known, newer = (
-        libraries / f"amdgcn/bitcode/oclc_isa_version_{version}.bc" for version in _ISA_VERSIONS
-    )
-    if not newer.exists():
-        shutil.copy(known, newer)
+    for newer, known in _ISA_VERSIONS.items():
+        made, like = (
+            libraries / f"amdgcn/bitcode/oclc_isa_version_{version}.bc"
+            for version in (newer, known)
+        )
+        if not made.exists():
+            shutil.copy(like, made)
     if not venv.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     subprocess.run([str(venv / "bin/python"), "-m", "pip", "install", "-q", *_WHEELS], check=True)

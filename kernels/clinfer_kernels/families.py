@@ -38,6 +38,7 @@ FAMILIES = {
     "TopKSpec": "topk",
     "SuppressSpec": "suppress",
     "RoiAlignSpec": "roi_align",
+    "MaxRoiPoolSpec": "max_roi_pool",
     "RecurrentSpec": "recurrent",
 }
 

@@ -265,5 +265,6 @@ _TABLE: dict[str, Callable[[Any], Regions]] = {
     "TopKSpec": _topk,
     "SuppressSpec": _by_letters(("nb4", "ncb", "ncb", "", ""), "nck"),
     "RoiAlignSpec": _by_letters(("nchw", "r4", "r"), "rcyx"),
+    "MaxRoiPoolSpec": _by_letters(("nchw", "r5"), "rcyx"),
     "RecurrentSpec": _recurrent,
 }

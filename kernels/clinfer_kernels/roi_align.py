@@ -5,33 +5,20 @@ A work-item makes one element and walks its samples; all operands are dense.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from clinfer_kernels import memory, positions
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import ceildiv, minimum
+from clinfer_kernels.roi_tiles import RoiTile, roi_tiles
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import RoiAlignSpec
 from clinfer_kernels.template import fill
-from clinfer_kernels.types import compute, is_float, literal
-
-
-@dataclass(frozen=True)
-class RoiTile:
-    """local: work-items of a work-group. waves: work-groups per compute unit at most."""
-
-    local: int
-    waves: int
+from clinfer_kernels.types import compute, literal
 
 
 def candidates(spec: RoiAlignSpec, target: Target) -> tuple[RoiTile, ...]:
     """The one tile; none for operands that are not dense, or not of floats."""
-    if not all(t.is_contiguous and t.offset == 0 for t in (*spec.ins, *spec.outs)):
-        return ()
-    if not is_float(spec.ins[0].dtype):
-        return ()
-    return (RoiTile(1, 8) if target.cls == "cpu" else RoiTile(min(128, target.max_work_group), 32),)
+    return roi_tiles(spec.ins[0], (*spec.ins[1:], *spec.outs), target)
 
 
 def emit(spec: RoiAlignSpec, tile: RoiTile, target: Target) -> Kernel:

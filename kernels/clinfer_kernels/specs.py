@@ -411,6 +411,18 @@ class RoiAlignSpec(Spec):
 
 
 @dataclass(frozen=True)
+class MaxRoiPoolSpec(Spec):
+    """outs[0][r, c, rows, columns]: the greatest pixels of a region's bins.
+
+    ins: images [N, C, H, W] and regions [R, 5] (image, x0, y0, x1, y1), both ends included.
+    """
+
+    scale: float
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class RecurrentSpec(Spec):
     """All time steps of an LSTM, GRU or RNN; G gates of H units, padded to P, a multiple of 32.
 

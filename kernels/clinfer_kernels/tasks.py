@@ -19,6 +19,17 @@ def group_items(tasks: Dim, work_group: int, target: Target) -> Dim:
     return tasks * work_group
 
 
+def each_task(target: Target) -> str:
+    """The head of a block that runs once for each `task` of a work-group of `group_items`.
+
+    A loop only where a group may have several: compilers compute before a loop what all its turns
+    have in common, and keep it in registers throughout.
+    """
+    if "short grids" in target.features:
+        return "for (int task = get_group_id(0); task < tasks; task += get_num_groups(0))"
+    return "const int task = get_group_id(0);"
+
+
 def neighbours() -> dict[str, str]:
     """Bounds of a loop over `tasks` in which neighbouring work-items have neighbouring tasks."""
     return {

@@ -65,6 +65,47 @@ def test_regions_are_pooled_as_in_onnx_runtime(core, device, mode, ratio, form):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def greatest_of_regions(x, rois, pooled, scale):
+    """MaxRoiPool by its specification: corners rounded to pixels, halves away from 0, both ends
+    included; a bin is from the floor of its first edge to the ceiling of its last, 0 if empty."""
+    made = np.zeros((len(rois), x.shape[1], *pooled), x.dtype)
+    for r, (image, *corners) in enumerate(rois):
+        scaled = np.array(corners, np.float32) * np.float32(scale)
+        x0, y0, x1, y1 = (np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))).astype(int)
+        spans = []
+        for first, last, count, size in zip((y0, x0), (y1, x1), pooled, x.shape[2:], strict=True):
+            step = np.float32(max(last - first + 1, 1)) / np.float32(count)
+            edges = [
+                (np.floor(np.float32(n) * step), np.ceil(np.float32(n + 1) * step))
+                for n in range(count)
+            ]
+            spans.append([[int(np.clip(first + e, 0, size)) for e in pair] for pair in edges])
+        for i, (top, bottom) in enumerate(spans[0]):
+            for j, (left, right) in enumerate(spans[1]):
+                part = x[int(image), :, top:bottom, left:right]
+                if part.size:
+                    made[r, :, i, j] = part.max((1, 2))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_greatest_of_regions_are_those_of_the_specification(core, device, seed):
+    rng = np.random.default_rng(seed)
+    pooled, scale = [(2, 3), (7, 5), (1, 4)][seed], [1.0, 0.5, 0.0625][seed]
+    proto = model_of(f"""(float[N, C, H, W] x, float[R, 5] r) => (float[R, C, P, Q] y)
+        {{ y = MaxRoiPool<pooled_shape = {list(pooled)}, spatial_scale = {scale}>(x, r) }}""")
+    model = on_device(core, device, proto)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    for size in ((11, 8), (1, 3)):
+        x = (rng.standard_normal((2, 3, *size)) - 3).astype(np.float32)
+        corners = rng.integers(-8, 30, (24, 4)) / 2 / scale
+        feeds = {"x": x, "r": np.c_[rng.integers(0, 2, 24), corners].astype(np.float32)}
+        expected = greatest_of_regions(x, feeds["r"], pooled, scale)
+        found = model(feeds)["y"]
+        assert np.array_equal(found, expected)
+        assert np.array_equal(found, session.run(None, feeds)[0])
+
+
 @pytest.mark.parametrize("size, parts", [(12, 1), (7, 2)])
 def test_transforms_are_those_of_numpy(core, device, size, parts):
     x = RNG.random((2, size, 3, parts)).astype(np.float32)

@@ -122,6 +122,11 @@ def roi_align(p: int) -> Case:
     return "RoiAlign", ins, {"output_height": 2, "output_width": 2}
 
 
+def max_roi_pool(p: int) -> Case:
+    ins = {"x": numbers(2, 1, 4, 4), "r": np.array([[p, 0, 0, 3, 3]], np.float32)}
+    return "MaxRoiPool", ins, {"pooled_shape": [2, 2]}
+
+
 def slice_to(p: int) -> Case:
     return "Slice", {"x": numbers(4), "s": places(1), "e": places(p)}, {}
 
@@ -147,6 +152,7 @@ CASES: dict[Callable[[int], Case], Sequence[int]] = {
     circular_scatter: (2, 3, 9, -1),
     features: (2, 3, -1, *FAR[:2]),
     roi_align: (1, 2, -1, *FAR[:2]),
+    max_roi_pool: (1, 2, -1, *FAR[:2]),
     slice_to: (3, 9, -1, -9),
 }
 CONSTANTS = {"w": ("LSTM",), "r": ("LSTM",), "b": ("LSTM",), "d": ("OneHot",)}

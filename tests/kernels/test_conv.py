@@ -268,6 +268,18 @@ def test_winograd_where_sizes_are_free() -> None:
         assert isinstance(conv.candidates(spec, Target())[0], WinogradTile) == pays
 
 
+@pytest.mark.parametrize(("channels", "k_step"), [(3, 16), (32, 32)])
+def test_pieces_of_one_element_want_a_tile_that_leaves_registers_for_them(channels, k_step) -> None:
+    """With 32 values of k a work-item would copy 32 elements, and keep where each window lies."""
+    sets = {"matrix_units": ("dpas8_f16",), "precision": "f16", "subgroup_sizes": (8, 16, 32)}
+    target = Target("gpu", 512, max_work_group=1024, local_mem=65536, dialect="intel", **sets)
+    pads = (3, 3, 3, 3)
+    window = Window(channels, 64, (224, 224), (7, 7), pads=pads, strides=(2, 2), n=32).full
+    x, out = (dense("float32", shape) for shape in ((32, 224, 224, channels), (32, 112, 112, 64)))
+    cut = conv.candidates(window.spec(x, out, identity("float32"), ()), target)[0].cut
+    assert (cut.tile_m, cut.tile_n, cut.k_step) == (128, 64, k_step)
+
+
 def test_limits_of_the_device() -> None:
     """No work-group and no local memory beyond what the device has."""
     window = EVERY["conv"].full

@@ -101,6 +101,13 @@ def test_parts_of_k_are_of_both(name):
 
 
 @pytest.mark.parametrize("name", ["1x1", "3x3", "no vectors"])
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_last_step_behind_the_loop(name, is_split):
+    """As where a compiler keeps long loops: one step, and a task for each work-group."""
+    check(CASES[name], GPU._replace(dialect="intel"), LocalTile(4, 4, 4, 4, is_split=is_split))
+
+
+@pytest.mark.parametrize("name", ["1x1", "3x3", "no vectors"])
 def test_matrix_units_of_three_terms(name):
     """An infinite number of the side makes the results infinite or NaN that see it."""
     target = GPU._replace(precision="3xtf32", matrix_units=("mma_3xtf32" + EMULATED,))

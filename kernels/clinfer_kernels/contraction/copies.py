@@ -75,12 +75,15 @@ class Copy:
             return 1
         return 2 if self.pieces % LANES else LANES
 
+    @property
+    def _first_k(self) -> str:
+        """Of pieces along places, the first one's k in the step."""
+        return f"{self._turn} * {self.name}_k" if self._is_turned else f"{self.name}_k"
+
     def _k(self, steps: int) -> str:
-        """Of piece @ along places, its k in the step."""
-        if self._is_turned:
-            t = self._turn
-            return f"{t} * ({self.name}_k + @ / {t} * {steps}) + @ % {t}"
-        return f"{self.name}_k + @ * {steps}"
+        """Of piece @ along places, how far its k is from the first one's."""
+        t = self._turn
+        return f"@ / {t} * {t * steps} + @ % {t}" if self._is_turned else f"@ * {steps}"
 
     @property
     def _type(self) -> str:
@@ -98,6 +101,7 @@ class Copy:
         if self.walk.along == "place":
             lines += [f"const int {n}_place = {side};", f"const int {n}_k = item / {row};"]
             kept = self.walk.place(f"{n}0 + {n}_place", "")
+            kept += self.walk.ahead(self._first_k)
             names = ", ".join(self.walk.kept())
             return [*lines, f"int {names};", "{", *_inside(kept), "}"]
         lines += [f"const int {n}_k = {side};", f"const int {n}_place = item / {row};"]
@@ -129,7 +133,8 @@ class Copy:
         steps = self.work_group // self._row
         k = f"{k0} + {n}_k" if is_along else f"{k0} + {self._k(steps)}"
         lines, condition, value = self.walk.load(k, "@" if is_along else "")
-        conditions = [] if self.whole_k else [f"{k} < k_end"]
+        own = k if is_along else f"{k} + {self._first_k}"
+        conditions = [] if self.whole_k else [f"{own} < k_end"]
         if condition:
             conditions.append(condition)
         if lines:

@@ -55,7 +55,7 @@ class MatrixUnit:
     that it multiplies before it waits for the next tile. `extension`, `attribute`, `options`: what
     the text enables, the kernel has and the compiler is told besides. `pad`: places after a row of
     a tile, so that lanes read different banks of local memory. `words`: of 32 bits, of the widest
-    load.
+    load. `registers`: of 32 bits, that a work-item has.
     """
 
     name: str
@@ -83,6 +83,7 @@ class MatrixUnit:
     options: str = ""
     pad: int = LANES
     words: int = 4
+    registers: int = 255
     is_emulated: bool = False
 
     @property

@@ -29,7 +29,7 @@ $parameters)
     __local $element a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned($align)));
     __local $element b_tile[2 * K_STEP * B_PITCH] __attribute__((aligned($align)));
 $places
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    $each_task {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
 $part
@@ -44,8 +44,9 @@ $first
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         int turn = 0;
-        for (int k0 = k_begin; k0 < k_end; k0 += K_STEP) {
-            const int is_more = k0 + K_STEP < k_end;
+$keep
+        for (int k0 = k_begin; k0$ahead < k_end; k0 += K_STEP) {
+            const int is_more = $is_more;
             if (is_more) {
 $load
             }
@@ -56,6 +57,7 @@ $put
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }
+$last
 $again
 $results
 $after

@@ -24,7 +24,7 @@ from clinfer_kernels.contraction.walks import Walk, bits_of
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Target
-from clinfer_kernels.tasks import group_items
+from clinfer_kernels.tasks import each_task, group_items
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, compute_size, register
 
@@ -73,6 +73,7 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
     after = [] if is_split else product.end.after("TILE_M", "a0", "TILE_N", "b0")
     if anew:
         results, after = ["{", *_inside([*anew, *results, *after]), "}"], []
+    last = _last(unit.step(tile, vec, acc)) if _keeps_loops(target) else []
     text = fill(
         "contraction/local_tile",
         target,
@@ -101,6 +102,11 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         load=block(_load(copies, "k0 + K_STEP"), 4),
         multiply=block(unit.step(tile, vec, acc), 3),
         put=block(_put(copies, "turn"), 4),
+        each_task=each_task(target),
+        keep=block(["#pragma unroll 1"] if last else [], 2),
+        ahead=" + K_STEP" if last else "",
+        is_more="1" if last else "k0 + K_STEP < k_end",
+        last=block(last, 2),
         after=block(after, 2),
     )
     items = group_items(tasks, tile.work_group, target)
@@ -147,6 +153,15 @@ def _anew(unit: Unit, tile: LocalTile, target: Target) -> list[str]:
     if not unit.hide or target.dialect != "amd":
         return []
     return ["int item = get_local_id(0);", unit.hide.replace("@", "item"), *unit.places(tile)]
+
+
+def _last(multiply: list[str]) -> list[str]:
+    """Statements that multiply the last step, which has no next one, behind a loop of the others.
+
+    Where a compiler keeps loops, what is on its way to local memory then has no other value on some
+    path, for which it would be copied to and fro.
+    """
+    return ["if (k_begin < k_end) {", *_inside(multiply), "}", "barrier(CLK_LOCAL_MEM_FENCE);"]
 
 
 def _keeps_loops(target: Target) -> bool:

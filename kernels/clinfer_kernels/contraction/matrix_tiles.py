@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from clinfer_kernels.contraction.instructions import MatrixUnit
 from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS
+from clinfer_kernels.contraction.units import Shape
+from clinfer_kernels.contraction.walks import Walk
 from clinfer_kernels.spec import Target
+from clinfer_kernels.types import size_of
 
 Cut = tuple[int, int, int, int, int]
 """Work-items along M and N, results of each along M and N, and k of a step."""
@@ -70,6 +73,7 @@ _CUTS: dict[tuple[int, int, int], tuple[Cut, ...]] = {
     (1, 8, 2): (
         (8, 32, 16, 4, 32),  # 128 x 128, waves of 16 x 32: larger ones spill
         (8, 16, 16, 4, 32),  # 128 x 64
+        (8, 16, 16, 4, 16),  # 128 x 64, for pieces of one element
         (4, 16, 16, 4, 32),  # 64 x 64, waves of 16 x 32
         (4, 16, 8, 4, 32),  # 32 x 64
     ),
@@ -92,6 +96,7 @@ _CUTS: dict[tuple[int, int, int], tuple[Cut, ...]] = {
         (4, 16, 8, 4, 32),  # 32 x 64
     ),
 }
+_ADDRESSES = 12  # registers besides: addresses and counters
 # Of instructions of each lane by itself, of eight bits.
 _DOT_CUTS: tuple[Cut, ...] = (
     (16, 16, 8, 8, 16),  # 128 x 128
@@ -112,6 +117,21 @@ def cuts_of(unit: MatrixUnit) -> tuple[Cut, ...]:
     if unit.is_lane:
         return _DOT_CUTS
     return _CUTS[unit.rows.lanes, unit.cols.lanes, unit.packing.size]
+
+
+def has_registers(unit: MatrixUnit, tile: Shape, a: Walk, b: Walk) -> bool:
+    """Whether a work-item has the registers for its sums, fragments and the pieces that it copies,
+    with what it keeps of where those lie."""
+    strips, blocks = unit.fragments(tile)
+    held = tile.rows * tile.cols + _ADDRESSES
+    held += strips * len(unit.a.registers) + blocks * len(unit.b.registers)
+    places = (tile.wg_rows * tile.rows, tile.wg_cols * tile.cols)
+    for walk, count in zip((a, b), places, strict=True):
+        pieces = count * tile.k_step // (tile.wg_rows * tile.wg_cols * walk.width)
+        kept = len(walk.kept()) + len(walk.values())
+        held += pieces * max(1, walk.width * size_of(walk.dtype) // 4)
+        held += kept * (pieces if walk.along == "k" else 1) + walk.width * len(walk.beside())
+    return held <= unit.registers
 
 
 def unit_for(stored: Sequence[str], target: Target) -> MatrixUnit | None:

@@ -53,8 +53,9 @@ class ProjectedWalk(WindowWalk):
         signature.scalar("side_o", side.offset)
         for axis, stride in enumerate(side.strides[:-1]):
             signature.scalar(f"side_s{axis}", stride)
-        for axis, size in enumerate(side.shape[1:-1], start=1):
-            signature.scalar(f"side_n{axis}", size)
+        if self._is_apart:
+            for axis, size in enumerate(side.shape[1:-1], start=1):
+                signature.scalar(f"side_n{axis}", size)
         if stride_kind(side.strides[-1]) == "s":
             signature.scalar("side_c", side.strides[-1])
         signature.scalar("window_k", self.problem.window * self.problem.channels)
@@ -62,17 +63,20 @@ class ProjectedWalk(WindowWalk):
     def kept(self) -> tuple[str, ...]:
         return (*super().kept(), "side_from")
 
+    @property
+    def _is_apart(self) -> bool:
+        """Whether the window's axes are others than the side's, as where neighbours are joined."""
+        return tuple(axis.out for axis in self.problem.axes) != self._side.shape[:-1]
+
     def place(self, place: str, number: str) -> list[str]:
         axes = range(self._side.rank - 1)
-        names = ", ".join(f"side{a}" for a in axes)
-        terms = " + ".join(["side_o", *(f"side{a} * side_s{a}" for a in axes)])
-        return [
-            *super().place(place, number),
-            f"int pixel = min({place}, M - 1);",
-            f"int {names};",
-            *decode(axes, "pixel", "side", "side_n"),
-            f"side_from{number} = {terms};",
-        ]
+        at, own = "o", []
+        if self._is_apart:
+            at, names = "side", ", ".join(f"side{a}" for a in axes)
+            own = [f"int pixel = min({place}, M - 1);", f"int {names};"]
+            own += decode(axes, "pixel", "side", "side_n")
+        terms = " + ".join(["side_o", *(f"{at}{a} * side_s{a}" for a in axes)])
+        return [*super().place(place, number), *own, f"side_from{number} = {terms};"]
 
     @property
     def _is_even(self) -> bool:

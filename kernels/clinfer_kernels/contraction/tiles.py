@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from clinfer_kernels.contraction.instructions import MatrixUnit
-from clinfer_kernels.contraction.matrix_tiles import cuts_of, unit_for
+from clinfer_kernels.contraction.matrix_tiles import cuts_of, has_registers, unit_for
 from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.units import LANES
@@ -267,11 +267,13 @@ def _matrix_tiles(product: Product, target: Target) -> list[LocalTile]:
     if unit.is_exact and isinstance(product.k, int) and product.k < _LEAST_EXACT:
         return []
     tiles = [LocalTile(*cut, unit=unit.name) for cut in cuts_of(unit)]
-    return [
+    found = [
         tile
         for tile in tiles
         if tile.work_group <= target.max_work_group and tile.local_bytes(4) <= target.local_mem
     ]
+    held = [t for t in found if has_registers(unit, t, product.a(t.k_step), product.b)]
+    return held or found
 
 
 def _is_exact(tiles: Sequence[LocalTile]) -> bool:

@@ -13,6 +13,8 @@ SUB_GROUPS = "cl_intel_subgroups"
 DPAS = "cl_intel_subgroup_matrix_multiply_accumulate"
 """The extension of Intel's drivers."""
 
+_THREAD = 2048  # 32-bit registers of a hardware thread that has 256 of eight
+
 
 def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
     """Eight rows by a sub-group's lanes, k16. Lane l has of B column l, two k a register; of the
@@ -40,6 +42,7 @@ def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
         options="-cl-intel-256-GRF-per-thread",
         pad=4 if lanes == 8 else 8,
         words=8,
+        registers=_THREAD // lanes,
     )
 
 
@@ -95,6 +98,7 @@ def _shuffled() -> MatrixUnit:
         extension=SUB_GROUPS,
         attribute="__attribute__((intel_reqd_sub_group_size(16)))",
         options="-cl-intel-256-GRF-per-thread",
+        registers=_THREAD // 16,
     )
 
 

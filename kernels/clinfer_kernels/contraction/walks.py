@@ -92,6 +92,10 @@ class Walk(Protocol):
         """The names of the numbers that `place` keeps, each followed by that of the piece."""
         ...
 
+    def ahead(self, k: str) -> list[str]:
+        """Statements that move what `place` keeps on by `k`, for pieces along places."""
+        ...
+
     def step(self, k: str) -> list[str]:
         """Statements of a step, before its pieces; `k`: where they begin, if all at the same."""
         ...
@@ -109,6 +113,10 @@ class StoredWalk:
     """An operand that is multiplied as it lies in memory: nothing is made of its elements."""
 
     is_stored = True
+
+    def ahead(self, k: str) -> list[str]:
+        """None: pieces are along k."""
+        return []
 
     def values(self) -> tuple[str, ...]:
         """As `kept`, of numbers of the sums' type."""
@@ -208,6 +216,9 @@ class MatrixWalk(StoredWalk):
         step = f" * {self.name}_row" if self.along == "k" else ""
         return [f"{self.name}_from{number} = {last}{step};"]
 
+    def ahead(self, k: str) -> list[str]:
+        return [f"{self.name}_from += ({k}) * {self.name}_row;"]
+
     def step(self, k: str) -> list[str]:
         return []
 
@@ -264,6 +275,9 @@ class PanelWalk(StoredWalk):
             f"b_from{number} = min(({place}) / {cols}, panels - 1) * (K * {cols})"
             f" + ({place}) % {cols};"
         ]
+
+    def ahead(self, k: str) -> list[str]:
+        return [f"b_from += ({k}) * {self.cols};"]
 
     def step(self, k: str) -> list[str]:
         return []
