@@ -62,7 +62,9 @@ def _filled(nbytes: int) -> np.ndarray:
     return words.view(np.uint8)[:nbytes]
 
 
-def _spread(plan: Any, sizes: Any, alignment: int, closed: Any, block: int = 0) -> ArenaPlan:
+def _spread(
+    plan: Any, sizes: Any, alignment: int, closed: Any, block: int = 0, known: Any = None
+) -> ArenaPlan:
     """An arena in which no two temporaries share memory, with a guard before and behind each.
 
     One that is split is as it would be without guards.

@@ -12,7 +12,7 @@ in it. Kernels it can call have one work-item a group, and local memory as argum
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clinfer_kernels.spec import Target
@@ -70,6 +70,6 @@ def launch_line(launch: int, threads: int) -> int:
     return (STATE_LINES + launch * (threads + 1)) * LINE
 
 
-def share(groups: int, threads: int) -> int:
-    """How many groups a thread takes at a time."""
-    return max(-(-groups // (threads * _SHARES if threads > 1 else _SHARES_ALONE)), 1)
+def shares(groups: Any, threads: int) -> Any:
+    """How many groups of launches a thread takes at a time, from an array of their numbers."""
+    return -(-groups // (threads * _SHARES if threads > 1 else _SHARES_ALONE))

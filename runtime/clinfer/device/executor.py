@@ -31,8 +31,11 @@ from clinfer.threads import usable_cores
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
+    from clinfer.device.launch_table import LaunchTable
     from clinfer.device.profile import StepTime
     from clinfer.device.programs import BuiltProgram
+    from clinfer.lowering.binding import ArenaPlan
+    from clinfer.lowering.tape import Tape
     from clinfer.operators.extensions import Extensions
 
 _ndarray = np.ndarray
@@ -64,6 +67,9 @@ class LoadedPlan:
         self.device = device
         self.plan = plan
         self.programs = list(programs)
+        self._tape: Tape | None = None
+        self._arenas: dict[Any, ArenaPlan] = {}
+        self._shapes_seen = 0
         self._host = HostRunner(plan, None if extensions is None else extensions.python)
         self.called = extensions if self._host.calls_functions else None
         """The extensions without which the plan does not run."""
@@ -92,6 +98,28 @@ class LoadedPlan:
     def weights(self) -> dict[int, Any]:
         """The driver's buffers of constants, by the plan's numbers of buffers."""
         return placed(self.device, self.plan)
+
+    @property
+    def arenas(self) -> dict[Any, ArenaPlan] | None:
+        """The memory plans of sizes before, where a run has not always the same ones."""
+        return None if self._tape is None else self._arenas
+
+    @cached_property
+    def launch_table(self) -> LaunchTable:
+        """The launches of a plan with a player."""
+        from clinfer.device.launch_table import LaunchTable
+
+        assert self.player is not None
+        return LaunchTable(self.plan, self.player)
+
+    def tape(self) -> Tape | None:
+        """What computes the sizes of new shapes all at once: worth it from the second ones on."""
+        self._shapes_seen += 1
+        if self._tape is None and self._shapes_seen > 1 and self.plan.input_symbols:
+            from clinfer.lowering.tape import tape_of
+
+            self._tape = tape_of(self.plan)
+        return self._tape
 
     @property
     def host(self) -> HostRunner:
@@ -206,7 +234,7 @@ class Session:
         if known is not None:
             self._instances.move_to_end(key)
             return known
-        sizes = bind_inputs(self.loaded.plan, shapes)
+        sizes = bind_inputs(self.loaded.plan, shapes, self.loaded.tape())
         try:
             is_remote = any(isinstance(shape, DeviceShape) for shape in key)
             make = self._remote_instance if is_remote else self._new_instance

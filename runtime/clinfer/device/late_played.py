@@ -21,7 +21,7 @@ from clinfer.device.instance import Timing, bytes_of, scalar_bytes
 from clinfer.device.late import Late
 from clinfer.device.late_rows import Arguments, Block, BoundRow, Pool, Row, bind_row
 from clinfer.device.played_instance import element_at, is_worth_help
-from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, aligned
+from clinfer.device.player import ALIGNMENT, LaunchRows, LocalMemory, Player, Tables, aligned
 from clinfer.device.results import ResultMemory, new_memory, own
 from clinfer.lowering.binding import Sizes
 from clinfer.lowering.plan import Array, HostStep, LaunchStep
@@ -145,7 +145,8 @@ class LatePlayedInstance(Late):
         if not bound.launches:
             return bound
         local = LocalMemory(bound.launches, self._threads)
-        tables = bound.tables = Tables(self._player, bound.launches, bound.values, local)
+        rows = LaunchRows.of(bound.launches, self._player)
+        tables = bound.tables = Tables(self._player, rows, bound.values, local)
         count = len(bound.launches)
         lead = tables.caller(0, count, LEADS)
         state, reset = tables.state, tables.reset

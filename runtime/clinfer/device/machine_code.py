@@ -53,9 +53,13 @@ def load(binary: bytes, entry: str) -> MachineCode:
         return _LOADED[key]
 
 
+USED = (0, 0, 0, 0, 0, 0, 1, 1, 1)
+"""Of a context: groups along three axes, where they begin, items of a group."""
+
+
 def context(groups: tuple[int, int, int]) -> tuple[int, ...]:
     """A context for so many groups of one work-item."""
-    used = (*groups, 0, 0, 0, 1, 1, 1)
+    used = (*groups, *USED[3:])
     return used + (0,) * (CONTEXT_WORDS - len(used))
 
 

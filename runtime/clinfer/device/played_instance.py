@@ -9,7 +9,6 @@ caller has them and results are written where he gets them.
 from __future__ import annotations
 
 import ctypes
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from math import prod
@@ -20,12 +19,12 @@ import numpy as np
 
 from clinfer import dtypes
 from clinfer.device.helpers import helpers_for
-from clinfer.device.instance import Instance, Timing, bytes_of, scalar_bytes
+from clinfer.device.instance import Instance, Timing, bytes_of
 from clinfer.device.loops import again_call, loop_call
-from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, Words, aligned
+from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, aligned
 from clinfer.device.results import new_memory, own
 from clinfer.device.transfers import COPIED, Transfers
-from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena, bind_launch
+from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena
 from clinfer.lowering.plan import AgainStep, Array, BranchStep, LaunchStep, LoopStep, Plan
 from clinfer.runs import require_wanted
 from clinfer_kernels.player import LEADS, LEFT
@@ -35,19 +34,19 @@ if TYPE_CHECKING:
 
 # A segment's floating-point operations and bytes from which on waking helpers is worth it: some
 # 20 microseconds of one core.
-_LEAST_FLOPS = 1_000_000
-_LEAST_BYTES = 200_000
+LEAST_FLOPS = 1_000_000
+LEAST_BYTES = 200_000
 
 
 def is_worth_help(plan: Plan, launches: Sequence[BoundLaunch], sizes: Sizes) -> bool:
     """Whether launches in a row have so much to do that helpers are woken for them."""
-    if sum(launch.flops for launch in launches) >= _LEAST_FLOPS:
+    if sum(launch.flops for launch in launches) >= LEAST_FLOPS:
         return True
     nbytes = 0
     for launch in launches:
         numbers = {value for kind, value in launch.args if kind == "buffer"}
         nbytes += sum(plan.buffers[n].nbytes(sizes) for n in numbers)
-    return nbytes >= _LEAST_BYTES
+    return nbytes >= LEAST_BYTES
 
 
 def element_at(address: int, dtype: str, offset: int) -> int:
@@ -75,11 +74,13 @@ class PlayedInstance(Instance):
         self._memory: list[Array] = []
         self._addresses: dict[int, int] = {}
         self._allocate()
-        self._numbers, self._launches = self._bound()
-        self._slots: dict[int, list[int]] = defaultdict(list)
-        self._values = self._arguments()
-        local = LocalMemory(self._launches, threads)
-        self._tables = Tables(player, self._launches, self._values, local)
+        addresses = [self._addresses.get(number, 0) for number in range(len(self.plan.buffers))]
+        table = loaded.launch_table
+        self._bound = table.bound(sizes, self.closed, addresses)
+        self._slots, self._values = table.slots, self._bound.values
+        self._numbers = {number: place for place, number in enumerate(self._bound.steps)}
+        rows = self._bound.rows
+        self._tables = Tables(player, rows, self._values, LocalMemory(rows.local.values(), threads))
         self._reset = self._tables.reset
         self._helpers = helpers_for(player, queue, self._tables)
         self._last: list[Any] = []
@@ -116,15 +117,17 @@ class PlayedInstance(Instance):
     # -- preparation -----------------------------------------------------------------------------
 
     def _allocate(self) -> None:
-        arena = bind_arena(self.plan, self.sizes, ALIGNMENT, self.closed)
+        known = self.loaded.arenas
+        arena = bind_arena(self.plan, self.sizes, ALIGNMENT, self.closed, known=known)
         base = self._new_memory(arena.nbytes)
+        some_closed = self.closed.is_any
         for number, buffer in enumerate(self.plan.buffers):
-            if self.closed.has(buffer) and buffer.kind in ("temp", "sizes"):
+            if some_closed and buffer.kind in ("temp", "sizes") and self.closed.has(buffer):
                 continue
             if buffer.kind == "temp":
                 self._addresses[number] = base + arena.offsets[number]
             elif buffer.kind == "const":
-                self._addresses[number] = self._player.weights[number].ctypes.data
+                self._addresses[number] = self._player.places[number]
             elif buffer.kind in ("input", "output"):
                 nbytes = buffer.nbytes(self.sizes)
                 self._addresses[number] = self._new_memory(nbytes if nbytes <= COPIED else 0)
@@ -142,33 +145,6 @@ class PlayedInstance(Instance):
         memory = new_memory(nbytes + ALIGNMENT)
         self._memory.append(memory)
         return aligned(memory.ctypes.data)
-
-    def _arguments(self) -> Words:
-        """A word for each argument of each launch; `_slots` says where buffers' addresses are."""
-        values: list[int] = []
-        for launch in self._launches:
-            for kind, value in launch.args:
-                if kind == "buffer":
-                    self._slots[value].append(len(values))
-                    values.append(self._addresses[value])
-                elif kind == "local":
-                    values.append(0)  # not the same for all threads: `LocalMemory`
-                else:
-                    values.append(int.from_bytes(scalar_bytes(kind, value), "little"))
-        return np.array(values, np.uint64)
-
-    def _bound(self) -> tuple[dict[int, int], list[BoundLaunch]]:
-        """The launches that a run may come to, and their places in it by their steps' numbers."""
-        numbers: dict[int, int] = {}
-        launches: list[BoundLaunch] = []
-        for number, step in enumerate(self.plan.steps):
-            if not isinstance(step, LaunchStep) or self.closed.has_step(number):
-                continue
-            bound = bind_launch(step, self.sizes)
-            if not bound.is_empty:
-                numbers[number] = len(launches)
-                launches.append(bound)
-        return numbers, launches
 
     def calls(self, first: int, end: int) -> list[Callable[[], None]]:
         """Launches in a row are one call of the player; other steps are calls of their own."""
@@ -192,10 +168,8 @@ class PlayedInstance(Instance):
         return calls
 
     def _player_call(self, first: int, end: int) -> Callable[[], None]:
-        launches = self._launches[first:end]
         lead = self._tables.caller(first, end, LEADS)
-        is_worth = is_worth_help(self.plan, launches, self.sizes)
-        call_helpers = self._helpers.caller(first, end) if is_worth else None
+        call_helpers = self._helpers.caller(first, end) if self._is_worth(first, end) else None
         state = self._tables.state
 
         def call() -> None:
@@ -212,6 +186,11 @@ class PlayedInstance(Instance):
             self._last.append((first, end, start, perf_counter() - start))
 
         return timed if self._profiling else call
+
+    def _is_worth(self, first: int, end: int) -> bool:
+        """Whether launches have so much to do that helpers are woken for them."""
+        flops = int(self._bound.flops[first:end].sum())
+        return flops >= LEAST_FLOPS or self._bound.touched(first, end) >= LEAST_BYTES
 
     def _host_call(self, step: Any) -> Callable[[], None]:
         def call() -> None:

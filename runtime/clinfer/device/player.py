@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from clinfer.device.pocl_binary import LayoutError
 from clinfer.log import Log
 from clinfer.lowering.binding import BoundLaunch
 from clinfer.lowering.plan import Array, Plan
-from clinfer_kernels.player import HELPS, INSIDE, OPEN, STEP_WORDS, STOP, launch_line, share
+from clinfer_kernels.player import HELPS, INSIDE, OPEN, STEP_WORDS, STOP, launch_line, shares
 
 if TYPE_CHECKING:
     from clinfer.device.programs import BuiltProgram
@@ -39,6 +40,7 @@ class Player(NamedTuple):
     helper: BuiltProgram
     codes: tuple[int, ...]
     weights: dict[int, Array]
+    places: dict[int, int]
 
     @staticmethod
     def of(plan: Plan, programs: Sequence[BuiltProgram]) -> Player | None:
@@ -57,13 +59,39 @@ class Player(NamedTuple):
         }
         play = codes[plan.player].function()
         addresses = tuple(code.address for code in codes)
-        return Player(play, programs[plan.player], addresses, weights)
+        places = {number: array.ctypes.data for number, array in weights.items()}
+        return Player(play, programs[plan.player], addresses, weights, places)
+
+
+class LaunchRows(NamedTuple):
+    """Launches as the tables need them: addresses of code, groups along three axes, first words.
+
+    `local` are those with local memory, by their places; `launches` makes all of them.
+    """
+
+    codes: Words
+    groups: np.ndarray[Any, np.dtype[np.int64]]
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    local: Mapping[int, BoundLaunch]
+    launches: Callable[[], Sequence[BoundLaunch]]
+
+    @staticmethod
+    def of(launches: Sequence[BoundLaunch], player: Player) -> LaunchRows:
+        """Those of launches whose arguments' words lie one after the other."""
+        counts = [len(launch.args) for launch in launches]
+        return LaunchRows(
+            np.array([player.codes[launch.program] for launch in launches], np.uint64),
+            np.array([_groups(launch) for launch in launches], np.int64).reshape(-1, 3),
+            np.array([0, *accumulate(counts)][: len(counts)], np.int64),
+            {n: launch for n, launch in enumerate(launches) if _local_bytes(launch)},
+            lambda: launches,
+        )
 
 
 class LocalMemory:
     """Local memory of each thread: for one group at a time, so launches have it in common."""
 
-    def __init__(self, launches: Sequence[BoundLaunch], threads: int) -> None:
+    def __init__(self, launches: Iterable[BoundLaunch], threads: int) -> None:
         self.threads = threads
         self._each = max((_local_bytes(launch) for launch in launches), default=0)
         self._memory = np.empty(self._each * threads + ALIGNMENT, np.uint8)
@@ -88,41 +116,38 @@ class Tables:
     def __init__(
         self,
         player: Player,
-        launches: Sequence[BoundLaunch],
+        rows: LaunchRows,
         values: Words,
         local: LocalMemory,
     ) -> None:
         self.player = player
         self.threads = threads = local.threads
-        self._launches = launches
-        self._pointers = values.ctypes.data + 8 * _count(len(values))
+        self._rows = rows
+        count = len(rows.codes)
+        first_word = values.ctypes.data
+        self._pointers = first_word + 8 * _count(len(values))
         self._local = local
-        self._contexts = np.array(
-            [machine_code.context(_groups(x)) for x in launches], np.uint64
-        ).reshape(-1, machine_code.CONTEXT_WORDS)
-        self.steps = np.zeros((max(len(launches), 1), STEP_WORDS), np.uint64)
-        self.state = np.zeros(launch_line(len(launches), threads), np.int32)
-        self.clock = np.zeros(2 * max(len(launches), 1), np.uint64)
+        self._contexts = np.zeros((count, machine_code.CONTEXT_WORDS), np.uint64)
+        self._contexts[:, : len(machine_code.USED)] = machine_code.USED
+        self._contexts[:, :3] = rows.groups
+        self.steps = np.zeros((max(count, 1), STEP_WORDS), np.uint64)
+        self.state = np.zeros(launch_line(count, threads), np.int32)
+        self.clock = np.zeros(2 * max(count, 1), np.uint64)
         self.reset: Callable[[], None] = partial(self.state[launch_line(0, self.threads) :].fill, 0)
         """No launch has begun. What helpers count themselves with stays: one may be at the door."""
         self._own_context = np.array(machine_code.context((1, 1, 1)), np.uint64)
-        argument = 0
-        for index, launch in enumerate(launches):
-            x, y, z = _groups(launch)
-            self.steps[index, :7] = (
-                player.codes[launch.program],
-                self._pointers.ctypes.data + 8 * argument,
-                self._contexts[index].ctypes.data,
-                x,
-                x * y,
-                x * y * z,
-                share(x * y * z, threads),
-            )
-            if _local_bytes(launch):
-                own = self._pointers[argument : argument + len(launch.args)]
-                rows = local.rows(launch, own)
-                self.steps[index, 1], self.steps[index, 7] = rows.ctypes.data, rows.strides[0]
-            argument += len(launch.args)
+        if not count:
+            return
+        steps, products = self.steps, rows.groups.cumprod(1)
+        steps[:, 0] = rows.codes
+        steps[:, 1] = self._pointers.ctypes.data + 8 * rows.starts
+        steps[:, 2] = self._contexts.ctypes.data + self._contexts.strides[0] * _count(count)
+        steps[:, 3:6] = products
+        steps[:, 6] = shares(products[:, 2], threads)
+        for index, launch in rows.local.items():
+            start = rows.starts[index]
+            own = local.rows(launch, self._pointers[start : start + len(launch.args)])
+            steps[index, 1], steps[index, 7] = own.ctypes.data, own.strides[0]
 
     def renewal(self, first: int, end: int) -> Callable[[], None]:
         """What makes launches first .. end - 1 ones that have not begun, between two calls."""
@@ -167,8 +192,8 @@ class Tables:
         scale = seconds / max(int(clock[-1] - clock[0]), 1)
         begins = start + (clock[::2] - clock[0]) * scale
         lengths = (clock[1::2] - clock[::2]) * scale
-        found = zip(self._launches[first:end], begins.tolist(), lengths.tolist(), strict=True)
-        return list(found)
+        launches = self._rows.launches()[first:end]
+        return list(zip(launches, begins.tolist(), lengths.tolist(), strict=True))
 
 
 def _groups(launch: BoundLaunch) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer.errors import InputError, ShapeError
 from clinfer.lowering.memory import Arena, Lifetime, least_bytes, plan_arena
@@ -23,6 +23,9 @@ from clinfer.lowering.plan import (
 from clinfer_kernels import dims as dim_algebra
 from clinfer_kernels.dim_json import to_json
 from clinfer_kernels.dims import RELATIONS, Dim, Expr
+
+if TYPE_CHECKING:
+    from clinfer.lowering.tape import Tape
 
 MOST_ELEMENTS = 2**31 - 2**22
 """Kernels count elements in `int`; the rest is for tiles that go beyond a matrix's edge."""
@@ -85,6 +88,13 @@ class Sizes:
         made.bind_all(more)
         return made
 
+    def fill(self, tape: Tape) -> None:
+        """Computes all sizes of a tape at once."""
+        try:
+            self._known = tape(self.values)
+        except ArithmeticError:  # each is computed where it is needed
+            self._known = {}
+
     def recall(self, memo: dict[Any, dict[Expr, int]]) -> None:
         """Takes over what was computed before from the same values, and keeps what will be."""
         if len(memo) > _MOST_KEPT:
@@ -92,8 +102,10 @@ class Sizes:
         self._known = memo.setdefault(tuple(self.values.items()), self._known)
 
 
-def bind_inputs(plan: Plan, shapes: Sequence[tuple[int, ...] | None]) -> Sizes:
-    """Symbol values for input shapes (None for a host object).
+def bind_inputs(
+    plan: Plan, shapes: Sequence[tuple[int, ...] | None], tape: Tape | None = None
+) -> Sizes:
+    """Symbol values for input shapes (None for a host object); of a `tape` all sizes at once.
 
     Raises `InputError` naming the input where a shape does not fit, `ShapeError` where two sizes
     that must agree do not.
@@ -103,6 +115,8 @@ def bind_inputs(plan: Plan, shapes: Sequence[tuple[int, ...] | None]) -> Sizes:
         if port.shape is not None and shape is not None:
             _bind_port(port, port.shape, shape, values)
     sizes = Sizes(values)
+    if tape is not None and plan.input_symbols <= values.keys():
+        sizes.fill(tape)
     for port, shape in zip(plan.inputs, shapes, strict=True):
         if port.shape is None or shape is None:
             continue
@@ -285,6 +299,11 @@ class Closed:
             self._errors[block[:3]] = error
             self._ranges.append((block.first, block.end))
 
+    @property
+    def is_any(self) -> bool:
+        """Whether there are some."""
+        return bool(self._ranges)
+
     def why(self, block: Block) -> ShapeError | None:
         """What is wrong with the sizes, where a block cannot run."""
         return self._errors.get(block[:3])
@@ -343,21 +362,54 @@ def bind_arena(
     alignment: int,
     closed: Closed | None = None,
     block: int = 0,
+    known: dict[Any, ArenaPlan] | None = None,
 ) -> ArenaPlan:
     """The memory plan for bound sizes; offsets are multiples of `alignment` bytes.
 
-    With `block` bytes the arena is split; no buffer may be larger than that.
+    With `block` bytes the arena is split; no buffer may be larger than that. With `known` plans
+    buffers are taken for up to an eighth larger than they are, so that other sizes have the same
+    plan, which is kept there.
     """
     numbers = [
         number
         for number in _temporaries(plan)
         if closed is None or not closed.has(plan.buffers[number])
     ]
+    if known is not None and not block:
+        return _known_arena(
+            plan,
+            [_rounded(plan.buffers[i].nbytes(sizes)) for i in numbers],
+            numbers,
+            alignment,
+            known,
+        )
     lives = [_lifetime(plan, i, sizes) for i in numbers]
     block -= block % alignment
     assert not block or all(life.nbytes <= block for life in lives)
     arena: Arena = plan_arena(lives, alignment, block or None)
     return ArenaPlan(dict(zip(numbers, arena.offsets, strict=True)), arena.nbytes, block)
+
+
+def _known_arena(
+    plan: Plan, nbytes: list[int], numbers: list[int], alignment: int, known: dict[Any, ArenaPlan]
+) -> ArenaPlan:
+    key = (alignment, *numbers, *nbytes)
+    found = known.get(key)
+    if found is None:
+        ends = ((plan.buffers[i].first, plan.buffers[i].last) for i in numbers)
+        lives = [Lifetime(n, *end) for n, end in zip(nbytes, ends, strict=True)]
+        arena = plan_arena(lives, alignment)
+        offsets = dict(zip(numbers, arena.offsets, strict=True))
+        if len(known) > _MOST_KEPT:
+            known.clear()
+        found = known[key] = ArenaPlan(offsets, arena.nbytes)
+    return found
+
+
+def _rounded(nbytes: int) -> int:
+    """The next of eight sizes between two powers of two."""
+    step = 1 << max(nbytes.bit_length() - 4, 0)
+    return -(-nbytes // step) * step
 
 
 class Memory(NamedTuple):
