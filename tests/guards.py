@@ -19,7 +19,7 @@ from clinfer.device import late_played, late_rows, played_instance, queue_instan
 from clinfer.device.opencl import cl
 from clinfer.device.player import ALIGNMENT
 from clinfer.device.results import ResultMemory
-from clinfer.lowering.binding import ArenaPlan, bind_arena
+from clinfer.lowering.arenas import ArenaPlan, bind_arena
 from clinfer.lowering.memory import Arena
 
 GUARD = 256

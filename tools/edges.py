@@ -287,7 +287,8 @@ class Planned:
 
     def run(self, inputs: list[Any]) -> list[Any] | None:
         """Arrays of the results' shapes, without content; None where data may be refused too."""
-        from clinfer.lowering.binding import bind_arena, bind_inputs, bind_launch
+        from clinfer.lowering.arenas import bind_arena
+        from clinfer.lowering.binding import bind_inputs, bind_launch
         from clinfer.lowering.plan import LaunchStep
 
         shapes = {

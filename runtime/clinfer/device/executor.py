@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from clinfer.device.launch_table import LaunchTable
     from clinfer.device.profile import StepTime
     from clinfer.device.programs import BuiltProgram
-    from clinfer.lowering.binding import ArenaPlan
+    from clinfer.lowering.arenas import ArenaPlan
     from clinfer.lowering.tape import Tape
     from clinfer.operators.extensions import Extensions
 

@@ -24,7 +24,8 @@ from clinfer.device.loops import again_call, loop_call
 from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, aligned
 from clinfer.device.results import new_memory, own
 from clinfer.device.transfers import COPIED, Transfers
-from clinfer.lowering.binding import BoundLaunch, Sizes, bind_arena
+from clinfer.lowering.arenas import bind_arena
+from clinfer.lowering.binding import BoundLaunch, Sizes
 from clinfer.lowering.plan import AgainStep, Array, BranchStep, LaunchStep, LoopStep, Plan
 from clinfer.runs import require_wanted
 from clinfer_kernels.player import LEADS, LEFT

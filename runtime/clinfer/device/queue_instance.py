@@ -19,13 +19,8 @@ from clinfer.device.results import ResultMemory, own, takes
 from clinfer.device.shared import copy_buffer
 from clinfer.device.staging import Staging, as_bytes, room
 from clinfer.errors import DeviceError
-from clinfer.lowering.binding import (
-    ArenaPlan,
-    BoundLaunch,
-    Sizes,
-    bind_arena,
-    bind_launch,
-)
+from clinfer.lowering.arenas import ArenaPlan, bind_arena
+from clinfer.lowering.binding import BoundLaunch, Sizes, bind_launch
 from clinfer.lowering.plan import (
     AgainStep,
     Array,

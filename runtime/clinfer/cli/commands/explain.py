@@ -72,7 +72,8 @@ def describe(plan: Plan, graph: Graph) -> dict[str, Any]:
     """The plan as plain data; `graph` is the one it was made of, after all passes."""
     from clinfer.cli.graph_text import fused_operations
     from clinfer.graph.bodies import all_nodes
-    from clinfer.lowering.binding import Sizes, bind_memory
+    from clinfer.lowering.arenas import bind_memory
+    from clinfer.lowering.binding import Sizes
     from clinfer.lowering.plan import (
         AgainStep,
         BranchStep,
