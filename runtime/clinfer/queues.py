@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from clinfer.compiled import CompiledModel
 
 
+_MOST = 4096  # each has a thread and buffers of its own
+
+
 class _Idle:
     """Numbers of the requests that have nothing to do, the longest idle first."""
 
@@ -63,9 +66,9 @@ class AsyncInferQueue:
         except TypeError:
             message = f"a queue's number of requests is an integer; found {jobs!r}"
             raise InputError(message) from None
-        if jobs < 0:
+        if not 0 <= jobs <= _MOST:
             raise InputError(
-                f"a queue has 1 request or more, or 0 for the model's own; found {jobs}"
+                f"a queue has 1 to {_MOST} requests, or 0 for the model's own; found {jobs}"
             )
         count = int(jobs or model.get_property(properties.OPTIMAL_NUMBER_OF_INFER_REQUESTS))
         self._model = model

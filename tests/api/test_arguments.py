@@ -67,6 +67,12 @@ def test_a_queues_number_of_requests_is_an_integer(relu, jobs):
         clinfer.AsyncInferQueue(relu, jobs)
 
 
+@pytest.mark.parametrize("jobs", [-1, 10**9])
+def test_a_queue_has_a_number_of_requests_that_can_be(relu, jobs):
+    with pytest.raises(clinfer.InputError, match="a queue has 1 to 4096 requests"):
+        clinfer.AsyncInferQueue(relu, jobs)
+
+
 @pytest.mark.parametrize("model", [None, 5, "m.onnx"])
 def test_what_takes_a_model_says_so(model):
     with pytest.raises(clinfer.InputError, match="a queue is of a compiled model"):
