@@ -209,9 +209,10 @@ def emit_cpu(problem: Problem, tile: CpuTile, target: Target) -> Kernel:
     few = _for_few(problem, tile)
     are_few = 0 if few is None else at_most(problem.m, _FEW)
     many = _product(problem, tile, target, a, b)
-    launches.append(many._replace(when=1 - are_few))
+    launches.append(many._replace(when=1 - are_few, flops=problem.flops))
     if few is not None:
-        launches.append(_product(problem, few, target, a, b)._replace(when=are_few))
+        other = _product(problem, few, target, a, b)
+        launches.append(other._replace(when=are_few, flops=problem.flops))
     in_place = tuple((0, number + 2) for number in problem.in_place)
     every = tuple(launches)
     return Kernel(every, tuple(scratch), tuple(packs), problem.flops, in_place=in_place)

@@ -27,37 +27,41 @@ static float4 load_aligned_float32x4(const __global float* p) {
 #define B_PITCH (TILE_N + LANES)
 
 __kernel __attribute__((reqd_work_group_size(128, 1, 1)))
-void matmul_local_128x32_split(
+void matmul_local_128x32(
         __global const float* restrict a,
         const int a_offset,
         const int a_row,
         __global const float* restrict b,
         const int b_offset,
         const int b_row,
-        __global float* restrict part,
+        __global float* restrict out,
+        const int out_offset,
+        const int out_row,
+        __global const float* restrict e0,
+        const int e0_offset,
+        const int e0_row,
         const int M,
         const int N,
         const int K,
         const int row_tasks,
         const int col_tasks,
-        const int tasks,
-        const int batches,
-        const int part_k)
+        const int tasks)
 {
     __local float a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned(16)));
     __local float b_tile[2 * K_STEP * B_PITCH] __attribute__((aligned(16)));
     const int item = get_local_id(0);
     const int item_col = item % WG_COLS;
     const int item_row = item / WG_COLS;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    const int task = get_group_id(0); {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
-        const int part_z = task / row_tasks / col_tasks;
-        const int z = part_z % batches;
-        const int k_begin = part_z / batches * part_k;
-        const int k_end = min(K, k_begin + part_k);
+        const int z = task / row_tasks / col_tasks;
+        const int k_begin = 0;
+        const int k_end = K;
         const long a_at = a_offset;
         const long b_at = b_offset;
+        const long out_at = out_offset;
+        const long e0_at = e0_offset;
         const __global float* a_z = a + a_at;
         const int a_k = item % 4 * 4;
         const int a_place = item / 4;
@@ -80,6 +84,7 @@ void matmul_local_128x32_split(
         int b_from;
         {
             b_from = min(b0 + b_place, b_row - 4);
+            b_from += (b_k) * b_row;
         }
         float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0), a_piece2 = (float4)(0), a_piece3 = (float4)(0);
         float4 b_piece0 = (float4)(0);
@@ -100,7 +105,7 @@ void matmul_local_128x32_split(
                 a_piece3 = load_aligned_float32x4(a_z + a_from3 + k_begin + a_k);
             }
             {
-                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * b_row);
+                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + 0 * 16) * b_row);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
@@ -138,7 +143,7 @@ void matmul_local_128x32_split(
                     a_piece3 = load_aligned_float32x4(a_z + a_from3 + k0 + K_STEP + a_k);
                 }
                 {
-                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * b_row);
+                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + 0 * 16) * b_row);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;
@@ -201,7 +206,11 @@ void matmul_local_128x32_split(
                     const int j = j0 + lane;
                     if (j >= N) continue;
                     const float sum = lanes[lane];
-                    part[((long)part_z * M + i) * N + j] = sum;
+                    const long at = out_at + (long)i * out_row + j;
+                    const long at0 = e0_at + (long)i * e0_row + j;
+                    const float x0 = e0[at0];
+                    const float t0 = sum + x0;
+                    out[at] = t0;
                 }
             }
         }

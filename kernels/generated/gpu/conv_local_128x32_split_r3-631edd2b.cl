@@ -30,7 +30,7 @@ static void store_aligned_float32x4(float4 v, __global float* p) {
 #define B_PITCH (TILE_N + LANES)
 
 __kernel __attribute__((reqd_work_group_size(128, 1, 1)))
-void conv_local_128x32_r3(
+void conv_local_128x32_split_r3(
         __global const float* restrict x,
         const int x_o,
         const int x_s0,
@@ -50,21 +50,15 @@ void conv_local_128x32_r3(
         const int origin2,
         const int C,
         __global const float* restrict b,
-        __global float* restrict y0,
-        __global const float* restrict e0,
-        __global const float* restrict e1,
-        const int y0_o,
-        const int y0_s0,
-        const int e0_o,
-        const int e0_s0,
-        const int e1_o,
-        const int e1_s0,
+        __global float* restrict part,
         const int M,
         const int N,
         const int K,
         const int row_tasks,
         const int col_tasks,
         const int tasks,
+        const int batches,
+        const int part_k,
         const int w_o)
 {
     __local float a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned(16)));
@@ -72,16 +66,23 @@ void conv_local_128x32_r3(
     const int item = get_local_id(0);
     const int item_col = item % WG_COLS;
     const int item_row = item / WG_COLS;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    const int task = get_group_id(0); {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
-        const int z = task / row_tasks / col_tasks;
-        const int k_begin = 0;
-        const int k_end = K;
+        const int part_z = task / row_tasks / col_tasks;
+        const int z = part_z % batches;
+        const int k_begin = part_z / batches * part_k;
+        const int k_end = min(K, k_begin + part_k);
         const __global float* a_z = x + x_o + z * C;
+        int a_channel = k_begin % C;
+        int tap = k_begin / C;
+        int t1, t2;
+        t2 = tap % taps2;
+        tap /= taps2;
+        t1 = tap;
         const int a_k = item % 4 * 4;
         const int a_place = item / 4;
-        int a_from0, a_from1, a_from2, a_from3;
+        int a_from0, a_from1, a_from2, a_from3, first1_0, first1_1, first1_2, first1_3, first2_0, first2_1, first2_2, first2_3;
         {
             int position = min(a0 + a_place + 0 * 32, M - 1);
             int o0, o1, o2;
@@ -91,6 +92,8 @@ void conv_local_128x32_r3(
             position /= out1;
             o0 = position;
             a_from0 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
+            first1_0 = o1 * step1 + origin1;
+            first2_0 = o2 * step2 + origin2;
         }
         {
             int position = min(a0 + a_place + 1 * 32, M - 1);
@@ -101,6 +104,8 @@ void conv_local_128x32_r3(
             position /= out1;
             o0 = position;
             a_from1 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
+            first1_1 = o1 * step1 + origin1;
+            first2_1 = o2 * step2 + origin2;
         }
         {
             int position = min(a0 + a_place + 2 * 32, M - 1);
@@ -111,6 +116,8 @@ void conv_local_128x32_r3(
             position /= out1;
             o0 = position;
             a_from2 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
+            first1_2 = o1 * step1 + origin1;
+            first2_2 = o2 * step2 + origin2;
         }
         {
             int position = min(a0 + a_place + 3 * 32, M - 1);
@@ -121,6 +128,8 @@ void conv_local_128x32_r3(
             position /= out1;
             o0 = position;
             a_from3 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
+            first1_3 = o1 * step1 + origin1;
+            first2_3 = o2 * step2 + origin2;
         }
         const int panels = (N + 31) / 32;
         const __global float* b_z = b + w_o + z * panels * (K * 32);
@@ -129,6 +138,7 @@ void conv_local_128x32_r3(
         int b_from;
         {
             b_from = min((b0 + b_place) / 32, panels - 1) * (K * 32) + (b0 + b_place) % 32;
+            b_from += (b_k) * 32;
         }
         float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0), a_piece2 = (float4)(0), a_piece3 = (float4)(0);
         float4 b_piece0 = (float4)(0);
@@ -143,15 +153,28 @@ void conv_local_128x32_r3(
         acc[7][0] = (float4)(0);
         if (k_begin < k_end) {
             {
-                const int channel = k_begin + a_k;
-                const int tap_at = 0;
-                a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
-                a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
-                a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
-                a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
+                const int channel = a_channel + a_k;
+                const int tap_at = t1 * tap_step1 * x_s1 + t2 * tap_step2 * x_s2;
+                a_piece0 = (float4)(0);
+                if ((uint)(first1_0 + t1 * tap_step1) < (uint)size1 && (uint)(first2_0 + t2 * tap_step2) < (uint)size2) a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
+                a_piece1 = (float4)(0);
+                if ((uint)(first1_1 + t1 * tap_step1) < (uint)size1 && (uint)(first2_1 + t2 * tap_step2) < (uint)size2) a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                a_piece2 = (float4)(0);
+                if ((uint)(first1_2 + t1 * tap_step1) < (uint)size1 && (uint)(first2_2 + t2 * tap_step2) < (uint)size2) a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
+                a_piece3 = (float4)(0);
+                if ((uint)(first1_3 + t1 * tap_step1) < (uint)size1 && (uint)(first2_3 + t2 * tap_step2) < (uint)size2) a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
+                a_channel += 16;
+                if (a_channel == C) {
+                    a_channel = 0;
+                    ++t2;
+                    if (t2 == taps2) {
+                        t2 = 0;
+                        ++t1;
+                    }
+                }
             }
             {
-                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * 32);
+                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + 0 * 16) * 32);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
@@ -183,15 +206,28 @@ void conv_local_128x32_r3(
             const int is_more = k0 + K_STEP < k_end;
             if (is_more) {
                 {
-                    const int channel = k0 + K_STEP + a_k;
-                    const int tap_at = 0;
-                    a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
-                    a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
-                    a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
-                    a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
+                    const int channel = a_channel + a_k;
+                    const int tap_at = t1 * tap_step1 * x_s1 + t2 * tap_step2 * x_s2;
+                    a_piece0 = (float4)(0);
+                    if ((uint)(first1_0 + t1 * tap_step1) < (uint)size1 && (uint)(first2_0 + t2 * tap_step2) < (uint)size2) a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
+                    a_piece1 = (float4)(0);
+                    if ((uint)(first1_1 + t1 * tap_step1) < (uint)size1 && (uint)(first2_1 + t2 * tap_step2) < (uint)size2) a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                    a_piece2 = (float4)(0);
+                    if ((uint)(first1_2 + t1 * tap_step1) < (uint)size1 && (uint)(first2_2 + t2 * tap_step2) < (uint)size2) a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
+                    a_piece3 = (float4)(0);
+                    if ((uint)(first1_3 + t1 * tap_step1) < (uint)size1 && (uint)(first2_3 + t2 * tap_step2) < (uint)size2) a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
+                    a_channel += 16;
+                    if (a_channel == C) {
+                        a_channel = 0;
+                        ++t2;
+                        if (t2 == taps2) {
+                            t2 = 0;
+                            ++t1;
+                        }
+                    }
                 }
                 {
-                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * 32);
+                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + 0 * 16) * 32);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;
@@ -244,27 +280,12 @@ void conv_local_128x32_r3(
         for (int r = 0; r < ROWS; ++r) {
             const int i = a0 + LANES * (item_row + r / LANES * WG_ROWS) + r % LANES;
             if (i >= M) continue;
-            int flat = i;
-            int i0;
-            i0 = flat;
-            const int y0_at = y0_o + i0 * y0_s0;
-            const int e0_at = e0_o + i0 * e0_s0;
-            const int e1_at = e1_o + i0 * e1_s0;
             #pragma unroll
             for (int q = 0; q < COLS / LANES; ++q) {
                 const int j0 = b0 + LANES * (item_col + q * WG_COLS);
                 const float4 sums = acc[r][q];
                 if (j0 >= N) continue;
-                const float4 sum = sums;
-                const int j = j0;
-                const int channel = z * N + j;
-                const float4 v_e0 = load_aligned_float32x4(e0 + e0_at + channel);
-                const float4 v_e1 = load_aligned_float32x4(e1 + e1_at + channel);
-                const float4 z0 = sum + v_e0;
-                const float4 z1 = v_e1 + z0;
-                const float4 z2 = 0.0f;
-                const float4 z3 = z2 > z1 ? z2 : z1;
-                store_aligned_float32x4(z3, y0 + y0_at + channel);
+                store_aligned_float32x4(sums, part + ((long)part_z * M + i) * N + j0);
             }
         }
     }

@@ -17,7 +17,7 @@ static void store_aligned_float32x4(float4 v, __global float* p) {
 //    +--------+      +--------------+  LANES (item_row + p WG_ROWS) and columns
 //      K_STEP             TILE_N       LANES (item_col + q WG_COLS): neighbours read neighbours.
 #define WG_ROWS 16 // work-items along M
-#define WG_COLS 8 // work-items along N
+#define WG_COLS 16 // work-items along N
 #define ROWS 8 // results of a work-item along M
 #define COLS 4 // and along N
 #define K_STEP 16 // depth of the tiles in local memory
@@ -29,8 +29,8 @@ static void store_aligned_float32x4(float4 v, __global float* p) {
 #define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
 #define B_PITCH (TILE_N + LANES)
 
-__kernel __attribute__((reqd_work_group_size(128, 1, 1)))
-void conv_local_128x32_split_r3(
+__kernel __attribute__((reqd_work_group_size(256, 1, 1)))
+void conv_local_128x64_r3(
         __global const float* restrict x,
         const int x_o,
         const int x_s0,
@@ -50,15 +50,18 @@ void conv_local_128x32_split_r3(
         const int origin2,
         const int C,
         __global const float* restrict b,
-        __global float* restrict part,
+        __global float* restrict y0,
+        __global const float* restrict e0,
+        const int y0_o,
+        const int y0_s0,
+        const int e0_o,
+        const int e0_s0,
         const int M,
         const int N,
         const int K,
         const int row_tasks,
         const int col_tasks,
         const int tasks,
-        const int batches,
-        const int part_k,
         const int w_o)
 {
     __local float a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned(16)));
@@ -66,19 +69,18 @@ void conv_local_128x32_split_r3(
     const int item = get_local_id(0);
     const int item_col = item % WG_COLS;
     const int item_row = item / WG_COLS;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    const int task = get_group_id(0); {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
-        const int part_z = task / row_tasks / col_tasks;
-        const int z = part_z % batches;
-        const int k_begin = part_z / batches * part_k;
-        const int k_end = min(K, k_begin + part_k);
+        const int z = task / row_tasks / col_tasks;
+        const int k_begin = 0;
+        const int k_end = K;
         const __global float* a_z = x + x_o + z * C;
         const int a_k = item % 16;
         const int a_place = item / 16;
-        int a_from0, a_from1, a_from2, a_from3, a_from4, a_from5, a_from6, a_from7, a_from8, a_from9, a_from10, a_from11, a_from12, a_from13, a_from14, a_from15, first1_0, first1_1, first1_2, first1_3, first1_4, first1_5, first1_6, first1_7, first1_8, first1_9, first1_10, first1_11, first1_12, first1_13, first1_14, first1_15, first2_0, first2_1, first2_2, first2_3, first2_4, first2_5, first2_6, first2_7, first2_8, first2_9, first2_10, first2_11, first2_12, first2_13, first2_14, first2_15;
+        int a_from0, a_from1, a_from2, a_from3, a_from4, a_from5, a_from6, a_from7, first1_0, first1_1, first1_2, first1_3, first1_4, first1_5, first1_6, first1_7, first2_0, first2_1, first2_2, first2_3, first2_4, first2_5, first2_6, first2_7;
         {
-            int position = min(a0 + a_place + 0 * 8, M - 1);
+            int position = min(a0 + a_place + 0 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -90,7 +92,7 @@ void conv_local_128x32_split_r3(
             first2_0 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 1 * 8, M - 1);
+            int position = min(a0 + a_place + 1 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -102,7 +104,7 @@ void conv_local_128x32_split_r3(
             first2_1 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 2 * 8, M - 1);
+            int position = min(a0 + a_place + 2 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -114,7 +116,7 @@ void conv_local_128x32_split_r3(
             first2_2 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 3 * 8, M - 1);
+            int position = min(a0 + a_place + 3 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -126,7 +128,7 @@ void conv_local_128x32_split_r3(
             first2_3 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 4 * 8, M - 1);
+            int position = min(a0 + a_place + 4 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -138,7 +140,7 @@ void conv_local_128x32_split_r3(
             first2_4 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 5 * 8, M - 1);
+            int position = min(a0 + a_place + 5 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -150,7 +152,7 @@ void conv_local_128x32_split_r3(
             first2_5 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 6 * 8, M - 1);
+            int position = min(a0 + a_place + 6 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -162,7 +164,7 @@ void conv_local_128x32_split_r3(
             first2_6 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 7 * 8, M - 1);
+            int position = min(a0 + a_place + 7 * 16, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -173,111 +175,16 @@ void conv_local_128x32_split_r3(
             first1_7 = o1 * step1 + origin1;
             first2_7 = o2 * step2 + origin2;
         }
-        {
-            int position = min(a0 + a_place + 8 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from8 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_8 = o1 * step1 + origin1;
-            first2_8 = o2 * step2 + origin2;
-        }
-        {
-            int position = min(a0 + a_place + 9 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from9 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_9 = o1 * step1 + origin1;
-            first2_9 = o2 * step2 + origin2;
-        }
-        {
-            int position = min(a0 + a_place + 10 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from10 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_10 = o1 * step1 + origin1;
-            first2_10 = o2 * step2 + origin2;
-        }
-        {
-            int position = min(a0 + a_place + 11 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from11 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_11 = o1 * step1 + origin1;
-            first2_11 = o2 * step2 + origin2;
-        }
-        {
-            int position = min(a0 + a_place + 12 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from12 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_12 = o1 * step1 + origin1;
-            first2_12 = o2 * step2 + origin2;
-        }
-        {
-            int position = min(a0 + a_place + 13 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from13 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_13 = o1 * step1 + origin1;
-            first2_13 = o2 * step2 + origin2;
-        }
-        {
-            int position = min(a0 + a_place + 14 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from14 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_14 = o1 * step1 + origin1;
-            first2_14 = o2 * step2 + origin2;
-        }
-        {
-            int position = min(a0 + a_place + 15 * 8, M - 1);
-            int o0, o1, o2;
-            o2 = position % out2;
-            position /= out2;
-            o1 = position % out1;
-            position /= out1;
-            o0 = position;
-            a_from15 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_15 = o1 * step1 + origin1;
-            first2_15 = o2 * step2 + origin2;
-        }
         const int panels = (N + 31) / 32;
         const __global float* b_z = b + w_o + z * panels * (K * 32);
-        const int b_place = item % 8 * 4;
-        const int b_k = item / 8;
+        const int b_place = item % 16 * 4;
+        const int b_k = item / 16;
         int b_from;
         {
             b_from = min((b0 + b_place) / 32, panels - 1) * (K * 32) + (b0 + b_place) % 32;
+            b_from += (b_k) * 32;
         }
-        float a_piece0 = 0, a_piece1 = 0, a_piece2 = 0, a_piece3 = 0, a_piece4 = 0, a_piece5 = 0, a_piece6 = 0, a_piece7 = 0, a_piece8 = 0, a_piece9 = 0, a_piece10 = 0, a_piece11 = 0, a_piece12 = 0, a_piece13 = 0, a_piece14 = 0, a_piece15 = 0;
+        float a_piece0 = 0, a_piece1 = 0, a_piece2 = 0, a_piece3 = 0, a_piece4 = 0, a_piece5 = 0, a_piece6 = 0, a_piece7 = 0;
         float4 b_piece0 = (float4)(0);
         float4 acc[ROWS][COLS / LANES];
         acc[0][0] = (float4)(0);
@@ -313,49 +220,25 @@ void conv_local_128x32_split_r3(
                 if (k_begin + a_k < k_end && (uint)(first1_6 + t1 * tap_step1) < (uint)size1 && (uint)(first2_6 + t2 * tap_step2) < (uint)size2) a_piece6 = a_z[a_from6 + tap_at + channel];
                 a_piece7 = 0;
                 if (k_begin + a_k < k_end && (uint)(first1_7 + t1 * tap_step1) < (uint)size1 && (uint)(first2_7 + t2 * tap_step2) < (uint)size2) a_piece7 = a_z[a_from7 + tap_at + channel];
-                a_piece8 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_8 + t1 * tap_step1) < (uint)size1 && (uint)(first2_8 + t2 * tap_step2) < (uint)size2) a_piece8 = a_z[a_from8 + tap_at + channel];
-                a_piece9 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_9 + t1 * tap_step1) < (uint)size1 && (uint)(first2_9 + t2 * tap_step2) < (uint)size2) a_piece9 = a_z[a_from9 + tap_at + channel];
-                a_piece10 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_10 + t1 * tap_step1) < (uint)size1 && (uint)(first2_10 + t2 * tap_step2) < (uint)size2) a_piece10 = a_z[a_from10 + tap_at + channel];
-                a_piece11 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_11 + t1 * tap_step1) < (uint)size1 && (uint)(first2_11 + t2 * tap_step2) < (uint)size2) a_piece11 = a_z[a_from11 + tap_at + channel];
-                a_piece12 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_12 + t1 * tap_step1) < (uint)size1 && (uint)(first2_12 + t2 * tap_step2) < (uint)size2) a_piece12 = a_z[a_from12 + tap_at + channel];
-                a_piece13 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_13 + t1 * tap_step1) < (uint)size1 && (uint)(first2_13 + t2 * tap_step2) < (uint)size2) a_piece13 = a_z[a_from13 + tap_at + channel];
-                a_piece14 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_14 + t1 * tap_step1) < (uint)size1 && (uint)(first2_14 + t2 * tap_step2) < (uint)size2) a_piece14 = a_z[a_from14 + tap_at + channel];
-                a_piece15 = 0;
-                if (k_begin + a_k < k_end && (uint)(first1_15 + t1 * tap_step1) < (uint)size1 && (uint)(first2_15 + t2 * tap_step2) < (uint)size2) a_piece15 = a_z[a_from15 + tap_at + channel];
             }
             {
                 b_piece0 = (float4)(0);
-                if (k_begin + b_k + 0 * 16 < k_end) b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * 32);
+                if (k_begin + 0 * 16 + b_k < k_end) b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + 0 * 16) * 32);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
-                a_to[a_k * 132 + a_place + 0 * 8] = a_piece0;
-                a_to[a_k * 132 + a_place + 1 * 8] = a_piece1;
-                a_to[a_k * 132 + a_place + 2 * 8] = a_piece2;
-                a_to[a_k * 132 + a_place + 3 * 8] = a_piece3;
-                a_to[a_k * 132 + a_place + 4 * 8] = a_piece4;
-                a_to[a_k * 132 + a_place + 5 * 8] = a_piece5;
-                a_to[a_k * 132 + a_place + 6 * 8] = a_piece6;
-                a_to[a_k * 132 + a_place + 7 * 8] = a_piece7;
-                a_to[a_k * 132 + a_place + 8 * 8] = a_piece8;
-                a_to[a_k * 132 + a_place + 9 * 8] = a_piece9;
-                a_to[a_k * 132 + a_place + 10 * 8] = a_piece10;
-                a_to[a_k * 132 + a_place + 11 * 8] = a_piece11;
-                a_to[a_k * 132 + a_place + 12 * 8] = a_piece12;
-                a_to[a_k * 132 + a_place + 13 * 8] = a_piece13;
-                a_to[a_k * 132 + a_place + 14 * 8] = a_piece14;
-                a_to[a_k * 132 + a_place + 15 * 8] = a_piece15;
+                a_to[a_k * 132 + a_place + 0 * 16] = a_piece0;
+                a_to[a_k * 132 + a_place + 1 * 16] = a_piece1;
+                a_to[a_k * 132 + a_place + 2 * 16] = a_piece2;
+                a_to[a_k * 132 + a_place + 3 * 16] = a_piece3;
+                a_to[a_k * 132 + a_place + 4 * 16] = a_piece4;
+                a_to[a_k * 132 + a_place + 5 * 16] = a_piece5;
+                a_to[a_k * 132 + a_place + 6 * 16] = a_piece6;
+                a_to[a_k * 132 + a_place + 7 * 16] = a_piece7;
             }
             {
-                __local float* b_to = b_tile + 0 * 576;
-                *(__local float4*)(b_to + (b_k + 0 * 16) * 36 + b_place) = b_piece0;
+                __local float* b_to = b_tile + 0 * 1088;
+                *(__local float4*)(b_to + (b_k + 0 * 16) * 68 + b_place) = b_piece0;
             }
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -387,26 +270,10 @@ void conv_local_128x32_split_r3(
                     if (k0 + K_STEP + a_k < k_end && (uint)(first1_6 + t1 * tap_step1) < (uint)size1 && (uint)(first2_6 + t2 * tap_step2) < (uint)size2) a_piece6 = a_z[a_from6 + tap_at + channel];
                     a_piece7 = 0;
                     if (k0 + K_STEP + a_k < k_end && (uint)(first1_7 + t1 * tap_step1) < (uint)size1 && (uint)(first2_7 + t2 * tap_step2) < (uint)size2) a_piece7 = a_z[a_from7 + tap_at + channel];
-                    a_piece8 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_8 + t1 * tap_step1) < (uint)size1 && (uint)(first2_8 + t2 * tap_step2) < (uint)size2) a_piece8 = a_z[a_from8 + tap_at + channel];
-                    a_piece9 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_9 + t1 * tap_step1) < (uint)size1 && (uint)(first2_9 + t2 * tap_step2) < (uint)size2) a_piece9 = a_z[a_from9 + tap_at + channel];
-                    a_piece10 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_10 + t1 * tap_step1) < (uint)size1 && (uint)(first2_10 + t2 * tap_step2) < (uint)size2) a_piece10 = a_z[a_from10 + tap_at + channel];
-                    a_piece11 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_11 + t1 * tap_step1) < (uint)size1 && (uint)(first2_11 + t2 * tap_step2) < (uint)size2) a_piece11 = a_z[a_from11 + tap_at + channel];
-                    a_piece12 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_12 + t1 * tap_step1) < (uint)size1 && (uint)(first2_12 + t2 * tap_step2) < (uint)size2) a_piece12 = a_z[a_from12 + tap_at + channel];
-                    a_piece13 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_13 + t1 * tap_step1) < (uint)size1 && (uint)(first2_13 + t2 * tap_step2) < (uint)size2) a_piece13 = a_z[a_from13 + tap_at + channel];
-                    a_piece14 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_14 + t1 * tap_step1) < (uint)size1 && (uint)(first2_14 + t2 * tap_step2) < (uint)size2) a_piece14 = a_z[a_from14 + tap_at + channel];
-                    a_piece15 = 0;
-                    if (k0 + K_STEP + a_k < k_end && (uint)(first1_15 + t1 * tap_step1) < (uint)size1 && (uint)(first2_15 + t2 * tap_step2) < (uint)size2) a_piece15 = a_z[a_from15 + tap_at + channel];
                 }
                 {
                     b_piece0 = (float4)(0);
-                    if (k0 + K_STEP + b_k + 0 * 16 < k_end) b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * 32);
+                    if (k0 + K_STEP + 0 * 16 + b_k < k_end) b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + 0 * 16) * 32);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;
@@ -431,26 +298,18 @@ void conv_local_128x32_split_r3(
             if (is_more) {
                 {
                     __local float* a_to = a_tile + turn * 2112;
-                    a_to[a_k * 132 + a_place + 0 * 8] = a_piece0;
-                    a_to[a_k * 132 + a_place + 1 * 8] = a_piece1;
-                    a_to[a_k * 132 + a_place + 2 * 8] = a_piece2;
-                    a_to[a_k * 132 + a_place + 3 * 8] = a_piece3;
-                    a_to[a_k * 132 + a_place + 4 * 8] = a_piece4;
-                    a_to[a_k * 132 + a_place + 5 * 8] = a_piece5;
-                    a_to[a_k * 132 + a_place + 6 * 8] = a_piece6;
-                    a_to[a_k * 132 + a_place + 7 * 8] = a_piece7;
-                    a_to[a_k * 132 + a_place + 8 * 8] = a_piece8;
-                    a_to[a_k * 132 + a_place + 9 * 8] = a_piece9;
-                    a_to[a_k * 132 + a_place + 10 * 8] = a_piece10;
-                    a_to[a_k * 132 + a_place + 11 * 8] = a_piece11;
-                    a_to[a_k * 132 + a_place + 12 * 8] = a_piece12;
-                    a_to[a_k * 132 + a_place + 13 * 8] = a_piece13;
-                    a_to[a_k * 132 + a_place + 14 * 8] = a_piece14;
-                    a_to[a_k * 132 + a_place + 15 * 8] = a_piece15;
+                    a_to[a_k * 132 + a_place + 0 * 16] = a_piece0;
+                    a_to[a_k * 132 + a_place + 1 * 16] = a_piece1;
+                    a_to[a_k * 132 + a_place + 2 * 16] = a_piece2;
+                    a_to[a_k * 132 + a_place + 3 * 16] = a_piece3;
+                    a_to[a_k * 132 + a_place + 4 * 16] = a_piece4;
+                    a_to[a_k * 132 + a_place + 5 * 16] = a_piece5;
+                    a_to[a_k * 132 + a_place + 6 * 16] = a_piece6;
+                    a_to[a_k * 132 + a_place + 7 * 16] = a_piece7;
                 }
                 {
-                    __local float* b_to = b_tile + turn * 576;
-                    *(__local float4*)(b_to + (b_k + 0 * 16) * 36 + b_place) = b_piece0;
+                    __local float* b_to = b_tile + turn * 1088;
+                    *(__local float4*)(b_to + (b_k + 0 * 16) * 68 + b_place) = b_piece0;
                 }
             }
             barrier(CLK_LOCAL_MEM_FENCE);
@@ -459,12 +318,24 @@ void conv_local_128x32_split_r3(
         for (int r = 0; r < ROWS; ++r) {
             const int i = a0 + LANES * (item_row + r / LANES * WG_ROWS) + r % LANES;
             if (i >= M) continue;
+            int flat = i;
+            int i0;
+            i0 = flat;
+            const int y0_at = y0_o + i0 * y0_s0;
+            const int e0_at = e0_o + i0 * e0_s0;
             #pragma unroll
             for (int q = 0; q < COLS / LANES; ++q) {
                 const int j0 = b0 + LANES * (item_col + q * WG_COLS);
                 const float4 sums = acc[r][q];
                 if (j0 >= N) continue;
-                store_aligned_float32x4(sums, part + ((long)part_z * M + i) * N + j0);
+                const float4 sum = sums;
+                const int j = j0;
+                const int channel = z * N + j;
+                const float4 v_e0 = load_aligned_float32x4(e0 + e0_at + channel);
+                const float4 z0 = sum + v_e0;
+                const float4 z1 = 0.0f;
+                const float4 z2 = z1 > z0 ? z1 : z0;
+                store_aligned_float32x4(z2, y0 + y0_at + channel);
             }
         }
     }

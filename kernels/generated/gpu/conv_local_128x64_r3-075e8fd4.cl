@@ -72,7 +72,7 @@ void conv_local_128x64_r3(
     const int item = get_local_id(0);
     const int item_col = item % WG_COLS;
     const int item_row = item / WG_COLS;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    const int task = get_group_id(0); {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
         const int z = task / row_tasks / col_tasks;
@@ -109,6 +109,7 @@ void conv_local_128x64_r3(
         int b_from;
         {
             b_from = min((b0 + b_place) / 32, panels - 1) * (K * 32) + (b0 + b_place) % 32;
+            b_from += (b_k) * 32;
         }
         float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0);
         float4 b_piece0 = (float4)(0);
@@ -129,7 +130,7 @@ void conv_local_128x64_r3(
                 a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
             }
             {
-                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * 32);
+                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + 0 * 16) * 32);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
@@ -159,7 +160,7 @@ void conv_local_128x64_r3(
                     a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
                 }
                 {
-                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * 32);
+                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + 0 * 16) * 32);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;

@@ -30,7 +30,7 @@ static void store_aligned_float32x4(float4 v, __global float* p) {
 #define B_PITCH (TILE_N + LANES)
 
 __kernel __attribute__((reqd_work_group_size(128, 1, 1)))
-void conv_local_128x32_split_r3(
+void conv_local_128x32_r3(
         __global const float* restrict x,
         const int x_o,
         const int x_s0,
@@ -50,15 +50,18 @@ void conv_local_128x32_split_r3(
         const int origin2,
         const int C,
         __global const float* restrict b,
-        __global float* restrict part,
+        __global float* restrict y0,
+        __global const float* restrict e0,
+        const int y0_o,
+        const int y0_s0,
+        const int e0_o,
+        const int e0_s0,
         const int M,
         const int N,
         const int K,
         const int row_tasks,
         const int col_tasks,
         const int tasks,
-        const int batches,
-        const int part_k,
         const int w_o)
 {
     __local float a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned(16)));
@@ -66,13 +69,12 @@ void conv_local_128x32_split_r3(
     const int item = get_local_id(0);
     const int item_col = item % WG_COLS;
     const int item_row = item / WG_COLS;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    const int task = get_group_id(0); {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
-        const int part_z = task / row_tasks / col_tasks;
-        const int z = part_z % batches;
-        const int k_begin = part_z / batches * part_k;
-        const int k_end = min(K, k_begin + part_k);
+        const int z = task / row_tasks / col_tasks;
+        const int k_begin = 0;
+        const int k_end = K;
         const __global float* a_z = x + x_o + z * C;
         int a_channel = k_begin % C;
         int tap = k_begin / C;
@@ -138,6 +140,7 @@ void conv_local_128x32_split_r3(
         int b_from;
         {
             b_from = min((b0 + b_place) / 32, panels - 1) * (K * 32) + (b0 + b_place) % 32;
+            b_from += (b_k) * 32;
         }
         float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0), a_piece2 = (float4)(0), a_piece3 = (float4)(0);
         float4 b_piece0 = (float4)(0);
@@ -173,7 +176,7 @@ void conv_local_128x32_split_r3(
                 }
             }
             {
-                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * 32);
+                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + 0 * 16) * 32);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
@@ -226,7 +229,7 @@ void conv_local_128x32_split_r3(
                     }
                 }
                 {
-                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * 32);
+                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + 0 * 16) * 32);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;
@@ -279,12 +282,24 @@ void conv_local_128x32_split_r3(
         for (int r = 0; r < ROWS; ++r) {
             const int i = a0 + LANES * (item_row + r / LANES * WG_ROWS) + r % LANES;
             if (i >= M) continue;
+            int flat = i;
+            int i0;
+            i0 = flat;
+            const int y0_at = y0_o + i0 * y0_s0;
+            const int e0_at = e0_o + i0 * e0_s0;
             #pragma unroll
             for (int q = 0; q < COLS / LANES; ++q) {
                 const int j0 = b0 + LANES * (item_col + q * WG_COLS);
                 const float4 sums = acc[r][q];
                 if (j0 >= N) continue;
-                store_aligned_float32x4(sums, part + ((long)part_z * M + i) * N + j0);
+                const float4 sum = sums;
+                const int j = j0;
+                const int channel = z * N + j;
+                const float4 v_e0 = load_aligned_float32x4(e0 + e0_at + channel);
+                const float4 z0 = sum + v_e0;
+                const float4 z1 = 0.0f;
+                const float4 z2 = z1 > z0 ? z1 : z0;
+                store_aligned_float32x4(z2, y0 + y0_at + channel);
             }
         }
     }

@@ -17,7 +17,7 @@ static void store_aligned_float32x4(float4 v, __global float* p) {
 //    +--------+      +--------------+  LANES (item_row + p WG_ROWS) and columns
 //      K_STEP             TILE_N       LANES (item_col + q WG_COLS): neighbours read neighbours.
 #define WG_ROWS 16 // work-items along M
-#define WG_COLS 16 // work-items along N
+#define WG_COLS 8 // work-items along N
 #define ROWS 8 // results of a work-item along M
 #define COLS 4 // and along N
 #define K_STEP 16 // depth of the tiles in local memory
@@ -29,8 +29,8 @@ static void store_aligned_float32x4(float4 v, __global float* p) {
 #define A_PITCH (TILE_M + LANES) // of a tile's rows: vectors stay aligned, columns change banks
 #define B_PITCH (TILE_N + LANES)
 
-__kernel __attribute__((reqd_work_group_size(256, 1, 1)))
-void conv_local_128x64_r3(
+__kernel __attribute__((reqd_work_group_size(128, 1, 1)))
+void conv_local_128x32_split_r3(
         __global const float* restrict x,
         const int x_o,
         const int x_s0,
@@ -50,18 +50,15 @@ void conv_local_128x64_r3(
         const int origin2,
         const int C,
         __global const float* restrict b,
-        __global float* restrict y0,
-        __global const float* restrict e0,
-        const int y0_o,
-        const int y0_s0,
-        const int e0_o,
-        const int e0_s0,
+        __global float* restrict part,
         const int M,
         const int N,
         const int K,
         const int row_tasks,
         const int col_tasks,
         const int tasks,
+        const int batches,
+        const int part_k,
         const int w_o)
 {
     __local float a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned(16)));
@@ -69,24 +66,19 @@ void conv_local_128x64_r3(
     const int item = get_local_id(0);
     const int item_col = item % WG_COLS;
     const int item_row = item / WG_COLS;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    const int task = get_group_id(0); {
         const int a0 = task % row_tasks * TILE_M;
         const int b0 = task / row_tasks % col_tasks * TILE_N;
-        const int z = task / row_tasks / col_tasks;
-        const int k_begin = 0;
-        const int k_end = K;
+        const int part_z = task / row_tasks / col_tasks;
+        const int z = part_z % batches;
+        const int k_begin = part_z / batches * part_k;
+        const int k_end = min(K, k_begin + part_k);
         const __global float* a_z = x + x_o + z * C;
-        int a_channel = k_begin % C;
-        int tap = k_begin / C;
-        int t1, t2;
-        t2 = tap % taps2;
-        tap /= taps2;
-        t1 = tap;
         const int a_k = item % 4 * 4;
         const int a_place = item / 4;
-        int a_from0, a_from1, first1_0, first1_1, first2_0, first2_1;
+        int a_from0, a_from1, a_from2, a_from3;
         {
-            int position = min(a0 + a_place + 0 * 64, M - 1);
+            int position = min(a0 + a_place + 0 * 32, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -94,11 +86,9 @@ void conv_local_128x64_r3(
             position /= out1;
             o0 = position;
             a_from0 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_0 = o1 * step1 + origin1;
-            first2_0 = o2 * step2 + origin2;
         }
         {
-            int position = min(a0 + a_place + 1 * 64, M - 1);
+            int position = min(a0 + a_place + 1 * 32, M - 1);
             int o0, o1, o2;
             o2 = position % out2;
             position /= out2;
@@ -106,18 +96,37 @@ void conv_local_128x64_r3(
             position /= out1;
             o0 = position;
             a_from1 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
-            first1_1 = o1 * step1 + origin1;
-            first2_1 = o2 * step2 + origin2;
+        }
+        {
+            int position = min(a0 + a_place + 2 * 32, M - 1);
+            int o0, o1, o2;
+            o2 = position % out2;
+            position /= out2;
+            o1 = position % out1;
+            position /= out1;
+            o0 = position;
+            a_from2 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
+        }
+        {
+            int position = min(a0 + a_place + 3 * 32, M - 1);
+            int o0, o1, o2;
+            o2 = position % out2;
+            position /= out2;
+            o1 = position % out1;
+            position /= out1;
+            o0 = position;
+            a_from3 = o0 * x_s0 + (o1 * step1 + origin1) * x_s1 + (o2 * step2 + origin2) * x_s2;
         }
         const int panels = (N + 31) / 32;
         const __global float* b_z = b + w_o + z * panels * (K * 32);
-        const int b_place = item % 16 * 4;
-        const int b_k = item / 16;
+        const int b_place = item % 8 * 4;
+        const int b_k = item / 8;
         int b_from;
         {
             b_from = min((b0 + b_place) / 32, panels - 1) * (K * 32) + (b0 + b_place) % 32;
+            b_from += (b_k) * 32;
         }
-        float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0);
+        float4 a_piece0 = (float4)(0), a_piece1 = (float4)(0), a_piece2 = (float4)(0), a_piece3 = (float4)(0);
         float4 b_piece0 = (float4)(0);
         float4 acc[ROWS][COLS / LANES];
         acc[0][0] = (float4)(0);
@@ -130,39 +139,38 @@ void conv_local_128x64_r3(
         acc[7][0] = (float4)(0);
         if (k_begin < k_end) {
             {
-                const int channel = a_channel + a_k;
-                const int tap_at = t1 * tap_step1 * x_s1 + t2 * tap_step2 * x_s2;
-                a_piece0 = (float4)(0);
-                if ((uint)(first1_0 + t1 * tap_step1) < (uint)size1 && (uint)(first2_0 + t2 * tap_step2) < (uint)size2) a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
-                a_piece1 = (float4)(0);
-                if ((uint)(first1_1 + t1 * tap_step1) < (uint)size1 && (uint)(first2_1 + t2 * tap_step2) < (uint)size2) a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
-                a_channel += 16;
-                if (a_channel == C) {
-                    a_channel = 0;
-                    ++t2;
-                    if (t2 == taps2) {
-                        t2 = 0;
-                        ++t1;
-                    }
-                }
+                const int channel = k_begin + a_k;
+                const int tap_at = 0;
+                a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
+                a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
+                a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
             }
             {
-                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + b_k + 0 * 16) * 32);
+                b_piece0 = load_aligned_float32x4(b_z + b_from + (k_begin + 0 * 16) * 32);
             }
             {
                 __local float* a_to = a_tile + 0 * 2112;
-                a_to[(a_k + 0) * 132 + a_place + 0 * 64] = a_piece0.s0;
-                a_to[(a_k + 1) * 132 + a_place + 0 * 64] = a_piece0.s1;
-                a_to[(a_k + 2) * 132 + a_place + 0 * 64] = a_piece0.s2;
-                a_to[(a_k + 3) * 132 + a_place + 0 * 64] = a_piece0.s3;
-                a_to[(a_k + 0) * 132 + a_place + 1 * 64] = a_piece1.s0;
-                a_to[(a_k + 1) * 132 + a_place + 1 * 64] = a_piece1.s1;
-                a_to[(a_k + 2) * 132 + a_place + 1 * 64] = a_piece1.s2;
-                a_to[(a_k + 3) * 132 + a_place + 1 * 64] = a_piece1.s3;
+                a_to[(a_k + 0) * 132 + a_place + 0 * 32] = a_piece0.s0;
+                a_to[(a_k + 1) * 132 + a_place + 0 * 32] = a_piece0.s1;
+                a_to[(a_k + 2) * 132 + a_place + 0 * 32] = a_piece0.s2;
+                a_to[(a_k + 3) * 132 + a_place + 0 * 32] = a_piece0.s3;
+                a_to[(a_k + 0) * 132 + a_place + 1 * 32] = a_piece1.s0;
+                a_to[(a_k + 1) * 132 + a_place + 1 * 32] = a_piece1.s1;
+                a_to[(a_k + 2) * 132 + a_place + 1 * 32] = a_piece1.s2;
+                a_to[(a_k + 3) * 132 + a_place + 1 * 32] = a_piece1.s3;
+                a_to[(a_k + 0) * 132 + a_place + 2 * 32] = a_piece2.s0;
+                a_to[(a_k + 1) * 132 + a_place + 2 * 32] = a_piece2.s1;
+                a_to[(a_k + 2) * 132 + a_place + 2 * 32] = a_piece2.s2;
+                a_to[(a_k + 3) * 132 + a_place + 2 * 32] = a_piece2.s3;
+                a_to[(a_k + 0) * 132 + a_place + 3 * 32] = a_piece3.s0;
+                a_to[(a_k + 1) * 132 + a_place + 3 * 32] = a_piece3.s1;
+                a_to[(a_k + 2) * 132 + a_place + 3 * 32] = a_piece3.s2;
+                a_to[(a_k + 3) * 132 + a_place + 3 * 32] = a_piece3.s3;
             }
             {
-                __local float* b_to = b_tile + 0 * 1088;
-                *(__local float4*)(b_to + (b_k + 0 * 16) * 68 + b_place) = b_piece0;
+                __local float* b_to = b_tile + 0 * 576;
+                *(__local float4*)(b_to + (b_k + 0 * 16) * 36 + b_place) = b_piece0;
             }
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -171,24 +179,15 @@ void conv_local_128x64_r3(
             const int is_more = k0 + K_STEP < k_end;
             if (is_more) {
                 {
-                    const int channel = a_channel + a_k;
-                    const int tap_at = t1 * tap_step1 * x_s1 + t2 * tap_step2 * x_s2;
-                    a_piece0 = (float4)(0);
-                    if ((uint)(first1_0 + t1 * tap_step1) < (uint)size1 && (uint)(first2_0 + t2 * tap_step2) < (uint)size2) a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
-                    a_piece1 = (float4)(0);
-                    if ((uint)(first1_1 + t1 * tap_step1) < (uint)size1 && (uint)(first2_1 + t2 * tap_step2) < (uint)size2) a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
-                    a_channel += 16;
-                    if (a_channel == C) {
-                        a_channel = 0;
-                        ++t2;
-                        if (t2 == taps2) {
-                            t2 = 0;
-                            ++t1;
-                        }
-                    }
+                    const int channel = k0 + K_STEP + a_k;
+                    const int tap_at = 0;
+                    a_piece0 = load_aligned_float32x4(a_z + a_from0 + tap_at + channel);
+                    a_piece1 = load_aligned_float32x4(a_z + a_from1 + tap_at + channel);
+                    a_piece2 = load_aligned_float32x4(a_z + a_from2 + tap_at + channel);
+                    a_piece3 = load_aligned_float32x4(a_z + a_from3 + tap_at + channel);
                 }
                 {
-                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + b_k + 0 * 16) * 32);
+                    b_piece0 = load_aligned_float32x4(b_z + b_from + (k0 + K_STEP + 0 * 16) * 32);
                 }
             }
             const __local float* a_from_tile = a_tile + turn * (K_STEP * A_PITCH) + item_row * LANES;
@@ -213,18 +212,26 @@ void conv_local_128x64_r3(
             if (is_more) {
                 {
                     __local float* a_to = a_tile + turn * 2112;
-                    a_to[(a_k + 0) * 132 + a_place + 0 * 64] = a_piece0.s0;
-                    a_to[(a_k + 1) * 132 + a_place + 0 * 64] = a_piece0.s1;
-                    a_to[(a_k + 2) * 132 + a_place + 0 * 64] = a_piece0.s2;
-                    a_to[(a_k + 3) * 132 + a_place + 0 * 64] = a_piece0.s3;
-                    a_to[(a_k + 0) * 132 + a_place + 1 * 64] = a_piece1.s0;
-                    a_to[(a_k + 1) * 132 + a_place + 1 * 64] = a_piece1.s1;
-                    a_to[(a_k + 2) * 132 + a_place + 1 * 64] = a_piece1.s2;
-                    a_to[(a_k + 3) * 132 + a_place + 1 * 64] = a_piece1.s3;
+                    a_to[(a_k + 0) * 132 + a_place + 0 * 32] = a_piece0.s0;
+                    a_to[(a_k + 1) * 132 + a_place + 0 * 32] = a_piece0.s1;
+                    a_to[(a_k + 2) * 132 + a_place + 0 * 32] = a_piece0.s2;
+                    a_to[(a_k + 3) * 132 + a_place + 0 * 32] = a_piece0.s3;
+                    a_to[(a_k + 0) * 132 + a_place + 1 * 32] = a_piece1.s0;
+                    a_to[(a_k + 1) * 132 + a_place + 1 * 32] = a_piece1.s1;
+                    a_to[(a_k + 2) * 132 + a_place + 1 * 32] = a_piece1.s2;
+                    a_to[(a_k + 3) * 132 + a_place + 1 * 32] = a_piece1.s3;
+                    a_to[(a_k + 0) * 132 + a_place + 2 * 32] = a_piece2.s0;
+                    a_to[(a_k + 1) * 132 + a_place + 2 * 32] = a_piece2.s1;
+                    a_to[(a_k + 2) * 132 + a_place + 2 * 32] = a_piece2.s2;
+                    a_to[(a_k + 3) * 132 + a_place + 2 * 32] = a_piece2.s3;
+                    a_to[(a_k + 0) * 132 + a_place + 3 * 32] = a_piece3.s0;
+                    a_to[(a_k + 1) * 132 + a_place + 3 * 32] = a_piece3.s1;
+                    a_to[(a_k + 2) * 132 + a_place + 3 * 32] = a_piece3.s2;
+                    a_to[(a_k + 3) * 132 + a_place + 3 * 32] = a_piece3.s3;
                 }
                 {
-                    __local float* b_to = b_tile + turn * 1088;
-                    *(__local float4*)(b_to + (b_k + 0 * 16) * 68 + b_place) = b_piece0;
+                    __local float* b_to = b_tile + turn * 576;
+                    *(__local float4*)(b_to + (b_k + 0 * 16) * 36 + b_place) = b_piece0;
                 }
             }
             barrier(CLK_LOCAL_MEM_FENCE);
@@ -233,24 +240,12 @@ void conv_local_128x64_r3(
         for (int r = 0; r < ROWS; ++r) {
             const int i = a0 + LANES * (item_row + r / LANES * WG_ROWS) + r % LANES;
             if (i >= M) continue;
-            int flat = i;
-            int i0;
-            i0 = flat;
-            const int y0_at = y0_o + i0 * y0_s0;
-            const int e0_at = e0_o + i0 * e0_s0;
             #pragma unroll
             for (int q = 0; q < COLS / LANES; ++q) {
                 const int j0 = b0 + LANES * (item_col + q * WG_COLS);
                 const float4 sums = acc[r][q];
                 if (j0 >= N) continue;
-                const float4 sum = sums;
-                const int j = j0;
-                const int channel = z * N + j;
-                const float4 v_e0 = load_aligned_float32x4(e0 + e0_at + channel);
-                const float4 z0 = sum + v_e0;
-                const float4 z1 = 0.0f;
-                const float4 z2 = z1 > z0 ? z1 : z0;
-                store_aligned_float32x4(z2, y0 + y0_at + channel);
+                store_aligned_float32x4(sums, part + ((long)part_z * M + i) * N + j0);
             }
         }
     }
