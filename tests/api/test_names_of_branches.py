@@ -104,6 +104,10 @@ def test_the_branch_taken_needs_one_size(core, device):
     with pytest.raises(clinfer.ClinferError, match=r"states.*'N'"):
         model(inputs(MASKED, False, 3, 0, 7))
     given = inputs(MASKED, True, 9, 4, 4)
+    flat = {**given, "past": given["past"][0]}
+    with pytest.raises(clinfer.InputError, match="past") as error:
+        model(flat)
+    assert "~" not in str(error.value)
     assert model(given)[1].shape == (2, 4, 4)  # the states are not read
 
 

@@ -11,10 +11,7 @@ from clinfer.device.instance import Instance
 from clinfer.device.late_checks import Checks, Requirements
 from clinfer.device.loops import Turn
 from clinfer.errors import ShapeError
-from clinfer.lowering.binding import (
-    Sizes,
-    check_sizes,
-)
+from clinfer.lowering.binding import Sizes, check_sizes
 from clinfer.lowering.plan import (
     AgainStep,
     Buffer,
@@ -26,8 +23,6 @@ from clinfer.lowering.plan import (
 )
 from clinfer.runs import require_wanted
 from clinfer_kernels.dims import Dim, symbols
-
-_MOST_ENTERED = 4096
 
 
 class Late(Instance):
@@ -45,7 +40,6 @@ class Late(Instance):
         self._renewed: dict[int, list[int]] = {}
         self._row_sizes: dict[int, dict[str, int]] = {}
         self._memo: dict[Any, Any] = {}  # sizes computed of the same symbols' values
-        self._entered: set[Any] = set()  # loops, with sizes that fit a step
         self._checks = Checks()
         for number, buffer in enumerate(self.plan.buffers):
             if buffer.kind == "temp":
@@ -110,7 +104,7 @@ class Late(Instance):
             if has_new_sizes:
                 self._forget(number, step)
                 self._unchecked = outside
-                self._enter(number, step)
+                self._enter(step)
                 has_new_sizes = bool(step.inner or step.sizes)
             if step.counter >= 0:
                 self._touch([step.counter])
@@ -128,17 +122,11 @@ class Late(Instance):
         self._touch(step.stacks)
         self._unchecked = self._checks.still_open(outside, self.sizes)
 
-    def _enter(self, number: int, step: LoopStep) -> None:
-        """Looks at what must hold in a step, but at the same sizes once."""
+    def _enter(self, step: LoopStep) -> None:
+        """Looks at what must hold in a step."""
         self.sizes.recall(self._memo)
-        key = (number, *self.sizes.values.items())
-        if key in self._entered:
-            return
         left = self._checks.enter(step.block, self.sizes)
-        if left:
-            self._unchecked = self._checks.joined(self._unchecked, left)
-        elif len(self._entered) < _MOST_ENTERED:
-            self._entered.add(key)
+        self._unchecked = self._checks.joined(self._unchecked, left)
 
     def _end_turn(self, step: AgainStep) -> None:
         turn = self.turns[step.loop]
@@ -177,8 +165,7 @@ class Late(Instance):
 
     def _forget(self, number: int, step: LoopStep) -> None:
         """Before a step: what the one before has bound, and tensors of sizes that have it."""
-        for name in step.inner:
-            self.sizes.values.pop(name, None)
+        self.sizes.forget(step.inner)
         if number not in self._renewed:
             names = {*step.inner, *(name for name, _ in step.sizes)}
             self._renewed[number] = [
@@ -224,7 +211,7 @@ class Late(Instance):
 
     def _integers(self, value: HostValue) -> list[int]:
         if value.tensor is not None and set(value.tensor.shape) <= {1}:
-            return [self.element(value)]
+            return [self._one(value)]
         return [int(n) for n in self._host_input(value).ravel()]
 
     def _prepare_output(self, value: HostValue, has_new_sizes: bool) -> None:

@@ -11,15 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clinfer.errors import ShapeError
-from clinfer.lowering.binding import Sizes, check_requirement, read_sizes, required_symbols
+from clinfer.lowering.binding import (
+    Sizes,
+    check_requirement,
+    read_sizes,
+    require_runnable,
+    required_sizes,
+)
 from clinfer.lowering.plan import Block, Constraint, Reach, SizesStep
 from clinfer_kernels.dims import symbols
 
 Requirement = Constraint | Reach
 Requirements = Sequence[Requirement]
 
-_MOST_KEPT = 1 << 16  # of each kind of finding
+_MOST_KEPT = 1 << 16  # findings; then all are forgotten
 
 
 @dataclass
@@ -46,8 +51,7 @@ class Checks:
 
     def enter(self, block: Block, sizes: Sizes) -> Requirements:
         """What of a block that is to run cannot be checked yet. Raises `ShapeError`."""
-        if block.error:
-            raise ShapeError(f"{block.label}: {block.error}")
+        require_runnable(block)
         requirements = self._blocks.get(block[:2])
         if requirements is None:
             requirements = self._blocks[block[:2]] = tuple(block.requirements)
@@ -95,7 +99,8 @@ class Checks:
     def _symbols(self, requirement: Requirement) -> tuple[str, ...]:
         names = self._names.get(id(requirement))
         if names is None:
-            names = self._names[id(requirement)] = tuple(required_symbols(requirement))
+            found = {name for dim in required_sizes(requirement) for name in symbols(dim)}
+            names = self._names[id(requirement)] = tuple(found)
         return names
 
     def _is_met(self, requirement: Requirement, sizes: Sizes) -> bool:
@@ -123,6 +128,6 @@ def _symbols_of(step: SizesStep) -> set[str]:
     """The symbols that decide what a step gives, besides those of what it reads."""
     dims: list[Any] = [value for _, value in step.definitions]
     dims += [bound for _, check in step.checks for bound in (check.low, check.high)]
-    dims += [side for c in step.constraints for side in (c.left, c.right)]
+    dims += [side for c in step.constraints for side in required_sizes(c)]
     own = {*step.names, *(name for name, _ in step.definitions)}
     return {name for dim in dims for name in symbols(dim)} - own

@@ -19,7 +19,7 @@ from clinfer import dtypes
 from clinfer.device.helpers import helpers_for
 from clinfer.device.instance import Timing, bytes_of, scalar_bytes
 from clinfer.device.late import Late
-from clinfer.device.late_rows import Arguments, Block, BoundRow, Pool, Row, bind_row
+from clinfer.device.late_rows import Arguments, Block, BoundRow, Pool, Row, bind_row, bytes_touched
 from clinfer.device.played_instance import element_at, is_worth_help
 from clinfer.device.player import ALIGNMENT, LaunchRows, LocalMemory, Player, Tables, aligned
 from clinfer.device.results import ResultMemory, new_memory, own
@@ -151,7 +151,8 @@ class LatePlayedInstance(Late):
         lead = tables.caller(0, count, LEADS)
         state, reset = tables.state, tables.reset
         call_helpers = None
-        if is_worth_help(self.plan, bound.launches, self.sizes):
+        flops = sum(launch.flops for launch in bound.launches)
+        if is_worth_help(flops, lambda: bytes_touched(self.plan, bound.launches, self.sizes)):
             helpers = helpers_for(self._player, self._queue, tables)
             call_helpers = helpers.caller(0, count)
 

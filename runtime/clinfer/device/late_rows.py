@@ -120,6 +120,12 @@ def bind_row(plan: Plan, row: Row, sizes: Sizes, arguments: Arguments, alignment
     )
 
 
+def bytes_touched(plan: Plan, launches: Iterable[BoundLaunch], sizes: Sizes) -> int:
+    """The bytes of the buffers that launches touch, of each launch by itself."""
+    numbers = ({value for kind, value in x.args if kind == "buffer"} for x in launches)
+    return sum(plan.buffers[n].nbytes(sizes) for found in numbers for n in found)
+
+
 def _launches(plan: Plan, row: Row) -> Iterable[LaunchStep]:
     return (s for s in plan.steps[row.first : row.end] if isinstance(s, LaunchStep))
 

@@ -125,7 +125,7 @@ class LaunchTable:
         self._kinds: list[str] = []
         self._floats: list[tuple[int, Dim, int]] = []
         self._buffers: list[tuple[int, int]] = []
-        self._touched: list[tuple[int, int]] = []
+        self._touched: list[set[int]] = []
         self.slots: dict[int, list[int]] = {}
         starts: list[int] = []
         for row, step in enumerate(self._launches):
@@ -166,8 +166,7 @@ class LaunchTable:
             else:
                 self._floats.append((word, arg.value, row))
                 self._words.add(0, row)
-        numbers = {arg.buffer for arg in step.args if arg.kind == "buffer"}
-        self._touched += [(row, number) for number in sorted(numbers)]
+        self._touched.append({arg.buffer for arg in step.args if arg.kind == "buffer"})
 
     def bound(self, sizes: Sizes, closed: Closed, addresses: Sequence[int]) -> Bound:
         """The launches that run for these sizes; `addresses` are those of the plan's buffers.
@@ -213,6 +212,5 @@ class LaunchTable:
 
     def _bytes(self, rows: Integers, sizes: Sizes) -> int:
         """The bytes of the buffers that launches touch, of each launch by itself."""
-        some = {int(row) for row in rows}
         buffers = self._plan.buffers
-        return sum(buffers[n].nbytes(sizes) for row, n in self._touched if row in some)
+        return sum(buffers[n].nbytes(sizes) for row in rows for n in self._touched[row])

@@ -25,8 +25,8 @@ from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, aligne
 from clinfer.device.results import new_memory, own
 from clinfer.device.transfers import COPIED, Transfers
 from clinfer.lowering.arenas import bind_arena
-from clinfer.lowering.binding import BoundLaunch, Sizes
-from clinfer.lowering.plan import AgainStep, Array, BranchStep, LaunchStep, LoopStep, Plan
+from clinfer.lowering.binding import Sizes
+from clinfer.lowering.plan import AgainStep, Array, BranchStep, LaunchStep, LoopStep
 from clinfer.runs import require_wanted
 from clinfer_kernels.player import LEADS, LEFT
 
@@ -35,19 +35,16 @@ if TYPE_CHECKING:
 
 # A segment's floating-point operations and bytes from which on waking helpers is worth it: some
 # 20 microseconds of one core.
-LEAST_FLOPS = 1_000_000
-LEAST_BYTES = 200_000
+_LEAST_FLOPS = 1_000_000
+_LEAST_BYTES = 200_000
 
 
-def is_worth_help(plan: Plan, launches: Sequence[BoundLaunch], sizes: Sizes) -> bool:
-    """Whether launches in a row have so much to do that helpers are woken for them."""
-    if sum(launch.flops for launch in launches) >= LEAST_FLOPS:
-        return True
-    nbytes = 0
-    for launch in launches:
-        numbers = {value for kind, value in launch.args if kind == "buffer"}
-        nbytes += sum(plan.buffers[n].nbytes(sizes) for n in numbers)
-    return nbytes >= LEAST_BYTES
+def is_worth_help(flops: int, nbytes: Callable[[], int]) -> bool:
+    """Whether launches in a row have so much to do that helpers are woken for them.
+
+    `nbytes` counts the bytes of the buffers that each of them touches.
+    """
+    return flops >= _LEAST_FLOPS or nbytes() >= _LEAST_BYTES
 
 
 def element_at(address: int, dtype: str, offset: int) -> int:
@@ -170,7 +167,9 @@ class PlayedInstance(Instance):
 
     def _player_call(self, first: int, end: int) -> Callable[[], None]:
         lead = self._tables.caller(first, end, LEADS)
-        call_helpers = self._helpers.caller(first, end) if self._is_worth(first, end) else None
+        flops = int(self._bound.flops[first:end].sum())
+        is_worth = is_worth_help(flops, lambda: self._bound.touched(first, end))
+        call_helpers = self._helpers.caller(first, end) if is_worth else None
         state = self._tables.state
 
         def call() -> None:
@@ -187,11 +186,6 @@ class PlayedInstance(Instance):
             self._last.append((first, end, start, perf_counter() - start))
 
         return timed if self._profiling else call
-
-    def _is_worth(self, first: int, end: int) -> bool:
-        """Whether launches have so much to do that helpers are woken for them."""
-        flops = int(self._bound.flops[first:end].sum())
-        return flops >= LEAST_FLOPS or self._bound.touched(first, end) >= LEAST_BYTES
 
     def _host_call(self, step: Any) -> Callable[[], None]:
         def call() -> None:

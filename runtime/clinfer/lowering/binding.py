@@ -18,6 +18,7 @@ from clinfer.lowering.plan import (
     Reach,
     SizesStep,
 )
+from clinfer.sizes import name_in_file
 from clinfer_kernels import dims as dim_algebra
 from clinfer_kernels.dim_json import to_json
 from clinfer_kernels.dims import RELATIONS, Dim, Expr
@@ -86,6 +87,12 @@ class Sizes:
         made.bind_all(more)
         return made
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Lets symbols have no value any more."""
+        for name in names:
+            self.values.pop(name, None)
+        self._known = {}
+
     def fill(self, tape: Tape) -> None:
         """Computes all sizes of a tape at once."""
         try:
@@ -152,13 +159,11 @@ def check_requirement(requirement: Constraint | Reach, sizes: Callable[[Dim], in
         check_constraint(requirement, sizes)
 
 
-def required_symbols(requirement: Constraint | Reach) -> frozenset[str]:
-    """The symbols whose values decide whether it holds."""
+def required_sizes(requirement: Constraint | Reach) -> tuple[Dim, ...]:
+    """The sizes whose values decide whether it holds."""
     if isinstance(requirement, Constraint):
-        dims: tuple[Dim, ...] = (requirement.left, requirement.right)
-    else:
-        dims = (*requirement.shape, *requirement.strides, requirement.offset, requirement.size)
-    return frozenset().union(*map(dim_algebra.symbols, dims))
+        return requirement.left, requirement.right
+    return (*requirement.shape, *requirement.strides, requirement.offset, requirement.size)
 
 
 def check_constraint(constraint: Constraint, sizes: Callable[[Dim], int]) -> None:
@@ -214,7 +219,8 @@ def _bind_port(
         if name is None:
             continue
         if values.setdefault(name, found) != found:
-            raise _shape_error(port, shape, f"'{name}' is {values[name]} in another dimension")
+            said = name_in_file(name)
+            raise _shape_error(port, shape, f"'{said}' is {values[name]} in another dimension")
 
 
 def symbol_name(dim: Dim) -> str | None:
@@ -224,7 +230,7 @@ def symbol_name(dim: Dim) -> str | None:
 
 
 def _shape_error(port: PlanPort, shape: Sequence[int], why: str) -> InputError:
-    expected = "[" + ", ".join(str(d) for d in port.shape or ()) + "]"
+    expected = "[" + ", ".join(name_in_file(str(d)) for d in port.shape or ()) + "]"
     return InputError(
         f"input '{port.name}' has shape {list(shape)}, but the model expects {expected}: {why}. "
         "Give an array of that shape, or reshape the model before compiling it"
@@ -328,6 +334,11 @@ def decided(plan: Plan, step: BranchStep, sizes: Sizes) -> bool | None:
 
 def enter(block: Block, sizes: Sizes) -> list[Constraint | Reach]:
     """`check_sizes` for a block that is to run. Raises `ShapeError` where it never can."""
+    require_runnable(block)
+    return check_sizes(block.requirements, sizes)
+
+
+def require_runnable(block: Block) -> None:
+    """Raises `ShapeError` for a block that fits no sizes."""
     if block.error:
         raise ShapeError(f"{block.label}: {block.error}")
-    return check_sizes(block.requirements, sizes)

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from clinfer.lowering.binding import required_sizes
 from clinfer.lowering.plan import BranchStep, Constraint, LaunchStep, LoopStep, Plan, Reach
 from clinfer_kernels.dims import OPERATIONS, Dim, Expr, Sym, symbols
 
@@ -101,11 +102,7 @@ def _sizes_of(plan: Plan) -> Iterator[Dim]:
 
 def _required(requirements: Iterable[Constraint | Reach]) -> Iterator[Dim]:
     for requirement in requirements:
-        if isinstance(requirement, Constraint):
-            yield from (requirement.left, requirement.right)
-        else:
-            yield from (*requirement.shape, *requirement.strides)
-            yield from (requirement.offset, requirement.size)
+        yield from required_sizes(requirement)
 
 
 def _numbers(dim: Dim) -> Iterator[int]:

@@ -140,7 +140,7 @@ def _moved(w: Value, zero: Value | None) -> tuple[Array | None, Array | None]:
     """Constant weights of uint8 as int8, and their zero points [M, 1, ...], moved as far."""
     if w.const is None or w.dtype != "uint8" or zero is None or zero.const is None:
         return None, None
-    moved = (w.const.astype(np.int16) - _MIDDLE).astype(np.int8)
+    moved = _below(w.const)
     zeros = zero.const.astype(np.int32) - _MIDDLE
     return moved, zeros.reshape(-1, *([1] * (moved.ndim - 2)))
 
@@ -155,6 +155,11 @@ def _narrow(content: Array, zero: Array | int) -> Array | None:
     return wide.astype(np.int8)
 
 
+def _below(content: Array) -> Array:
+    """Numbers of uint8 less 128, as int8."""
+    return (content.astype(np.int16) - _MIDDLE).astype(np.int8)
+
+
 def _signed(rw: Rewriter, b: Value, zero: Value | None) -> tuple[Value, Value | None]:
     """b as int8, and its zero point as int32 or None for 0."""
     if b.const is not None and (zero is None or zero.const is not None):
@@ -165,7 +170,7 @@ def _signed(rw: Rewriter, b: Value, zero: Value | None) -> tuple[Value, Value | 
         return b, None if zero is None or is_zero(zero) else cast(rw, zero, "int32")
     middle = number(rw, _MIDDLE, "int32")
     if b.const is not None:
-        made = rw.constant((b.const.astype(np.int16) - _MIDDLE).astype(np.int8))
+        made = rw.constant(_below(b.const))
     else:
         made = cast(rw, _minus(rw, cast(rw, b, "int32"), middle), "int8")
     if zero is None:
