@@ -88,8 +88,9 @@ def collect(device: Device, options: argparse.Namespace) -> Programs:
     shared = ir_program()
     found: Programs = {shared.digest: shared}
     if options.operators:
-        found = seed_programs.of_operators(core, options.operators, devices)
-        print(f"{device.info.full_name}: operators need {len(found)} programs", flush=True)
+        programs = seed_programs.of_operators(core, options.operators, devices)
+        print(f"{device.info.full_name}: operators need {len(programs)} programs", flush=True)
+        found |= programs
     for path in options.models:
         programs = seed_programs.of_model(core, path, devices)
         new = programs.keys() - found.keys()

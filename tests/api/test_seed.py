@@ -49,7 +49,7 @@ def expected() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The seed of one model for this machine's level, as the tool makes it."""
+    """The seed of a model and a case for this machine's level, as the tool makes it."""
     import build_seed
 
     folder = tmp_path_factory.mktemp("seed")
@@ -59,7 +59,7 @@ def wheel(tmp_path_factory) -> Path:
         target = seeds.level_of(open_device("CPU"))
         if target is None:
             pytest.skip("this device takes programs of no level of x86-64")
-        asked = [str(model), "--operators", "0", "--targets", target.name, "--jobs", "1"]
+        asked = [str(model), "--operators", "1", "--targets", target.name, "--jobs", "1"]
         assert build_seed.main([*asked, "--out", str(folder), "--work", str(folder / "work")]) == 0
     (made,) = folder.glob("*.whl")
     return made
@@ -141,6 +141,14 @@ def test_a_reduced_binary_runs_on_the_drivers_queue(installed, model, monkeypatc
     compiled = clinfer.Core().compile_model(model, "CPU")
     check(compiled)
     assert compiled.programs_built == 0
+
+
+def test_without_the_ir_nothing_is_there(installed, model):
+    shared = program_record(seeds.ir_program(), seeds.Seed.of(open_device("CPU"))._aimed)
+    Store(installed).folder.entry(shared.digest).unlink()
+    told = clinfer.Core().seed_coverage(model, "CPU")
+    assert told is not None and len(told["missing"]) == told["needed"]
+    assert clinfer.Core().compile_model(model, "CPU").programs_built > 0
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "other"])

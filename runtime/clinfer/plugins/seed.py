@@ -124,7 +124,13 @@ class Seed:
             return None
 
     def missing(self, programs: Sequence[Program]) -> list[str]:
-        """Why programs are not there, for people; nothing is said of those that are."""
+        """Why programs are not there, for people; nothing is said of those that are.
+
+        Without the program that has the IR of all, none is.
+        """
+        shared = self.record(ir_program())
+        if not self._layers.holds(shared):
+            return [self._layers.explain(shared, "the IR of the programs")] * len(programs)
         found = []
         for program in programs:
             record = self.record(program)
