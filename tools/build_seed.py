@@ -4,7 +4,8 @@
 
 The programs are those of the models named and of ONNX's test cases of operators, compiled for
 levels of x86-64 by the PoCL wheel that is installed. The wheel holds one package, `clinfer_seed`,
-which is a cache directory (docs/seed.md). What is built already in --work is not built again.
+which is a cache directory (docs/seed.md). Of the models it has their drafts too, for a machine like
+this one. What is built already in --work is not built again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 import clinfer
 import seed_programs
+from clinfer.cache.content import remember_external
 from clinfer.cache.seed import FACTS, PACKAGE
 from clinfer.cache.store import Store
 from clinfer.config import CPU_TARGETS
@@ -30,8 +32,8 @@ from clinfer.device.discover import Device, open_device
 from clinfer.device.programs import SourceProgram, build_binaries
 from clinfer.errors import BuildError
 from clinfer.plugins.compiler import generator_digest, program_record
-from clinfer.plugins.seed import IR_ENTRY, ir_program
-from seed_programs import Programs
+from clinfer.plugins.seed import IR_ENTRY, ir_program, level_of
+from seed_programs import Known, Programs
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
 TAG = "py3-none-manylinux_2_17_x86_64"
@@ -64,9 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="clinfer-seed-") as scratch:
         store = Store(options.work or Path(scratch) / "work")
         entries: dict[str, int] = {}
+        own = open_device("CPU")
+        level = level_of(own)
+        models: list[Known] = []
         for name in options.targets:
             device = open_device("CPU", name)
-            built = build(device, collect(device, options), store, options.jobs)
+            wanted = collect(device, options)
+            if level is not None and level.name == name:
+                models = [seed_programs.known(p, level, own, Path(scratch)) for p in options.models]
+                for model in models:
+                    wanted |= model.programs
+            built = build(device, wanted, store, options.jobs)
             entries |= dict.fromkeys(built, 0)
             print(f"{name}: {len(built)} programs", flush=True)
         facts = {
@@ -75,9 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "platform": device.info.platform_version,
             "targets": options.targets,
             "programs": len(entries),
+            "plans": sum(model.content is not None for model in models),
         }
-        wheel = pack(store, sorted(entries), facts, Path(scratch) / "wheel", options.out)
-    print(f"{wheel}: {len(entries)} programs, {wheel.stat().st_size / 1e6:.2f} MB")
+        wheel = pack(store, sorted(entries), models, facts, Path(scratch) / "wheel", options.out)
+    count = f"{len(entries)} programs, {facts['plans']} plans"
+    print(f"{wheel}: {count}, {wheel.stat().st_size / 1e6:.2f} MB")
     return 0
 
 
@@ -121,8 +133,15 @@ def build(device: Device, programs: Programs, store: Store, jobs: int) -> list[s
     return [record.digest for record in records.values()]
 
 
-def pack(store: Store, names: list[str], facts: dict[str, Any], place: Path, out: Path) -> Path:
-    """The wheel of the entries of those names; it is laid out in the folder `place`."""
+def pack(
+    store: Store,
+    names: list[str],
+    models: Sequence[Known],
+    facts: dict[str, Any],
+    place: Path,
+    out: Path,
+) -> Path:
+    """The wheel of the entries of those names and what is known of models; `place` is a folder."""
     package = place / PACKAGE
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('"""Programs for clinfer; docs/seed.md."""\n')
@@ -132,6 +151,10 @@ def pack(store: Store, names: list[str], facts: dict[str, Any], place: Path, out
         entry = seed.folder.entry(name)
         entry.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(store.folder.entry(name), entry)
+    for model in models:
+        if model.content is not None:
+            seed.put(model.record, model.content)
+        remember_external(seed, model.root, model.external)
     project = _PROJECT.format(version=clinfer.__version__, package=PACKAGE)
     (place / "pyproject.toml").write_text(project)
     (place / "hatch_build.py").write_text(_HOOK.format(tag=TAG))

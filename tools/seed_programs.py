@@ -9,17 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clinfer import Core
-from clinfer.device.discover import DeviceInfo
+from clinfer.cache.content import file_root, file_states
+from clinfer.cache.layers import Layers
+from clinfer.cache.record import KeyRecord
+from clinfer.cache.store import Store
+from clinfer.device.cpu_target import CpuTarget
+from clinfer.device.discover import Device, DeviceInfo
 from clinfer.device.lock import LockedDevice
 from clinfer.errors import ClinferError
 from clinfer.graph.model import Model
 from clinfer.lowering.plan import Program
+from clinfer.models import Models, external_names
+from clinfer.plugins import drafts
 from clinfer.plugins.compiler import draft_model
+from clinfer.plugins.seed import aimed
+from clinfer.settings import Settings
 from conformance_cases import Cases
 
 # (maker, cores, bytes of cache per core): a laptop, servers' shares, whole servers.
@@ -67,6 +76,33 @@ def of_operators(core: Core, count: int, devices: list[LockedDevice]) -> Program
         except ClinferError:  # the few cases that are not supported
             continue
     return found
+
+
+class Known(NamedTuple):
+    """What a start of this machine takes for a model as it is.
+
+    `content` are the sections of the entry `record`, None where the draft cannot be kept.
+    `external` names the files beside the model, whose own tree hash is `root`.
+    """
+
+    programs: Programs
+    record: KeyRecord
+    content: dict[str, Any] | None
+    root: bytes
+    external: list[str]
+
+
+def known(path: Path, level: CpuTarget, device: Device, scratch: Path) -> Known:
+    """Lowers a model for this machine's own device. Raises `ClinferError`."""
+    source = Models().source(path, Layers(Store(scratch)))
+    plan, content = drafts.make(source, device)
+    record = drafts.draft_record(
+        source, aimed(device, level), Settings().effective(device.info.name, None)
+    )
+    external = external_names(source.read())
+    (state,) = file_states(path)
+    root = file_root(path.absolute(), state)
+    return Known({p.digest: p for p in plan.programs}, record, content, root, external)
 
 
 def _planned(model: Model, device: LockedDevice) -> Programs:

@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from clinfer_kernels import memory
+from clinfer_kernels.byte_packings import ConvBytes
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_cpu import CpuTile, partition, window_text
-from clinfer_kernels.conv_integer_panels import IntegerPanels
 from clinfer_kernels.conv_pack import row_address
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, minimum, product
@@ -171,7 +171,7 @@ def emit_integer(spec: ConvSpec, tile: IntegerTile, target: Target) -> Kernel:
         scratch = (product(spec.ins[0].shape[:-1]) * problem.channels * problem.groups,)
         x_from = ("scratch", 0)
     flipped = spec.ins[0].dtype == "int8" and tile.deep == 4
-    panels = IntegerPanels(tile.cols, spec.groups, zero, flipped, tile.deep)
+    panels = ConvBytes(tile.cols, spec.groups, zero, flipped, tile.deep)
     problem = replace(problem, epilogue=short_end(problem.epilogue))
     launches.append(_product(problem, tile, target, x_from, zero))
     in_place = tuple((o.index, v.index) for o, v in problem.pixels.in_place)

@@ -10,16 +10,16 @@ Constant weights are packed when the model is compiled; all else by launches of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_problem import Problem, dense_input, problems_of
 from clinfer_kernels.conv_prologue import declare, prepared, prologue_of
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
+from clinfer_kernels.packings import ConvPanels, taps_of
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec
@@ -28,7 +28,7 @@ from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, size_of
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 @dataclass(frozen=True)
@@ -66,53 +66,17 @@ class Panels:
         return self.begin(len(self.problems)) + self.zeros
 
     @property
-    def key(self) -> str:
-        """The layout's name, for `Pack`."""
+    def packing(self) -> ConvPanels:
+        """How constant weights are packed."""
         first = self.problems[0]
-        phases = ";".join(
-            ",".join(f"{t.start}:{t.stop}:{t.step}" for t in p.taps) for p in self.problems
-        )
-        kind = "transposed" if self.transposed else "conv"
-        return f"{kind}-panels-{first.acc}-{self.cols}-{first.groups}-{phases}"
-
-    def pack(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """ONNX weights as one flat array."""
-        import numpy as np
-
-        grouped = _grouped(array, self.problems[0].groups, self.transposed)
-        parts = [self._phase(grouped, problem) for problem in self.problems]
-        zeros = np.zeros(max(p.axes[-1].taps for p in self.problems) * grouped.shape[2])
-        dtype = np.dtype(self.problems[0].acc)
-        return np.concatenate([*parts, zeros]).astype(dtype, copy=False)
-
-    def _phase(self, grouped: np.ndarray[Any, Any], problem: Problem) -> np.ndarray[Any, Any]:
-        import numpy as np
-
-        groups, filters, channels = grouped.shape[:3]
-        taps = taken_taps(grouped, problem)
-        taken = taps.reshape(groups, filters, channels, math.prod(taps.shape[3:]))
-        each = -(-filters // self.cols)
-        packed = np.zeros((groups, each * self.cols, *taken.shape[2:]), np.dtype(problem.acc))
-        packed[:, :filters] = taken
-        panels = packed.reshape(groups, each, self.cols, *taken.shape[2:])
-        return np.ascontiguousarray(panels.transpose(0, 1, 4, 3, 2)).reshape(-1)
-
-
-def taken_taps(array: np.ndarray[Any, Any], problem: Problem) -> np.ndarray[Any, Any]:
-    """Weights whose last axes are the whole window: the taps that the problem takes."""
-    every = (slice(None),) * (array.ndim - len(problem.taps))
-    return array[every + tuple(slice(t.start, t.stop, t.step) for t in problem.taps)]
-
-
-def _grouped(array: np.ndarray[Any, Any], groups: Any, transposed: bool) -> np.ndarray[Any, Any]:
-    """[groups, filters, channels, kernel...], filters and channels per group."""
-    grouped = array.reshape(groups, array.shape[0] // groups, *array.shape[1:])
-    return grouped.swapaxes(1, 2) if transposed else grouped
+        taps = taps_of(problem.taps for problem in self.problems)
+        return ConvPanels(first.acc, self.cols, first.groups, self.transposed, taps)  # type: ignore[arg-type]  # constants' sizes are numbers
 
 
 def constant_panels(panels: Panels) -> Pack:
     """The weights packed when the model is compiled."""
-    return Pack(1, panels.key, panels.pack)
+    packing = panels.packing
+    return Pack(1, packing.key, packing.pack)
 
 
 def pack_panels(panels: Panels, scratch: int, target: Target) -> tuple[Launch, ...]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
 from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum
+from clinfer_kernels.packings import Matrix, WinogradPoints
 from clinfer_kernels.pixels import declare_pixels, finish, locate
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
@@ -24,11 +24,6 @@ from clinfer_kernels.specs import ConvSpec
 from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import register
-
-if TYPE_CHECKING:
-    import numpy as np
-
-Matrix = tuple[tuple[float, ...], ...]
 
 # B', G and A' of F(n x n, 3 x 3) by n, for the points 0, 1, -1 (, 2, -2) and infinity.
 _INPUT: dict[int, Matrix] = {
@@ -40,17 +35,6 @@ _INPUT: dict[int, Matrix] = {
         (0, -2, -1, 2, 1, 0),
         (0, 2, -1, -2, 1, 0),
         (0, 4, 0, -5, 0, 1),
-    ),
-}
-_WEIGHTS: dict[int, Matrix] = {
-    2: ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)),
-    4: (
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
     ),
 }
 _OUTPUT: dict[int, Matrix] = {
@@ -152,34 +136,15 @@ def _cost(axes: tuple[int, int, int], tile: WinogradTile) -> float:
     return tile.points * (_TRANSFORMS[tile.out] * padded + _READING)
 
 
-@dataclass(frozen=True)
-class Points:
-    """Packed weights: G w G' as [panels][points][C][cols], filters beyond M zero; then zeros."""
+class Points(WinogradPoints):
+    """Packed weights; see `WinogradPoints`."""
 
-    out: int
-    cols: int
-
-    @property
-    def pack(self) -> Pack:
-        """The weights packed when the model is compiled."""
-        return Pack(1, f"conv-winograd-{self.out}-{self.cols}", self._apply)
+    __slots__ = ()
 
     def elements(self, problem: Problem) -> Dim:
         """How many elements the panels take; the zeros are behind them."""
         panels = ceildiv(problem.filters, self.cols)
         return panels * (self.out + 2) ** 2 * problem.channels * self.cols
-
-    def _apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        import numpy as np
-
-        filters, channels = array.shape[:2]
-        g = np.array(_WEIGHTS[self.out])
-        points = np.einsum("pi,mcij,qj->pqcm", g, array.astype(np.float64), g, optimize=True)
-        panels = -(-filters // self.cols)
-        packed = np.zeros((len(g) ** 2, channels, panels * self.cols), np.float32)
-        packed[:, :, :filters] = points.reshape(-1, channels, filters)
-        panelled = packed.reshape(len(g) ** 2, channels, panels, self.cols).transpose(2, 0, 1, 3)
-        return np.concatenate([panelled.ravel(), np.zeros(channels, np.float32)])
 
 
 def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
@@ -248,7 +213,12 @@ def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
     )
     launch = Launch(entry, text, signature.args, (minimum(tasks, MAX_GROUPS),), (1,))
     in_place = tuple((o.index, v.index) for o, v in problem.pixels.in_place)
-    return Kernel((launch,), packs=(weights.pack,), flops=problem.flops, in_place=in_place)
+    return Kernel(
+        (launch,),
+        packs=(Pack(1, weights.key, weights.pack),),
+        flops=problem.flops,
+        in_place=in_place,
+    )
 
 
 _PRIVATE = (

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from clinfer_kernels import memory
+from clinfer_kernels import memory, packings
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.conv_pack import DenseInput, taken_taps
+from clinfer_kernels.conv_pack import DenseInput
 from clinfer_kernels.conv_problem import Problem, problems_of, vector_lanes
 from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum
+from clinfer_kernels.packings import taps_of
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
@@ -33,7 +34,7 @@ from clinfer_kernels.window import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 MAX_COLUMNS = 31  # columns are bits of an int
 _CHEAP = 12  # lines of an epilogue that is written out for each pixel
@@ -127,19 +128,8 @@ class TapRows:
     @property
     def pack(self) -> Pack:
         """The weights packed when the model is compiled."""
-        phases = ";".join(
-            ",".join(f"{t.start}:{t.stop}:{t.step}" for t in p.taps) for p in self.problems
-        )
-        return Pack(1, f"depthwise-{self.problems[0].acc}-{phases}", self._apply)
-
-    def _apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        import numpy as np
-
-        parts = []
-        for problem in self.problems:
-            taken = taken_taps(array, problem)
-            parts.append(taken.reshape(array.shape[0], -1).T.ravel())
-        return np.concatenate(parts).astype(np.dtype(self.problems[0].acc), copy=False)
+        packing = packings.TapRows(self.problems[0].acc, taps_of(p.taps for p in self.problems))
+        return Pack(1, packing.key, packing.pack)
 
 
 def emit_depthwise(spec: ConvSpec, tile: DepthwiseTile, target: Target) -> Kernel:

@@ -7,15 +7,16 @@ one int a channel, so that `integer_dot` adds a column of the window at once. Su
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
+from clinfer_kernels.byte_packings import DepthwiseBytes
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_integer import plain_problem, zero_of
 from clinfer_kernels.conv_problem import Problem
 from clinfer_kernels.depthwise_cpu import MAX_COLUMNS, DepthwiseTile, cut_channels
 from clinfer_kernels.dims import minimum
-from clinfer_kernels.integer_dot import FLIP, unit
+from clinfer_kernels.integer_dot import unit
 from clinfer_kernels.pixels import declare_pixels, declare_rows, finish, keep_rows, load_rows
 from clinfer_kernels.requantise import finished as short_end
 from clinfer_kernels.signature import Signature
@@ -33,7 +34,7 @@ from clinfer_kernels.window import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 _FOUR = 4  # bytes of an int
 _CHEAP = 32  # lines of an epilogue that is written out for each pixel
@@ -68,47 +69,15 @@ def depthwise_integer_tiles(spec: ConvSpec, target: Target) -> tuple[DepthwiseIn
     return (best, replace(best, pixels=min(4, pixels)))
 
 
-@dataclass(frozen=True)
-class DeepRows:
-    """Packed weights: see `depthwise_integer.cl`."""
-
-    deep: int
-    zero: int
-    signed: bool
-
-    @property
-    def pack(self) -> Pack:
-        """The weights packed when the model is compiled."""
-        sign = "signed" if self.signed else "unsigned"
-        return Pack(1, f"depthwise-integer-{self.deep}-{self.zero}-{sign}", self._apply)
-
-    def _apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """ONNX weights [C, 1, taps...] as one flat array of int32."""
-        import numpy as np
-
-        channels, width = array.shape[0], array.shape[-1]
-        taps = array.reshape(channels, -1, width)
-        groups = -(-taps.shape[1] // self.deep)
-        padded = np.zeros((channels, groups * self.deep, width), np.int8)
-        padded[:, : taps.shape[1]] = taps
-        four = np.zeros((groups, width, channels, _FOUR), np.int8)
-        rows = padded.reshape(channels, groups, self.deep, width)
-        four[..., : self.deep] = rows.transpose(1, 3, 0, 2)
-        begin = -(self.zero + (FLIP if self.signed else 0)) * taps.sum((1, 2), dtype=np.int32)
-        zeros = np.full(16, (self.zero & 0xFF) * _SAME, np.uint32).view(np.int32)
-        ints = four.view(np.int32).reshape(-1)
-        return np.concatenate([begin, ints, zeros], dtype=np.int32)
-
-
 def emit_depthwise_integer(spec: ConvSpec, tile: DepthwiseIntegerTile, target: Target) -> Kernel:
     """One launch."""
     zero = zero_of(spec)
     assert zero is not None
     problem = plain_problem(spec)
     problem = replace(problem, epilogue=short_end(problem.epilogue))
-    weights = DeepRows(tile.deep, zero, spec.ins[0].dtype == "int8")
+    weights = DepthwiseBytes(tile.deep, zero, spec.ins[0].dtype == "int8")
     launch = _launch(problem, tile, target, zero)
-    return Kernel((launch,), (), (weights.pack,), problem.flops)
+    return Kernel((launch,), (), (Pack(1, weights.key, weights.pack),), problem.flops)
 
 
 def _launch(problem: Problem, tile: DepthwiseIntegerTile, target: Target, zero: int) -> Launch:

@@ -21,9 +21,6 @@ from dataclasses import dataclass
 
 from clinfer_kernels.spec import Target
 
-FLIP = 0x80
-"""What turns a signed byte into an unsigned one that is greater by 128, and back."""
-
 _NAME = re.compile(r"(dots?4|bytes4|bytes8|bytes64)_(?:(\d+)|(all|some|copy))$|(ask_for)$")
 
 

@@ -8,12 +8,13 @@ and a number a column.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
+from clinfer_kernels.byte_packings import FLIP, MatrixBytes
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
-from clinfer_kernels.integer_dot import FLIP, has_matrix_registers, unit
+from clinfer_kernels.integer_dot import has_matrix_registers, unit
 from clinfer_kernels.matmul_cpu import CpuTile, Operand, declared, even_rows, partition, whole_tile
 from clinfer_kernels.matmul_epilogue import store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
@@ -26,7 +27,7 @@ from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.template import block, fill
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 BYTES = ("uint8", "int8")
@@ -91,16 +92,10 @@ def _vectors(columns: Dim, lanes: int) -> int:
 _COST = {1: 6, 2: 3, 3: 1, 4: 2}
 
 
-@dataclass(frozen=True)
-class IntegerPanels:
-    """Panels of `cols` columns as ints of four bytes, K up to a multiple of `deep`.
+class IntegerPanels(MatrixBytes):
+    """Panels of `cols` columns as ints of four bytes; see `MatrixBytes`."""
 
-    `added`: how much more A's bytes are taken for.
-    """
-
-    cols: int
-    added: int
-    deep: int = 4
+    __slots__ = ()
 
     def steps(self, k: Dim) -> Dim:
         """Ints along K."""
@@ -109,26 +104,6 @@ class IntegerPanels:
     def elements(self, k: Dim, n: Dim) -> Dim:
         """How many ints one packed [k, n] matrix takes."""
         return ceildiv(n, self.cols) * self.cols * (self.steps(k) + 1)
-
-    @property
-    def key(self) -> str:
-        """The layout's name, for `Pack`."""
-        return f"integer-panels-{self.cols}-{self.added}-{self.deep}"
-
-    def pack(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """[k, n] of int8 as [ceil(n / cols), 1 + ceil(k / 4), cols] of int32."""
-        import numpy as np
-
-        k, n = array.shape
-        panels, steps = -(-n // self.cols), -(-k // self.deep) * (self.deep // 4)
-        padded = np.zeros((steps * 4, panels * self.cols), np.int8)
-        padded[:k, :n] = array
-        packed = np.empty((panels, steps + 1, self.cols), np.int32)
-        sums = padded.sum(axis=0, dtype=np.int32).reshape(panels, self.cols)
-        packed[:, 0] = -self.added * sums
-        four = padded.reshape(steps, 4, panels, self.cols).transpose(2, 0, 3, 1)
-        packed[:, 1:] = np.ascontiguousarray(four).view(np.int32)[..., 0]
-        return packed
 
 
 def emit_integer(problem: Problem, tile: IntegerTile, target: Target) -> Kernel:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
@@ -26,45 +26,27 @@ from clinfer_kernels.matrix_text import (
     element,
     suffix,
 )
+from clinfer_kernels.packings import MatrixPanels
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Target
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, vector
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 _BLOCK = 64  # rows that a task copies
 
 
-@dataclass(frozen=True)
-class Panels:
+class Panels(MatrixPanels):
     """Panels of `cols` columns of `dtype`."""
 
-    dtype: str
-    cols: int
+    __slots__ = ()
 
     def elements(self, k: Dim, n: Dim) -> Dim:
         """How many elements one packed [k, n] matrix takes."""
         return ceildiv(n, self.cols) * self.cols * k
-
-    @property
-    def key(self) -> str:
-        """The layout's name, for `Pack`."""
-        return f"panels-{self.dtype}-{self.cols}"
-
-    def pack(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """[k, n] as [ceil(n / cols), k, cols] in the panels' dtype."""
-        import numpy as np
-
-        k, n = array.shape
-        whole = n // self.cols
-        packed = np.zeros((-(-n // self.cols), k, self.cols), np.dtype(self.dtype))
-        body = array[:, : whole * self.cols]
-        packed[:whole] = body.reshape(k, whole, self.cols).swapaxes(0, 1)
-        packed[whole:, :, : n - whole * self.cols] = array[None, :, whole * self.cols :]
-        return packed
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ class Core(CoreCache):
             device_name = asked.devices[0]
         request = self._request(device_name, config)
         plugin = self._plugin(request.device)
-        source = self._models.source(model, request.cache)
+        mode = request.properties[props.CACHE_MODE]
+        source = self._models.source(model, request.cache, mode)
         loaded = plugin.compile(source, request)
         origin = self._models.origin(model, source)
         return CompiledModel(loaded, plugin, request.device, request.properties, origin)

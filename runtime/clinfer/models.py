@@ -98,8 +98,11 @@ class Models:
             found.states = states
         return found
 
-    def source(self, model: ModelLike, cache: Layers | None) -> Source:
-        """What is compiled, with its digest where there is a cache of compiled models."""
+    def source(self, model: ModelLike, cache: Layers | None, mode: str = "off") -> Source:
+        """What is compiled, with its digest where there is a cache of compiled models.
+
+        Of a file it is known too where CACHE_MODE, `mode`, lets an installed seed be used.
+        """
         from clinfer.plugins.base import Source
 
         if not isinstance(model, (str, os.PathLike)):
@@ -120,11 +123,15 @@ class Models:
                 held.append(self.read(path))
             return held[0]
 
-        if cache is None or not is_file(path):
+        from clinfer.cache.seed import open_seed
+
+        seed = open_seed() if mode != "off" else None
+        if (cache is None and seed is None) or not is_file(path):
             return Source(read_once, None, extensions=self.extensions)
         from clinfer.cache.content import content_digest
 
-        content = content_digest(path, lambda _: external_names(read_once()), cache.writable)
+        memo = None if cache is None else cache.writable
+        content = content_digest(path, lambda _: external_names(read_once()), memo, seed)
         return Source(
             read_once,
             content.digest,

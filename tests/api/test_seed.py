@@ -13,37 +13,45 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import clinfer
 from api.conftest import prepare
+from clinfer.cache.layers import Layers
 from clinfer.cache.seed import PACKAGE
 from clinfer.cache.store import Store
 from clinfer.device import pocl_binary, processor
 from clinfer.device.discover import open_device
 from clinfer.lowering.plan import Program
+from clinfer.models import Models
+from clinfer.plugins import drafts
 from clinfer.plugins import seed as seeds
 from clinfer.plugins.compiler import program_record
+from clinfer.settings import Settings
 
 pytest.importorskip("hatchling")
 X = np.linspace(-3, 3, 24, dtype=np.float32).reshape(4, 6)
 
 
-def write_model(path: Path) -> Path:
-    """y = softmax(relu(x)) over 6 columns, for any number of rows."""
+W = np.linspace(-1, 1, 36, dtype=np.float32).reshape(6, 6)
+
+
+def write_model(path: Path, w: np.ndarray = W) -> Path:
+    """y = softmax(relu(x) w) over 6 columns, for any number of rows."""
     nodes = [
         helper.make_node("Relu", ["x"], ["r"]),
-        helper.make_node("Softmax", ["r"], ["y"], axis=1),
+        helper.make_node("MatMul", ["r", "w"], ["m"]),
+        helper.make_node("Softmax", ["m"], ["y"], axis=1),
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 6])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6])
-    graph = helper.make_graph(nodes, "g", [x], [y])
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(w, "w")])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
     return path
 
 
-def expected() -> np.ndarray:
-    grown = np.exp(np.maximum(X, 0))
+def expected(w: np.ndarray = W) -> np.ndarray:
+    grown = np.exp(np.maximum(X, 0) @ w)
     return grown / grown.sum(axis=1, keepdims=True)
 
 
@@ -81,8 +89,8 @@ def model(tmp_path) -> Path:
     return write_model(tmp_path / "model.onnx")
 
 
-def check(compiled) -> None:
-    np.testing.assert_allclose(compiled(X)[0], expected(), rtol=1e-5)
+def check(compiled, w: np.ndarray = W) -> None:
+    np.testing.assert_allclose(compiled(X)[0], expected(w), rtol=1e-5)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -122,10 +130,61 @@ def test_what_was_taken_is_let_go_of(installed, model):
     assert (done.returncode, done.stdout) == (0, "gone\n"), done.stderr
 
 
+def test_a_model_of_the_seed_is_not_read(installed, model):
+    """Its plan is there: neither onnx nor the passes are needed, with the same results."""
+    code = (
+        "import sys, numpy as np, clinfer\n"
+        "compiled = clinfer.Core().compile_model(sys.argv[1], 'CPU')\n"
+        "x = np.linspace(-3, 3, 24, dtype=np.float32).reshape(4, 6)\n"
+        "print(*np.ravel(compiled(x)[0]))\n"
+        "print({'onnx', 'clinfer.passes'} & set(sys.modules))\n"
+    )
+    paths = os.pathsep.join([str(installed.parent), *sys.path])
+    env = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", code, str(model)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    values, loaded = done.stdout.splitlines()
+    np.testing.assert_allclose(np.array(values.split(), float), expected().ravel(), rtol=1e-5)
+    assert loaded == "set()"
+
+
+def test_other_weights_are_another_model(installed, tmp_path):
+    compiled = clinfer.Core().compile_model(write_model(tmp_path / "other.onnx", W[::-1]), "CPU")
+    check(compiled, W[::-1])
+    assert compiled.programs_built == 0
+
+
+def test_a_file_that_changes_meanwhile_is_read_again(installed, model, monkeypatch):
+    """Weights that were read from it may be of either state."""
+    real = drafts.load
+
+    def load(*args):
+        found = real(*args)
+        model.write_bytes(model.read_bytes().replace(W.tobytes(), W[::-1].tobytes()))
+        return found
+
+    monkeypatch.setattr(drafts, "load", load)
+    check(clinfer.Core().compile_model(model, "CPU"), W[::-1])
+
+
+def test_with_tuning_data_it_is_planned_here(installed, model, tmp_path):
+    device = open_device("CPU")
+    source = Models().source(model, Layers(Store(tmp_path / "store")))
+    content = drafts.make(source, device)[1]
+    assert content is not None
+    record = drafts.draft_record(source, device, Settings().effective("CPU", None))
+    store = Store(tmp_path / "drafts")
+    store.put(record, content)
+    entry = store.get(record)
+    assert entry is not None
+    assert drafts.load(entry, source, device, lambda _: None) is not None
+    assert drafts.load(entry, source, device, lambda _: entry) is None
+
+
 def test_a_model_of_other_sizes_takes_the_same_programs(installed, model):
     core = clinfer.Core()
     read = core.read_model(model)
-    read.reshape([9, 6])
+    read.reshape([8, 6])
     assert core.compile_model(read, "CPU").programs_built == 0
 
 

@@ -96,12 +96,14 @@ def content_digest(
     path: str | Path,
     list_external: Callable[[Path], Iterable[str]],
     memo: Store | None = None,
+    seed: Store | None = None,
 ) -> ContentDigest:
     """The digest of the model at `path` and its external data.
 
     `list_external` names the external data files, relative to the model's folder; it is called only
-    where `memo` does not know a file of this content, and its errors pass through. Raises
-    ModelError for a file that is missing, cannot be read, or changes while it is read.
+    where neither `memo` nor `seed` knows a file of this content, and its errors
+    pass through. Raises ModelError for a file that is missing, cannot be read, or changes while it
+    is read.
     """
     model = Path(path).absolute()
     record = _memo_record(model)
@@ -111,15 +113,17 @@ def content_digest(
     # Whatever changes a file after this moment gives it a change time after this moment.
     before = time.time_ns()
     first = _states(model, ())
-    root = _root(model, first[0])
+    root = file_root(model, first[0])
     external = _recall_external(memo, root)
     if external is None:
+        external = _recall_external(seed, root)
+    if external is None:
         external = tuple(sorted(set(list_external(model))))
-        _remember_external(memo, root, external)
+        remember_external(memo, root, external)
     states = _states(model, external)
     if states[:1] != first:
         raise ModelError(f"'{model}' changed while it was read; try again")
-    roots = (root, *(_root(model, state) for state in states[1:]))
+    roots = (root, *(file_root(model, state) for state in states[1:]))
     digest = _digest(states, roots)
     found = ContentDigest(digest, model, states, remembered=False)
     if not found.unchanged():
@@ -208,7 +212,8 @@ def _recall_external(memo: Store | None, root: bytes) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _remember_external(memo: Store | None, root: bytes, names: Iterable[str]) -> None:
+def remember_external(memo: Store | None, root: bytes, names: Iterable[str]) -> None:
+    """Notes the external files that an ONNX file of that tree hash names."""
     if memo is not None:
         memo.remember(_external_record(root), {"memo": json.dumps(list(names)).encode("ascii")})
 
@@ -217,7 +222,7 @@ def _external_record(root: bytes) -> KeyRecord:
     return KeyRecord.make("external", [("format", _MEMO_FORMAT), ("content", root.hex())])
 
 
-def _root(model: Path, state: FileState) -> bytes:
+def file_root(model: Path, state: FileState) -> bytes:
     """The tree hash of one file's content."""
     try:
         descriptor = _open(model, state.name)

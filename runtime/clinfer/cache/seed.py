@@ -32,6 +32,12 @@ def find() -> Path | None:
     return next((Path(place) for place in places or ()), None)
 
 
+def open_seed() -> Store | None:
+    """The installed seed as a store; None where there is none."""
+    folder = find()
+    return None if folder is None else open_store(folder)
+
+
 def open_store(folder: Path) -> Store:
     """The seed as a store. Whoever could change it could change clinfer's own code, or it is
     refused as any cache directory that others can write."""

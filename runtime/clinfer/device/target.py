@@ -60,11 +60,14 @@ def at_precision(target: Target, hint: str, name: str) -> Target:
 
 def has_precision(target: Target, hint: str) -> bool:
     """Whether a device multiplies float32 of that precision by a matrix unit, or a CPU by pairs."""
-    from clinfer_kernels.contraction.matrix_tiles import unit_for
-    from clinfer_kernels.pair_dot import has_pairs
-
     if target.cls == "cpu":
-        return hint == "bf16" and has_pairs(target)
+        if hint != "bf16":
+            return False
+        from clinfer_kernels.pair_dot import has_pairs
+
+        return has_pairs(target)
+    from clinfer_kernels.contraction.matrix_tiles import unit_for
+
     return unit_for(("float32", "float32"), target._replace(precision=hint)) is not None
 
 

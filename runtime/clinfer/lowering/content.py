@@ -66,6 +66,11 @@ class Draft:
         self.plan = plan
         self._contents: list[Content | None] = list(contents)
 
+    @property
+    def contents(self) -> list[Content]:
+        """What the constants are to be made of; none of what has been made."""
+        return [content for content in self._contents if content is not None]
+
     def finish(self, alignment: int = 1, in_place: bool = False) -> Plan:
         """The plan. Can be called once: what constants are made of is let go of.
 

@@ -7,7 +7,7 @@ the document's `sizes`, where each is written once however often the plan has it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,34 +43,49 @@ Place = tuple[int, int]
 """A file of the model, by its number, and an offset in it, in bytes."""
 
 
+class Kept:
+    """Constants as a document names them, and the bytes of those that are kept with it.
+
+    Each is padded to a multiple of `ALIGNMENT` bytes; string constants go into the document, and
+    where `place` says that one lies in a file of the model, only its place does.
+    """
+
+    def __init__(self, place: Callable[[Array], Place | None] = lambda _: None) -> None:
+        self.chunks: list[Array] = []
+        self.nbytes = 0
+        self._place = place
+
+    def add(self, array: Array) -> Json:
+        """One more constant."""
+        if array.dtype.kind in "OUS":
+            return ["text", [_text(x) for x in array.reshape(-1)], list(array.shape)]
+        found = self._place(array)
+        if found is not None and array.flags.c_contiguous:
+            return ["file", array.dtype.name, list(array.shape), *found, array.nbytes]
+        if found is not None:
+            return ["window", array.dtype.name, list(array.shape), list(array.strides), *found]
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        padded = -(-raw.size // ALIGNMENT) * ALIGNMENT
+        self.chunks.append(raw)
+        if padded != raw.size:
+            self.chunks.append(np.zeros(padded - raw.size, np.uint8))
+        self.nbytes += padded
+        return [array.dtype.name, list(array.shape), self.nbytes - padded, raw.size]
+
+
 def dump(
     plan: Plan, place: Callable[[Array], Place | None] = lambda _: None
 ) -> tuple[bytes, list[Array]]:
-    """The plan's JSON and its constants as byte arrays to be written one after another.
+    """The plan's JSON and its constants as byte arrays to be written one after another."""
+    kept = Kept(place)
+    constants = [kept.add(array) for array in plan.constants]
+    return document(plan, constants), kept.chunks
 
-    Each constant is padded to a multiple of `ALIGNMENT` bytes; string constants go into the JSON,
-    and where `place` says that one lies in a file of the model, only its place does.
-    """
-    chunks: list[Array] = []
-    constants: list[Json] = []
-    offset = 0
-    for array in plan.constants:
-        if array.dtype.kind in "OUS":
-            constants.append(["text", [_text(x) for x in array.reshape(-1)], list(array.shape)])
-            continue
-        found = place(array)
-        if found is not None:
-            constants.append(["file", array.dtype.name, list(array.shape), *found, array.nbytes])
-            continue
-        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        padded = -(-raw.size // ALIGNMENT) * ALIGNMENT
-        constants.append([array.dtype.name, list(array.shape), offset, raw.size])
-        chunks.append(raw)
-        if padded != raw.size:
-            chunks.append(np.zeros(padded - raw.size, np.uint8))
-        offset += padded
+
+def document(plan: Plan, constants: Sequence[Json]) -> bytes:
+    """The plan's JSON, with its constants as given."""
     writer = _Writer()
-    document = {
+    parts = {
         "format": PLAN_FORMAT,
         "inputs": [writer.port(p) for p in plan.inputs],
         "outputs": [writer.port(p) for p in plan.outputs],
@@ -84,7 +99,7 @@ def dump(
         "metadata": dict(plan.metadata),
         "sizes": [to_json(size) for size in writer.sizes],
     }
-    return json.dumps(document, separators=(",", ":")).encode(), chunks
+    return json.dumps(parts, separators=(",", ":")).encode()
 
 
 class _Writer:

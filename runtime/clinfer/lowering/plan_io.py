@@ -73,19 +73,24 @@ def load(text: bytes | memoryview, weights: memoryview, files: Files = no_files)
 
     Raises `BlobError` naming the part that is not as it should be, and what `files` raises.
     """
+    plan = read(text, lambda value: constant(value, weights, files))
+    check(plan)
+    return plan
+
+
+def read(text: bytes | memoryview, constant: Callable[[Json], Any]) -> Plan:
+    """The plan of a document, `constant` reading its constants; what it names is not checked."""
     try:
         document = json.loads(bytes(text))
         if document["format"] != PLAN_FORMAT:
             raise BlobError(
                 f"the plan has format {document['format']}, this version reads {PLAN_FORMAT}"
             )
-        plan = _Reader(document["sizes"]).plan(document, weights, files)
+        return _Reader(document["sizes"]).plan(document, constant)
     except BlobError:
         raise
     except _UNREADABLE as error:
         raise BlobError(f"the plan is not readable: {error!r}") from error
-    _check(plan)
-    return plan
 
 
 class _Reader:
@@ -98,7 +103,7 @@ class _Reader:
         self._sizes = [from_json(size) for size in sizes]
         self._args: dict[tuple[Any, ...], PlanArg] = {}
 
-    def plan(self, document: Json, weights: memoryview, files: Files) -> Plan:
+    def plan(self, document: Json, constant: Callable[[Json], Any]) -> Plan:
         return Plan(
             tuple(self.port(p) for p in document["inputs"]),
             tuple(self.port(p) for p in document["outputs"]),
@@ -108,7 +113,7 @@ class _Reader:
                 for e, s, o, size in document["programs"]
             ),
             tuple(self.step(s) for s in document["steps"]),
-            tuple(_constant(c, weights, files) for c in document["constants"]),
+            tuple(constant(c) for c in document["constants"]),
             tuple(self.constraint(c) for c in document["constraints"]),
             {str(k): str(v) for k, v in document["metadata"].items()},
             tuple([self.reach(r) for r in document["reaches"]]),
@@ -281,7 +286,7 @@ class _Reader:
         return HostValue(int(buffer), tensor)
 
 
-def _check(plan: Plan) -> None:
+def check(plan: Plan) -> None:
     """Every index is in range, so that a damaged plan cannot reach a driver."""
     for number, buffer in enumerate(plan.buffers):
         if not -1 <= buffer.constant < len(plan.constants):
@@ -339,11 +344,14 @@ def _check_loop(plan: Plan, step: LoopStep, number: int, end: int, depth: int) -
     _check_blocks(plan, first, last, depth + 1)
 
 
-def _constant(value: Json, weights: memoryview, files: Files) -> Array:
+def constant(value: Json, weights: memoryview, files: Files) -> Array:
+    """A constant that `plan_dump.Kept` named. Raises `BlobError`, and what `files` raises."""
     if value[0] == "text":
         return np.array(value[1], dtype=object).reshape([int(n) for n in value[2]])
     if value[0] == "file":
         return _constant_in_file(value, files)
+    if value[0] == "window":
+        return _window(value, files)
     name, shape, offset, size = value
     if not 0 <= offset <= offset + size <= len(weights):
         raise BlobError(f"a constant lies outside the weights: {offset} + {size}")
@@ -368,6 +376,19 @@ def _constant_in_file(value: Json, files: Files) -> Array:
     if offset + size > len(content):
         raise BlobError(f"a constant lies outside file {number}: {offset} + {size}")
     return content[offset : offset + size].view(dtype).reshape(sizes)
+
+
+def _window(value: Json, files: Files) -> Array:
+    """What lies in a file with gaps or in another order; numpy checks that it is inside."""
+    _, name, shape, strides, number, offset = value
+    dtype = np.dtype(dtypes.to_numpy(name))
+    if any(type(n) is not int or n < 0 for n in (*shape, *strides, number, offset)):
+        raise BlobError(f"no place in a file: {[number, offset]!r} of {shape!r}, {strides!r}")
+    content = files(number)
+    if content is None:
+        return absent(dtype, shape)
+    found: Array = np.ndarray(shape, dtype, content, offset, strides)
+    return found
 
 
 def _pairs(value: Json) -> tuple[tuple[int, int], ...]:

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from clinfer.device.discover import Device
     from clinfer.device.lock import Described
     from clinfer.device.programs import BuiltProgram
+    from clinfer.lowering.content import Draft
     from clinfer.lowering.plan import Plan
     from clinfer.operators.extensions import Extensions
+    from clinfer.plugins.seed import Seed
     from clinfer.plugins.tuning import Look
 
 BLOB_FORMAT = 2
@@ -145,17 +147,15 @@ def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
     from clinfer.device.programs import prepare
     from clinfer.plugins.seed import Seed
 
-    jobs = request.properties[COMPILATION_NUM_THREADS]
     seed = Seed.of(request.device, request.properties[CACHE_MODE])
     if seed is None:
-        prepare(request.device, jobs)
+        prepare(request.device, request.properties[COMPILATION_NUM_THREADS])
     with request.watch("plan", 1) as shown:
-        draft = draft_model(source.read(), request.device, request.look)
-        wanted = draft.plan.programs
-        ready = [None] * len(wanted) if seed is None else seed.load_all(wanted, request.device)
-        if seed is not None and None in ready:
-            prepare(request.device, jobs, ready.count(None))
-        plan = finished(draft, request.device)
+        known = None if seed is None else seed.draft(source, request)
+        found = None if known is None else _known(known, seed, source, request)
+        plan, ready = found or _finished(
+            draft_model(source.read(), request.device, request.look), seed, request
+        )
         shown.step("plan")
     try:
         return _with_programs(plan, ready, source, request, record)
@@ -163,7 +163,32 @@ def _build(source: Source, request: Request, record: KeyRecord) -> Loaded:
         if not any(ready):
             raise
         _LOG.warning("the programs of the seed '%s' are not used: %s", seed and seed.folder, error)
-        return _with_programs(plan, [None] * len(wanted), source, request, record)
+        return _with_programs(plan, [None] * len(ready), source, request, record)
+
+
+def _known(
+    draft: Draft, seed: Seed | None, source: Source, request: Request
+) -> tuple[Plan, Sequence[BuiltProgram | None]] | None:
+    """As `_finished`; None where the model's files have changed, or the draft is not whole."""
+    try:
+        found = _finished(draft, seed, request)
+    except BlobError as error:
+        _LOG.warning("a plan of the seed '%s' is not used: %s", seed and seed.folder, error)
+        return None
+    return found if source.unchanged() else None
+
+
+def _finished(
+    draft: Draft, seed: Seed | None, request: Request
+) -> tuple[Plan, Sequence[BuiltProgram | None]]:
+    """The plan with its constants, and those of its programs that the seed has."""
+    from clinfer.device.programs import prepare
+
+    wanted = draft.plan.programs
+    ready = [None] * len(wanted) if seed is None else seed.load_all(wanted, request.device)
+    if seed is not None and None in ready:
+        prepare(request.device, request.properties[COMPILATION_NUM_THREADS], ready.count(None))
+    return finished(draft, request.device), ready
 
 
 def _with_programs(

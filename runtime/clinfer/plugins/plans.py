@@ -115,7 +115,7 @@ def sections(made: Made, files: Files | None) -> dict[str, Any]:
     from clinfer.lowering.plan_dump import dump
 
     record, content = made.looked
-    text, weights = dump(made.plan, _places(files))
+    text, weights = dump(made.plan, places(files, whole=True))
     looked = [None if record is None else record.to_json(), content]
     return {"plan": text, "tuning": json.dumps(looked).encode(), "weights": weights}
 
@@ -169,8 +169,8 @@ def _looked(entry: Entry) -> Looked:
     return Looked(record, content)
 
 
-def _places(files: Files | None) -> Callable[[Array], Place | None]:
-    """Where an array lies in the files, as they were read into memory."""
+def places(files: Files | None, whole: bool = False) -> Callable[[Array], Place | None]:
+    """Where an array lies in the files, as they were read into memory; `whole`: without gaps."""
     held = [] if files is None else files.read()
     ranges = [
         (number, _address(content), content.nbytes)
@@ -179,11 +179,16 @@ def _places(files: Files | None) -> Callable[[Array], Place | None]:
     ]
 
     def place(array: Array) -> Place | None:
-        if not (array.nbytes and array.flags.c_contiguous and array.dtype.isnative):
+        strides = array.strides
+        if not array.nbytes or not array.dtype.isnative or min(strides, default=0) < 0:
+            return None
+        if whole and not array.flags.c_contiguous:
             return None
         start = _address(array)
+        reach = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True))
+        end = start + reach + array.itemsize
         for number, first, nbytes in ranges:
-            if first <= start and start + array.nbytes <= first + nbytes:
+            if first <= start and end <= first + nbytes:
                 return number, start - first
         return None
 

@@ -17,7 +17,7 @@ from clinfer.cache.layers import CacheMode, Layers
 from clinfer.device import pocl_binary
 from clinfer.device.cpu_target import TARGETS, CpuTarget
 from clinfer.device.processor import flags
-from clinfer.errors import BlobError, BuildError
+from clinfer.errors import BlobError, BuildError, ModelError
 from clinfer.log import Log
 from clinfer.plugins.compiler import program_record
 from clinfer_kernels.player import ENTRY
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from clinfer.device.discover import Device, DeviceInfo
     from clinfer.device.lock import Described
     from clinfer.device.programs import BuiltProgram
+    from clinfer.lowering.content import Draft
     from clinfer.lowering.plan import Program
+    from clinfer.plugins.base import Request, Source
     from clinfer_kernels.spec import Target
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "x86-64-v2")
@@ -52,6 +54,11 @@ class _Aimed(NamedTuple):
     target: Target
 
 
+def aimed(device: Described, target: CpuTarget) -> _Aimed:
+    """A device as the keys of what is made for it and a target have it."""
+    return _Aimed(target.described(device.info), device.target)
+
+
 class Seed:
     """The seed layer for a device: its folder, and the target whose programs the device takes."""
 
@@ -60,7 +67,7 @@ class Seed:
         self.target = target
         self._layers = Layers(readonly=[seed.open_store(folder)], mode=CacheMode.READ_ONLY)
         self._device = device
-        self._aimed = _Aimed(target.described(device.info), device.target)
+        self._aimed = aimed(device, target)
 
     @classmethod
     def of(cls, device: Described, mode: str = "read-write") -> Seed | None:
@@ -98,6 +105,22 @@ class Seed:
         """The binary of `ir_program`."""
         entry = self._layers.get(self.record(ir_program()))
         return None if entry is None else bytes(entry.sections.get("binary", b""))
+
+    def draft(self, source: Source, request: Request) -> Draft | None:
+        """The plan of a model as the seed's maker lowered it; None where it is not there."""
+        from clinfer.plugins import drafts
+
+        if source.digest is None or source.extensions:
+            return None
+        entry = self._layers.get(drafts.draft_record(source, self._aimed, request.properties))
+        if entry is None:
+            return None
+        _LOG.debug("the draft of the model is in the seed '%s'", self.folder)
+        try:
+            return drafts.load(entry, source, request.device, request.look)
+        except (BlobError, ModelError) as error:
+            self._layers.reject(entry, str(error))
+            return None
 
     def load_all(self, programs: Sequence[Program], device: Device) -> list[BuiltProgram | None]:
         """The programs on their device; None for each that the seed has not, or has damaged.
