@@ -23,8 +23,7 @@ from clinfer_kernels.attention_text import mask_lines, seen
 from clinfer_kernels.attention_tiles import is_split
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.contraction.instructions import MatrixUnit
-from clinfer_kernels.contraction.matrix_tiles import unit_for
-from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS
+from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, unit_for
 from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.matrix import Matrix

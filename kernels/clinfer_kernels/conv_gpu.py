@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from clinfer_kernels.contraction.emit import launches_of
 from clinfer_kernels.contraction.ends import PixelEnd
-from clinfer_kernels.contraction.matrix_tiles import unit_for
+from clinfer_kernels.contraction.matrix_units import unit_for
 from clinfer_kernels.contraction.narrow import narrowed
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.projected import ProjectedWalk

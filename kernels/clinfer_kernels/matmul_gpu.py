@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer_kernels.contraction.emit import emit_product
 from clinfer_kernels.contraction.ends import MatrixEnd
-from clinfer_kernels.contraction.matrix_tiles import unit_for
+from clinfer_kernels.contraction.matrix_units import unit_for
 from clinfer_kernels.contraction.narrow import narrow_of, narrowed
 from clinfer_kernels.contraction.normed import Normed, walk_of
 from clinfer_kernels.contraction.product import Product

@@ -12,8 +12,8 @@ from test_contraction import product
 from test_conv import PLAIN, Window, check
 
 from clinfer_kernels import matmul
-from clinfer_kernels.contraction.matrix_tiles import cuts_of, unit_for
-from clinfer_kernels.contraction.matrix_units import EMULATED, MATRIX_UNITS, available
+from clinfer_kernels.contraction.matrix_tiles import cuts_of
+from clinfer_kernels.contraction.matrix_units import EMULATED, MATRIX_UNITS, available, unit_for
 from clinfer_kernels.contraction.narrow import narrowed
 from clinfer_kernels.contraction.tiles import LocalTile, Sized
 from clinfer_kernels.conv_gpu import GpuTile

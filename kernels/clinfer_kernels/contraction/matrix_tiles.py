@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from clinfer_kernels.contraction.instructions import MatrixUnit
-from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS
 from clinfer_kernels.contraction.units import Shape
 from clinfer_kernels.contraction.walks import Walk
-from clinfer_kernels.spec import Target
 from clinfer_kernels.types import size_of
 
 Cut = tuple[int, int, int, int, int]
@@ -103,13 +99,6 @@ _DOT_CUTS: tuple[Cut, ...] = (
     (16, 8, 4, 8, 32),  # 64 x 64
     (8, 8, 4, 8, 32),  # 32 x 64
 )
-_HINTED = {
-    "f32": "float32",
-    "3xtf32": "float32",
-    "tf32": "tf32",
-    "f16": "float16",
-    "bf16": "bfloat16",
-}
 
 
 def cuts_of(unit: MatrixUnit) -> tuple[Cut, ...]:
@@ -132,25 +121,3 @@ def has_registers(unit: MatrixUnit, tile: Shape, a: Walk, b: Walk) -> bool:
         held += pieces * max(1, walk.width * size_of(walk.dtype) // 4)
         held += kept * (pieces if walk.along == "k" else 1) + walk.width * len(walk.beside())
     return held <= unit.registers
-
-
-def unit_for(stored: Sequence[str], target: Target) -> MatrixUnit | None:
-    """The matrix unit for operands of those dtypes; None where multiply-adds are to be used.
-
-    16-bit operands are multiplied exactly, so they need no hint, but for units that take some of
-    them for zero. 8-bit operands have sums of int32.
-    """
-    units = [MATRIX_UNITS[name] for name in target.matrix_units]
-    operand = asked = _HINTED.get(target.precision, "")
-    if set(stored) in ({"float16"}, {"bfloat16"}):
-        units = [unit for unit in units if not unit.flushes or asked == stored[0]]
-        if any(unit.operand == stored[0] for unit in units):
-            operand = stored[0]
-    elif stored and "int" in stored[0]:
-        operand = stored[0] if stored[1] == "int8" else ""
-    return next((u for u in units if u.operand == operand and _is_allowed(u, target)), None)
-
-
-def _is_allowed(unit: MatrixUnit, target: Target) -> bool:
-    """Sums of several terms lose infinite operands, so that they are to be asked for."""
-    return unit.terms == 1 or target.precision == "3xtf32"

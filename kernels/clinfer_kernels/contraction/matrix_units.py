@@ -1,4 +1,4 @@
-"""Matrix instructions, each with its emulation, and what a device has of them.
+"""Matrix instructions, each with its emulation, what a device has of them, and what for.
 
 Rows are in `units_nvidia`, `units_amd`, `units_intel`. Layouts are those of the vendors' manuals,
 with A's rows and B's columns as indices. Along k a step's order is free, and so are the places of a
@@ -15,10 +15,18 @@ from clinfer_kernels.contraction import units_amd, units_intel, units_nvidia
 from clinfer_kernels.contraction.instructions import MatrixUnit
 from clinfer_kernels.contraction.units import VECTOR_UNITS, Unit
 from clinfer_kernels.contraction.units_intel import DPAS
+from clinfer_kernels.spec import Target
 
 EMULATED = " emulated"
 """What the name of a unit's emulation ends with."""
 
+_HINTED = {
+    "f32": "float32",
+    "3xtf32": "float32",
+    "tf32": "tf32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+}
 _ROWS: Sequence[MatrixUnit] = (*units_nvidia.ROWS, *units_amd.ROWS, *units_intel.ROWS)
 
 
@@ -49,3 +57,25 @@ def available(
 
 UNITS: Mapping[str, Unit] = {**{unit.name: unit for unit in VECTOR_UNITS}, **MATRIX_UNITS}
 """All units by name, as `Target.units` lists what a device has."""
+
+
+def unit_for(stored: Sequence[str], target: Target) -> MatrixUnit | None:
+    """The matrix unit for operands of those dtypes; None where multiply-adds are to be used.
+
+    16-bit operands are multiplied exactly, so they need no hint, but for units that take some of
+    them for zero. 8-bit operands have sums of int32.
+    """
+    units = [MATRIX_UNITS[name] for name in target.matrix_units]
+    operand = asked = _HINTED.get(target.precision, "")
+    if set(stored) in ({"float16"}, {"bfloat16"}):
+        units = [unit for unit in units if not unit.flushes or asked == stored[0]]
+        if any(unit.operand == stored[0] for unit in units):
+            operand = stored[0]
+    elif stored and "int" in stored[0]:
+        operand = stored[0] if stored[1] == "int8" else ""
+    return next((u for u in units if u.operand == operand and _is_allowed(u, target)), None)
+
+
+def _is_allowed(unit: MatrixUnit, target: Target) -> bool:
+    """Sums of several terms lose infinite operands, so that they are to be asked for."""
+    return unit.terms == 1 or target.precision == "3xtf32"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from clinfer_kernels.contraction.instructions import MatrixUnit
-from clinfer_kernels.contraction.matrix_tiles import cuts_of, has_registers, unit_for
-from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS
+from clinfer_kernels.contraction.matrix_tiles import cuts_of, has_registers
+from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS, unit_for
 from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.dims import Dim, at_most, ceildiv, floordiv, maximum, minimum

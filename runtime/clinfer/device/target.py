@@ -66,7 +66,9 @@ def has_precision(target: Target, hint: str) -> bool:
         from clinfer_kernels.pair_dot import has_pairs
 
         return has_pairs(target)
-    from clinfer_kernels.contraction.matrix_tiles import unit_for
+    if not target.matrix_units:
+        return False
+    from clinfer_kernels.contraction.matrix_units import unit_for
 
     return unit_for(("float32", "float32"), target._replace(precision=hint)) is not None
 
