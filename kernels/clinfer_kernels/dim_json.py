@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from clinfer_kernels.dims import OPERATIONS, Atom, Dim, Monomial, Sym, opaque, polynomial, sym
+from clinfer_kernels.dims import (
+    OPERATIONS,
+    Atom,
+    Dim,
+    Monomial,
+    Sym,
+    monomial_of,
+    opaque,
+    polynomial,
+    sym,
+)
 
 Json = Any
 
@@ -46,7 +56,7 @@ def _monomial_from_json(atoms: Json) -> Monomial:
             raise ValueError(f"not an atom and its power: {value!r}, {power!r}")
         ((monomial, _),) = size.terms
         powers[monomial[0][0]] = int(power)
-    return tuple(sorted(powers.items(), key=lambda item: item[0].sort_key))
+    return monomial_of(powers)
 
 
 def _atom_json(atom: Atom) -> Json:

@@ -310,7 +310,8 @@ def polynomial(terms: Mapping[Monomial, int]) -> Dim:
         return 0
     if len(kept) == 1 and kept[0][0] == ():
         return kept[0][1]
-    kept.sort(key=lambda term: _monomial_key(term[0]))
+    if len(kept) > 1:
+        kept.sort(key=lambda term: _monomial_key(term[0]))
     return Expr(tuple(kept))
 
 
@@ -319,11 +320,18 @@ def _monomial_key(monomial: Monomial) -> tuple[int, tuple[tuple[str, int], ...]]
     return (-len(monomial), tuple((a.sort_key, p) for a, p in monomial))
 
 
+def monomial_of(powers: Mapping[Atom, int]) -> Monomial:
+    """Atoms with their powers, in order."""
+    if len(powers) < 2:  # a key is the text of all that is in an atom
+        return tuple(powers.items())
+    return tuple(sorted(powers.items(), key=lambda item: item[0].sort_key))
+
+
 def _times(a: Monomial, b: Monomial) -> Monomial:
     powers = dict(a)
     for atom, power in b:
         powers[atom] = powers.get(atom, 0) + power
-    return tuple(sorted(powers.items(), key=lambda item: item[0].sort_key))
+    return monomial_of(powers)
 
 
 def _over(a: Monomial, b: Monomial) -> Monomial | None:
@@ -336,7 +344,7 @@ def _over(a: Monomial, b: Monomial) -> Monomial | None:
             powers[atom] = left
         else:
             del powers[atom]
-    return tuple(sorted(powers.items(), key=lambda item: item[0].sort_key))
+    return monomial_of(powers)
 
 
 def _split_multiples(a: Expr, b: int) -> tuple[Dim, Dim]:
