@@ -112,9 +112,14 @@ class Copy:
         if values:
             lines.append(f"{self.acc} {', '.join(values)};")
         begins = f"{n}_k == 0 && b0 == 0 && k_begin == 0"
-        each = [*self.walk.place(place, "@"), *self.walk.row(place, "@")]
-        each += self.walk.keep(place, "@", begins)
-        return [*lines, *self._loop(["{", *_inside(each), "}"])]
+        places = self._loop(["{", *_inside(self.walk.place(place, "@")), "}"])
+        if not values:
+            return [*lines, *places]
+        every = [(place.replace("@", str(u)), str(u)) for u in range(self.pieces)]
+        each = self.walk.rows(every)
+        for at, number in every:
+            each += self.walk.keep(at, number, begins)
+        return [*lines, *places, "{", *_inside(each), "}"]
 
     @property
     def _zero(self) -> str:

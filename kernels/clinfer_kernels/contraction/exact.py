@@ -65,7 +65,7 @@ def _element(name: str, walk: Walk, place: str) -> list[str]:
         "{",
         f"    int {kept};",
         *(f"    float {value};" for value in walk.values()),
-        *(f"    {line}" for line in ("{", *walk.place(place, ""), *walk.row(place, ""), "}")),
+        *(f"    {line}" for line in ("{", *walk.place(place, ""), *walk.rows([(place, "")]), "}")),
         *(f"    {line}" for line in (*step, *read)),
         "}",
     ]

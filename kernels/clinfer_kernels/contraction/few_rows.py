@@ -85,14 +85,15 @@ def _rows(product: Product, tile: FewRows, target: Target, parts: Dim, scratch: 
 def _setup(a: MatrixWalk, b: MatrixWalk, tile: FewRows, place: str, sums: str) -> list[str]:
     kept = ", ".join(b.kept())
     lines = [*a.begin(), *b.begin(), f"int {kept};", *b.place(place, "")]
-    for r in range(tile.rows):
-        lines.append(f"const int a_place{r} = min(a0 + {r}, M - 1);")
-        values = [f"{name}{r}" for name in a.values()]
-        if values:
-            begins = "item == 0 && b0 == 0 && k_begin == 0"
-            each = [*a.row(f"a_place{r}", str(r)), *a.keep(f"(a0 + {r})", str(r), begins)]
-            lines += [f"{compute(a.acc)} {', '.join(values)};", "{"]
-            lines += [*(f"    {line}" for line in each), "}"]
+    lines += [f"const int a_place{r} = min(a0 + {r}, M - 1);" for r in range(tile.rows)]
+    values = [f"{name}{r}" for r in range(tile.rows) for name in a.values()]
+    if values:
+        begins = "item == 0 && b0 == 0 && k_begin == 0"
+        each = a.rows([(f"a_place{r}", str(r)) for r in range(tile.rows)])
+        for r in range(tile.rows):
+            each += a.keep(f"(a0 + {r})", str(r), begins)
+        lines += [f"{compute(a.acc)} {', '.join(values)};", "{"]
+        lines += [*(f"    {line}" for line in each), "}"]
     zeros = ", ".join(f"sum{r} = 0" for r in range(tile.rows))
     return [*lines, f"{sums} {zeros};"]
 

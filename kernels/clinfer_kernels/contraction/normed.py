@@ -76,29 +76,44 @@ class NormedWalk(MatrixWalk):
     def values(self) -> tuple[str, ...]:
         return ("a_scale",) if self._how.rms else ("a_shift", "a_scale")
 
-    def row(self, place: str, number: str) -> list[str]:
-        spread = "square + K * mean * mean" if self._how.rms else "square"
-        eps = literal(self._how.eps, "float32")
-        lines = [
-            f"const int a_number{number} = z * M + min({place}, M - 1);",
-            f"const __global float* of_row = a_sums + (long)a_number{number} * (K / {CHUNK} * 2);",
-            "float mean = 0, square = 0;",
-            f"for (int c = 0; c < K / {CHUNK}; ++c) mean += of_row[2 * c];",
-            f"mean /= K / {CHUNK};",
-            f"for (int c = 0; c < K / {CHUNK}; ++c) {{",
-            "    const float away = of_row[2 * c] - mean;",
-            f"    square += of_row[2 * c + 1] + {CHUNK} * (away * away);",
-            "}",
-            f"a_scale{number} = 1 / sqrt(({spread}) / K + {eps});",
-        ]
-        return lines if self._how.rms else [*lines, f"a_shift{number} = mean;"]
+    def rows(self, rows: Sequence[tuple[str, str]]) -> list[str]:
+        """One loop for all rows, so that their sums are on the way together.
+
+        Means are taken less that of the first chunk, and so are squares: they are sums of as many
+        chunks as a row has, and cancel by no more than that factor.
+        """
+        begin, each, end = [], [], []
+        for place, n in rows:
+            begin += [
+                f"const int a_number{n} = z * M + min({place}, M - 1);",
+                f"const __global float* a_of{n} = a_sums + (long)a_number{n} * (K / {CHUNK} * 2);",
+                f"const float a_first{n} = a_of{n}[0];",
+                f"float a_mean{n} = 0, a_square{n} = 0;",
+            ]
+            each += [
+                f"    const float away{n} = a_of{n}[2 * c] - a_first{n};",
+                f"    a_mean{n} += away{n};",
+                f"    a_square{n} += a_of{n}[2 * c + 1] + {CHUNK} * (away{n} * away{n});",
+            ]
+            spread = f"(a_square{n} - K * (a_mean{n} * a_mean{n}))"
+            end += [f"a_mean{n} /= K / {CHUNK};"]
+            if self._how.rms:
+                mean = f"(a_mean{n} + a_first{n})"
+                spread += f" + K * {mean} * {mean}"
+            end += [f"a_scale{n} = 1 / sqrt(({spread}) / K + {self._eps});"]
+            end += [] if self._how.rms else [f"a_shift{n} = a_mean{n} + a_first{n};"]
+        return [*begin, f"for (int c = 0; c < K / {CHUNK}; ++c) {{", *each, "}", *end]
+
+    @property
+    def _eps(self) -> str:
+        return literal(self._how.eps, "float32")
 
     def keep(self, place: str, number: str, condition: str) -> list[str]:
         if not self._how.kept:
             return []
         return [
             f"if ({condition} && {place} < M) {{",
-            f"    a_means[a_number{number}] = {'0' if self._how.rms else 'mean'};",
+            f"    a_means[a_number{number}] = {'0' if self._how.rms else f'a_shift{number}'};",
             f"    a_inverses[a_number{number}] = a_scale{number};",
             "}",
         ]

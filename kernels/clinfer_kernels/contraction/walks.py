@@ -60,7 +60,7 @@ class Walk(Protocol):
 
     def finish(self, piece: str, number: str) -> tuple[list[str], str]: ...
 
-    def row(self, place: str, number: str) -> list[str]: ...
+    def rows(self, rows: Sequence[tuple[str, str]]) -> list[str]: ...
 
     def keep(self, place: str, number: str, condition: str) -> list[str]: ...
 
@@ -134,8 +134,8 @@ class StoredWalk:
         """Statements, and the elements to be multiplied, of a piece that has been loaded."""
         return [], piece
 
-    def row(self, place: str, number: str) -> list[str]:
-        """Statements that set `values`."""
+    def rows(self, rows: Sequence[tuple[str, str]]) -> list[str]:
+        """Statements that set `values` of rows, each given by its place and its number."""
         return []
 
     def keep(self, place: str, number: str, condition: str) -> list[str]:
