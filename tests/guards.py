@@ -148,6 +148,7 @@ def _new_memory(make: Any) -> Any:
         address = make(self, nbytes + 2 * GUARD)
         start = address - self._memory[-1].ctypes.data
         memory = self._memory[-1][start : start + nbytes + 2 * GUARD]
+        memory[:] = _filled(memory.size)  # it may be made during a run
         self.__dict__.setdefault("guarded", []).append((memory, nbytes))
         return address + GUARD
 

@@ -184,6 +184,8 @@ static void lead(const __global ulong* steps, volatile __global int* state, __gl
     await(state + INSIDE, 0);
 }
 
+$rounds
+
 $head
 const __global ulong* restrict steps, volatile __global int* state, __global ulong* clock,
 const int first, const int end, const int threads, const int role, const long crowd)
@@ -191,5 +193,6 @@ const int first, const int end, const int threads, const int role, const long cr
     volatile __global int* all = (volatile __global int*)crowd;
     if (role == $helps) help(steps, state, all, threads, 1 + (int)get_group_id(0));
     else if (role == $begins) begin(state, first, end);
+    else if (role == $goes_round) go_round((const __global long*)steps, (__global long*)crowd);
     else lead(steps, state, clock, first, end, threads);
 }

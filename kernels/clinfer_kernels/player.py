@@ -12,12 +12,13 @@ in it. Kernels it can call have one work-item a group, and local memory as argum
 
 from __future__ import annotations
 
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clinfer_kernels.spec import Target
 
-ENTRY = "play_4"
+ENTRY = "play_5"
 """The kernel's name; the number changes with the tables."""
 
 STEP_WORDS = 8
@@ -41,8 +42,23 @@ COME = 3 * LINE
 CROWD_LINES = 2
 """Lines of counters of all players in a process: helpers sent, helpers come."""
 
-HELPS, BEGINS, LEADS = range(3)
+HELPS, BEGINS, LEADS, GOES_ROUND = range(4)
 """What a call of the player is for."""
+
+ENDS, PLAYS, COPIES, EXCHANGES, LOADS, STORES, COMPUTES, NEEDS, JUMPS, LOOKS = range(10)
+"""The instructions of a loop's steps (`player_rounds.cl`)."""
+
+AT, WHY, ROW, ASKED, NOTHING, ROUND, ROUND_FROM_LAST, STOP_ROUND, GOES_ON, SCRATCH = range(10)
+"""Registers that the instructions of all loops have in common. NOTHING holds 0."""
+
+IS_OVER, IS_LOOKING, WANTS_HELP = -1, -2, -3
+"""Why instructions are left; others are numbers of steps of the plan."""
+
+COMPUTATIONS = ("add", "mul", "floordiv", "mod", "min", "max", "join", "at most", "step", "equal")
+"""What COMPUTES does, by its first word: mostly `clinfer_kernels.dims.OPERATIONS`."""
+
+UNSIGNED = 16
+"""Added to an integer's bytes for LOADS."""
 
 _SHARES = 8  # shares of a part: the last one to end is little of a launch
 _SHARES_ALONE = 64  # of a leader without helpers, who may leave between two of them
@@ -51,8 +67,26 @@ _SHARES_ALONE = 64  # of a leader without helpers, who may leave between two of 
 def player_text(target: Target) -> str:
     """The OpenCL C text."""
     from clinfer_kernels.common import kernel_head
-    from clinfer_kernels.template import fill
+    from clinfer_kernels.template import fill, text_of
 
+    operations = {name.replace(" ", "_"): n for n, name in enumerate(COMPUTATIONS)}
+    rounds = Template(text_of("player_rounds")).substitute(
+        operations,
+        step_words=STEP_WORDS,
+        at=AT,
+        why=WHY,
+        row=ROW,
+        asked=ASKED,
+        plays=PLAYS,
+        copies=COPIES,
+        exchanges=EXCHANGES,
+        loads=LOADS,
+        stores=STORES,
+        computes=COMPUTES,
+        needs=NEEDS,
+        jumps=JUMPS,
+        looks=LOOKS,
+    )
     return fill(
         "player",
         target,
@@ -62,6 +96,8 @@ def player_text(target: Target) -> str:
         state_lines=STATE_LINES,
         helps=HELPS,
         begins=BEGINS,
+        goes_round=GOES_ROUND,
+        rounds=rounds.rstrip(),
     )
 
 

@@ -16,7 +16,7 @@ def fill(name: str, target: Target, **values: str | int) -> str:
 
     A line that is just a name goes where the value is empty.
     """
-    text = _text(name)
+    text = text_of(name)
     for key, value in values.items():
         if value == "":
             text = text.replace(f"\n${key}\n", "\n")
@@ -29,5 +29,6 @@ def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _text(name: str) -> str:
+def text_of(name: str) -> str:
+    """What is in `name`.cl."""
     return Path(__file__).parent.joinpath(f"{name}.cl").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,20 @@ class Helpers(ABC):
                 self._try(send, groups)
 
         return call
+
+    @property
+    def sent(self) -> int:
+        """How often they have been sent."""
+        return self._sent
+
+    @property
+    def may_come(self) -> bool:
+        """Whether it is worth letting them in."""
+        return self._threads > 1 and not self._has_failed
+
+    def sender(self, first: int, end: int) -> Callable[[], None]:
+        """The call that has helpers come, whether or not they are let in yet."""
+        return partial(self._try, self._sender(first, end), self._threads - 1)
 
     def _try(self, send: Callable[[int], None], groups: int) -> None:
         """Has helpers come; where there are none to be had, the leader computes alone."""

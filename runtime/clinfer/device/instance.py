@@ -92,6 +92,13 @@ class Instance(ABC):
         """What must be done before steps `first` to `end` - 1 run once more; None for nothing."""
         return None
 
+    def go_round(self, number: int, turn: Turn) -> bool:
+        """Does the steps left of the loop that is step `number`, in one go; False where it cannot.
+
+        What launches have reported is checked then.
+        """
+        return False
+
     def _check(self) -> None:
         """Raises `InputError` for the first launch that has reported a position outside its axis.
 

@@ -101,26 +101,50 @@ class Late(Instance):
         has_new_sizes = True
         while not turn.is_over:
             require_wanted()
+            first = self._go_round(number, step, turn)
+            if first is None:
+                continue
             if has_new_sizes:
                 self._forget(number, step)
                 self._unchecked = outside
                 self._enter(step)
                 has_new_sizes = bool(step.inner or step.sizes)
-            if step.counter >= 0:
-                self._touch([step.counter])
-                self.count(step.counter, turn.done)
-            for part in step.parts:
-                self._touch(part[:2])
-                nbytes = self._nbytes(part.row)
-                if nbytes:
-                    self.copy(part.whole, part.row, nbytes, turn.row(part) * nbytes)
-            self._run_steps(step.block.first, step.block.end)
+            if first == step.block.first:
+                self._begin_round(step, turn)
+            else:
+                self._read_again(step, first)
+            self._run_steps(first, step.block.end)
             turn.done += 1
+            self._end_round(number, step)
         rows = self._row_sizes.pop(number, {})
         for name, none in step.gives:
             self.sizes.bind(name, turn.done if none < 0 else rows.get(name, none))
         self._touch(step.stacks)
         self._unchecked = self._checks.still_open(outside, self.sizes)
+
+    def _begin_round(self, step: LoopStep, turn: Turn) -> None:
+        """Lets a step have its number, and its rows of what is scanned."""
+        if step.counter >= 0:
+            self._touch([step.counter])
+            self.count(step.counter, turn.done)
+        for part in step.parts:
+            self._touch(part[:2])
+            nbytes = self._nbytes(part.row)
+            if nbytes:
+                self.copy(part.whole, part.row, nbytes, turn.row(part) * nbytes)
+
+    def _go_round(self, number: int, step: LoopStep, turn: Turn) -> int | None:
+        """Does steps of a loop in one go, where it can: None, where all that it began are done.
+
+        Else what comes next is one step that begins, or goes on, at that step of the plan.
+        """
+        return step.block.first
+
+    def _read_again(self, step: LoopStep, left: int) -> None:
+        """Binds the sizes that a step of a loop has read before it was left at a step."""
+
+    def _end_round(self, number: int, step: LoopStep) -> None:
+        """After a step of a loop that was not done so."""
 
     def _enter(self, step: LoopStep) -> None:
         """Looks at what must hold in a step."""

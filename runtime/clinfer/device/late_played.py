@@ -18,7 +18,7 @@ import numpy as np
 from clinfer import dtypes
 from clinfer.device.helpers import helpers_for
 from clinfer.device.instance import Timing, bytes_of, scalar_bytes
-from clinfer.device.late import Late
+from clinfer.device.late_rounds import LateRounds
 from clinfer.device.late_rows import Arguments, Block, BoundRow, Pool, Row, bind_row, bytes_touched
 from clinfer.device.played_instance import element_at, is_worth_help
 from clinfer.device.player import ALIGNMENT, LaunchRows, LocalMemory, Player, Tables, aligned
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LEAST_STACK = 1024  # bytes that rows of an unknown number get at first
 
 
-class LatePlayedInstance(Late):
+class LatePlayedInstance(LateRounds):
     """Rows bound to the sizes met so far, and the memory of the run."""
 
     def __init__(
@@ -64,6 +64,7 @@ class LatePlayedInstance(Late):
         self._current: Tables | None = None
         self._last: list[Any] = []
         self._arguments = Arguments(_scalar, self._fixed_content)
+        self._await_rounds()
 
     def run(self, inputs: Sequence[Any], into: Mapping[int, Any] | None = None) -> list[Any]:
         """One inference; into given arrays results are copied afterwards."""
@@ -119,16 +120,20 @@ class LatePlayedInstance(Late):
 
     def _do_launches(self, first: int, end: int) -> int:
         row = self._row(first, end)
-        key = tuple([self.sizes.values[name] for name in row.names])
-        bound = row.known.get(key)
-        if bound is None:
-            bound = self._bind(row)
-            row.keep(key, bound)
+        bound = self._bound_row(row)
         if bound.launches:
             self._point(bound)
             self._current = bound.tables
             bound.call()
         return row.end
+
+    def _bound_row(self, row: Row) -> BoundRow:
+        key = tuple([self.sizes.values[name] for name in row.names])
+        bound = row.known.get(key)
+        if bound is None:
+            bound = self._bind(row)
+            row.keep(key, bound)
+        return bound
 
     def _row(self, first: int, end: int) -> Row:
         """The launches that come from step `first` on, before step `end`."""
@@ -153,8 +158,8 @@ class LatePlayedInstance(Late):
         call_helpers = None
         flops = sum(launch.flops for launch in bound.launches)
         if is_worth_help(flops, lambda: bytes_touched(self.plan, bound.launches, self.sizes)):
-            helpers = helpers_for(self._player, self._queue, tables)
-            call_helpers = helpers.caller(0, count)
+            bound.helpers = helpers_for(self._player, self._queue, tables)
+            call_helpers = bound.helpers.caller(0, count)
 
         def call() -> None:
             reset()
@@ -173,6 +178,16 @@ class LatePlayedInstance(Late):
         bound.call = timed if self._profiling else call
         return bound
 
+    def _point_all(self, rows: Sequence[BoundRow]) -> None:
+        self._have_room(max((bound.nbytes for bound in rows), default=0))
+        for bound in rows:
+            self._point(bound)
+
+    def _have_room(self, nbytes: int) -> None:
+        """Lets the arena of what only one row touches be so large."""
+        if self._arena.nbytes < nbytes + ALIGNMENT:
+            self._arena = new_memory(nbytes + ALIGNMENT)
+
     def _point(self, bound: BoundRow) -> None:
         """Gives the launches the addresses that their buffers have in this run."""
         places = self._places
@@ -180,8 +195,7 @@ class LatePlayedInstance(Late):
             if not places[number]:
                 self._make(number, nbytes)
         if bound.inner:
-            if self._arena.nbytes < bound.nbytes + ALIGNMENT:
-                self._arena = new_memory(bound.nbytes + ALIGNMENT)
+            self._have_room(bound.nbytes)
             base = aligned(self._arena.ctypes.data)
             for number, offset in bound.inner:
                 places[number] = base + offset
@@ -269,6 +283,22 @@ class LatePlayedInstance(Late):
             self._pool.give(old)
         self._blocks[number] = made
         self._places[number] = made.address
+
+    def _swap(self, pairs: Sequence[tuple[int, int]]) -> None:
+        blocks, places = self._blocks, self._places
+        for of, to in pairs:
+            blocks[of], blocks[to] = blocks[to], blocks[of]
+            places[of], places[to] = places[to], places[of]
+
+    def _room_of(self, number: int) -> int:
+        return self._blocks[number].room
+
+    def _withdraw(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            block = self._blocks.pop(number, None)
+            if block is not None:
+                self._pool.give(block)
+                self._places[number] = 0
 
     def _drop_sizes(self, numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clinfer.device.helpers import Helpers
 from clinfer.device.player import ALIGNMENT, Tables, Words, aligned
 from clinfer.device.results import new_memory
 from clinfer.lowering.binding import BoundLaunch, Sizes, bind_launch
@@ -65,7 +66,8 @@ class BoundRow:
 
     Argument `places[i]` of `values` is the address of buffer `numbers[i]`. `outer` are the buffers
     with their bytes that others touch too; of the others `inner` are the places in an arena of
-    `nbytes`. `kept` is what arguments point to for good.
+    `nbytes`. `kept` is what arguments point to for good. `helpers` come where that
+    is worth it.
     """
 
     launches: Sequence[BoundLaunch]
@@ -78,6 +80,7 @@ class BoundRow:
     kept: Sequence[Array]
     call: Callable[[], None] = lambda: None
     tables: Tables | None = None
+    helpers: Helpers | None = None
 
 
 class Arguments(NamedTuple):
@@ -118,6 +121,18 @@ def bind_row(plan: Plan, row: Row, sizes: Sizes, arguments: Arguments, alignment
         arena.nbytes,
         list(fixed.values()),
     )
+
+
+def words_of_sizes(plan: Plan, row: Row, sizes: Sizes) -> Iterable[tuple[int, str, Dim]]:
+    """Of what `bind_row` gives for these sizes the words that hold a size, their type, the size."""
+    word = 0
+    for step in _launches(plan, row):
+        if bind_launch(step, sizes).is_empty:
+            continue
+        for arg in step.args:
+            if arg.kind == "scalar" and not isinstance(arg.value, int):
+                yield word, arg.ctype, arg.value
+            word += 1
 
 
 def bytes_touched(plan: Plan, launches: Iterable[BoundLaunch], sizes: Sizes) -> int:

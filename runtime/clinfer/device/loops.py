@@ -70,6 +70,8 @@ def loop_call(instance: Instance, number: int, step: LoopStep) -> Call:
             require_wanted()
             if error is not None:
                 raise error.with_traceback(None)
+            if instance.go_round(number, turn):
+                continue
             if renew is not None:
                 renew()
             if counter >= 0:

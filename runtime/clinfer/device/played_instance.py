@@ -20,13 +20,17 @@ import numpy as np
 from clinfer import dtypes
 from clinfer.device.helpers import helpers_for
 from clinfer.device.instance import Instance, Timing, bytes_of
-from clinfer.device.loops import again_call, loop_call
+from clinfer.device.loops import Turn, again_call, loop_call
 from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, aligned
 from clinfer.device.results import new_memory, own
+from clinfer.device.round_loop import LoopScript
+from clinfer.device.round_script import Launches, Unplayable
+from clinfer.device.round_sizes import is_playable
+from clinfer.device.rounds import Rounds
 from clinfer.device.transfers import COPIED, Transfers
 from clinfer.lowering.arenas import bind_arena
 from clinfer.lowering.binding import Sizes
-from clinfer.lowering.plan import AgainStep, Array, BranchStep, LaunchStep, LoopStep
+from clinfer.lowering.plan import AgainStep, Array, Block, BranchStep, LaunchStep, LoopStep
 from clinfer.runs import require_wanted
 from clinfer_kernels.player import LEADS, LEFT
 
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 # 20 microseconds of one core.
 _LEAST_FLOPS = 1_000_000
 _LEAST_BYTES = 200_000
+
+_STEPS_BEFORE = 4  # of a loop, before instructions are written for it: that takes a millisecond
 
 
 def is_worth_help(flops: int, nbytes: Callable[[], int]) -> bool:
@@ -82,6 +88,7 @@ class PlayedInstance(Instance):
         self._reset = self._tables.reset
         self._helpers = helpers_for(player, queue, self._tables)
         self._last: list[Any] = []
+        self._rounds: dict[int, Rounds | None] = {}
         self._inputs: Sequence[Any] = ()  # kernels read them in place
         self._segments = self.calls(0, len(self.plan.steps))
         self._transfers = Transfers(self.plan, sizes, self.objects, self._view, self._point)
@@ -167,8 +174,7 @@ class PlayedInstance(Instance):
 
     def _player_call(self, first: int, end: int) -> Callable[[], None]:
         lead = self._tables.caller(first, end, LEADS)
-        flops = int(self._bound.flops[first:end].sum())
-        is_worth = is_worth_help(flops, lambda: self._bound.touched(first, end))
+        is_worth = self._is_worth_help(first, end)
         call_helpers = self._helpers.caller(first, end) if is_worth else None
         state = self._tables.state
 
@@ -186,6 +192,10 @@ class PlayedInstance(Instance):
             self._last.append((first, end, start, perf_counter() - start))
 
         return timed if self._profiling else call
+
+    def _is_worth_help(self, first: int, end: int) -> bool:
+        flops = int(self._bound.flops[first:end].sum())
+        return is_worth_help(flops, lambda: self._bound.touched(first, end))
 
     def _host_call(self, step: Any) -> Callable[[], None]:
         def call() -> None:
@@ -230,6 +240,66 @@ class PlayedInstance(Instance):
 
     def count(self, number: int, done: int) -> None:
         ctypes.c_int64.from_address(self._addresses[number]).value = done
+
+    def go_round(self, number: int, turn: Turn) -> bool:
+        if self._profiling:  # each launch is timed by itself
+            return False
+        if number not in self._rounds:
+            if turn.done < _STEPS_BEFORE:
+                return False
+            self._rounds[number] = self._written(number)
+        rounds = self._rounds[number]
+        if rounds is None:
+            return False
+        if rounds.play(turn, turn.limit, self._addresses) is not None:
+            self._check()
+            raise AssertionError("sizes that are bound leave a loop's step to nobody else")
+        for of, to in rounds.swapped:
+            first, second = self._addresses[of], self._addresses[to]
+            self._point(of, second)
+            self._point(to, first)
+        return True
+
+    def _written(self, number: int) -> Rounds | None:
+        step = self.plan.steps[number]
+        assert isinstance(step, LoopStep)
+        try:
+            if not is_playable(self.plan, step.block):
+                return None
+            return Rounds(LoopScript(self, step, {}), self._player, {})
+        except Unplayable:
+            return None
+
+    def block_taken(self, step: BranchStep) -> Block | None:
+        """See `round_script.Stage`."""
+        block = self._decided(step)
+        for taken in step.blocks if block is None else (block,):
+            if self.closed.why(taken) is not None:
+                raise Unplayable
+        return block
+
+    def keep_apart(self, number: int) -> None:
+        """See `round_script.Stage`."""
+        nbytes = self.plan.buffers[number].nbytes(self.sizes)
+        address = self._new_memory(nbytes)
+        ctypes.memmove(address, self._addresses[number], nbytes)
+        self._point(number, address)
+
+    def slots_of(self, number: int) -> Sequence[int]:
+        """See `round_script.Stage`."""
+        first = self._values.ctypes.data
+        return [first + 8 * slot for slot in self._slots.get(number, ())]
+
+    def row_of_launches(self, first: int, end: int) -> tuple[Launches | None, int]:
+        """See `round_script.Stage`."""
+        last = first
+        while last < end and isinstance(self.plan.steps[last], LaunchStep):
+            last += 1
+        found = [self._numbers[n] for n in range(first, last) if n in self._numbers]
+        if not found:
+            return None, last
+        helpers = self._helpers if self._is_worth_help(found[0], found[-1] + 1) else None
+        return Launches(self._tables, found[0], found[-1] + 1, helpers), last
 
     def renewal(self, first: int, end: int) -> Callable[[], None] | None:
         found = [self._numbers[n] for n in range(first, end) if n in self._numbers]

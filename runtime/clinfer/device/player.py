@@ -62,6 +62,17 @@ class Player(NamedTuple):
         places = {number: array.ctypes.data for number, array in weights.items()}
         return Player(play, programs[plan.player], addresses, weights, places)
 
+    def caller(self, words: Sequence[int]) -> partial[None]:
+        """The call of the player alone with these arguments, `player.cl` says of which types."""
+        values = np.array([*words, *machine_code.context((1, 1, 1))], np.uint64)
+        pointers = values.ctypes.data + 8 * _count(len(words))
+        context = values.ctypes.data + 8 * len(words)
+        addresses = [ctypes.c_size_t(word) for word in (pointers.ctypes.data, context)]
+        groups = [ctypes.c_size_t(0)] * 3  # converted once: that takes longer than the call
+        call = partial(self.play, *addresses, *groups)
+        call.kept = (values, pointers)  # type: ignore[attr-defined]
+        return call
+
 
 class LaunchRows(NamedTuple):
     """Launches as the tables need them: addresses of code, groups along three axes, first words.
@@ -135,7 +146,6 @@ class Tables:
         self.clock = np.zeros(2 * max(count, 1), np.uint64)
         self.reset: Callable[[], None] = partial(self.state[launch_line(0, self.threads) :].fill, 0)
         """No launch has begun. What helpers count themselves with stays: one may be at the door."""
-        self._own_context = np.array(machine_code.context((1, 1, 1)), np.uint64)
         if not count:
             return
         steps, products = self.steps, rows.groups.cumprod(1)
@@ -171,18 +181,13 @@ class Tables:
         each call the number of its group.
         """
         addresses = [table.ctypes.data for table in (self.steps, self.state, self.clock)]
-        values = np.array([*addresses, first, end, self.threads, role, crowd], np.uint64)
-        pointers = values.ctypes.data + 8 * _count(len(values))
-        play, context = self.player.play, self._own_context.ctypes.data
-        words = [ctypes.c_size_t(word) for word in (pointers.ctypes.data, context)]
-        groups = [ctypes.c_size_t(0)] * 3  # converted once: that takes longer than the call
+        alone = self.player.caller([*addresses, first, end, self.threads, role, crowd])
         if role != HELPS:
-            alone = partial(play, *words, *groups)
-            alone.kept = (values, pointers)  # type: ignore[attr-defined]
             return alone
+        play, (*words, _, y, z) = alone.func, alone.args
 
-        def call(group: int, _kept: Any = (values, pointers)) -> None:
-            play(*words, group, *groups[1:])
+        def call(group: int, _kept: Any = alone) -> None:
+            play(*words, group, y, z)
 
         return call
 
