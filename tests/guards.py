@@ -134,17 +134,15 @@ def _result(
 
 
 def _played_arena(instance: Any) -> np.ndarray:
-    memory = instance._memory[0]
+    memory = instance._arena
     start = played_instance.aligned(memory.ctypes.data) - memory.ctypes.data
     return memory[start : start + _gaps(instance, ALIGNMENT)[-1][1]]
 
 
 def _new_memory(make: Any) -> Any:
-    """Memory of inputs and results that are copied, between guards; the arena comes first."""
+    """Memory of inputs and results that are copied, between guards."""
 
     def new_memory(self: Any, nbytes: int) -> int:
-        if not self._memory:
-            return make(self, nbytes)
         address = make(self, nbytes + 2 * GUARD)
         start = address - self._memory[-1].ctypes.data
         memory = self._memory[-1][start : start + nbytes + 2 * GUARD]

@@ -235,25 +235,26 @@ class Session:
             self._instances.move_to_end(key)
             return known
         sizes = bind_inputs(self.loaded.plan, shapes, self.loaded.tape())
+        before = None
+        if len(self._instances) >= _INSTANCES_PER_SESSION:
+            _, before = self._instances.popitem(last=False)
         try:
             is_remote = any(isinstance(shape, DeviceShape) for shape in key)
             make = self._remote_instance if is_remote else self._new_instance
-            made = self._instances[key] = make(sizes)
+            made = self._instances[key] = make(sizes, before)
         except BaseException as error:
             self._give_up(error)
             raise
-        if len(self._instances) > _INSTANCES_PER_SESSION:
-            self._instances.popitem(last=False)
         return made
 
-    def _remote_instance(self, sizes: Sizes) -> Instance:
+    def _remote_instance(self, sizes: Sizes, _before: Instance | None) -> Instance:
         """The player runs on the host's memory; buffers of others are the driver's to use."""
         from clinfer.device.remote_instance import remote_instance
 
         queue = self.queue  # with which comes its staging
         return remote_instance(self.loaded, queue, sizes, self._staging)
 
-    def _new_instance(self, sizes: Sizes) -> Instance:
+    def _new_instance(self, sizes: Sizes, before: Instance | None) -> Instance:
         player, is_late = self.loaded.player, self.loaded.plan.has_late_symbols
         if player is not None:
             how = (self.loaded, player, self.queue, sizes, self._threads, self._profiling)
@@ -261,7 +262,7 @@ class Session:
                 from clinfer.device.late_played import LatePlayedInstance
 
                 return LatePlayedInstance(*how)
-            return PlayedInstance(*how)
+            return PlayedInstance(*how, before)
         kind = LateInstance if is_late else QueueInstance
         queue = self.queue  # with which comes its staging
         return kind(self.loaded, queue, sizes, self._staging)

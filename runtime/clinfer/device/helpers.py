@@ -41,19 +41,24 @@ def helpers_for(player: Player, queue: Any, tables: Tables) -> Helpers:
 
 
 class Helpers(ABC):
-    """Calls helpers; they touch the tables after a run, too, and have them kept alive."""
+    """Calls helpers; they touch the tables after a run, too, and have them kept alive.
+
+    What makes a call of them takes longer than a small model: it is kept, and serves all tables
+    that come to lie in the same place.
+    """
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._threads = tables.threads
         self._sent = 0
         self._has_failed = False
+        self._senders: dict[tuple[int, int], Callable[[int], None]] = {}
 
     def caller(self, first: int, end: int) -> Callable[[], None] | None:
         """The call that asks for help with launches first .. end - 1; None without helpers."""
         if self._threads == 1:
             return None
-        send, groups = self._sender(first, end), self._threads - 1
+        send, groups = self._kept_sender(first, end), self._threads - 1
         crowd = _CROWD.ctypes.data
         begin, state = self._tables.caller(first, end, BEGINS, crowd), self._tables.state
 
@@ -76,7 +81,12 @@ class Helpers(ABC):
 
     def sender(self, first: int, end: int) -> Callable[[], None]:
         """The call that has helpers come, whether or not they are let in yet."""
-        return partial(self._try, self._sender(first, end), self._threads - 1)
+        return partial(self._try, self._kept_sender(first, end), self._threads - 1)
+
+    def _kept_sender(self, first: int, end: int) -> Callable[[int], None]:
+        if (first, end) not in self._senders:
+            self._senders[first, end] = self._sender(first, end)
+        return self._senders[first, end]
 
     def _try(self, send: Callable[[int], None], groups: int) -> None:
         """Has helpers come; where there are none to be had, the leader computes alone."""

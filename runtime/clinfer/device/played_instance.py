@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clinfer import dtypes
-from clinfer.device.helpers import helpers_for
+from clinfer.device.helpers import Helpers, helpers_for
 from clinfer.device.instance import Instance, Timing, bytes_of
 from clinfer.device.loops import Turn, again_call, loop_call
 from clinfer.device.player import ALIGNMENT, LocalMemory, Player, Tables, aligned
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # 20 microseconds of one core.
 _LEAST_FLOPS = 1_000_000
 _LEAST_BYTES = 200_000
+_LITTLE = 1 << 16  # bytes of an arena, of which too many do not count
 
 _STEPS_BEFORE = 4  # of a loop, before instructions are written for it: that takes a millisecond
 
@@ -63,6 +64,10 @@ def element_at(address: int, dtype: str, offset: int) -> int:
 class PlayedInstance(Instance):
     """Tables for the player, and the memory of all buffers."""
 
+    _arena: Array
+    _tables: Tables
+    _helpers: Helpers
+
     def __init__(
         self,
         loaded: LoadedPlan,
@@ -71,12 +76,16 @@ class PlayedInstance(Instance):
         sizes: Sizes,
         threads: int,
         profiling: bool = False,
+        before: Instance | None = None,
     ) -> None:
+        """`before` is not used any more: this one may have what it had."""
         super().__init__(loaded, sizes)
+        heir_of = before if isinstance(before, PlayedInstance) else None
         self._player = player
         self._profiling = profiling
         self._memory: list[Array] = []
         self._addresses: dict[int, int] = {}
+        self._arena = np.empty(0, np.uint8) if heir_of is None else heir_of._arena
         self._allocate()
         addresses = [self._addresses.get(number, 0) for number in range(len(self.plan.buffers))]
         table = loaded.launch_table
@@ -84,9 +93,15 @@ class PlayedInstance(Instance):
         self._slots, self._values = table.slots, self._bound.values
         self._numbers = {number: place for place, number in enumerate(self._bound.steps)}
         rows = self._bound.rows
-        self._tables = Tables(player, rows, self._values, LocalMemory(rows.local.values(), threads))
+        local = LocalMemory(rows.local.values(), threads)
+        if heir_of is not None and not heir_of._tables.fits(rows, threads):
+            heir_of = None
+        room = None if heir_of is None else heir_of._tables
+        self._tables = Tables(player, rows, self._values, local, room)
         self._reset = self._tables.reset
-        self._helpers = helpers_for(player, queue, self._tables)
+        self._helpers = (
+            helpers_for(player, queue, self._tables) if heir_of is None else heir_of._helpers
+        )
         self._last: list[Any] = []
         self._rounds: dict[int, Rounds | None] = {}
         self._inputs: Sequence[Any] = ()  # kernels read them in place
@@ -124,7 +139,7 @@ class PlayedInstance(Instance):
     def _allocate(self) -> None:
         known = self.loaded.arenas
         arena = bind_arena(self.plan, self.sizes, ALIGNMENT, self.closed, known=known)
-        base = self._new_memory(arena.nbytes)
+        base = self._arena_of(arena.nbytes)
         some_closed = self.closed.is_any
         for number, buffer in enumerate(self.plan.buffers):
             if some_closed and buffer.kind in ("temp", "sizes") and self.closed.has(buffer):
@@ -144,6 +159,16 @@ class PlayedInstance(Instance):
                 self._addresses[number] = self.reports.ctypes.data
             elif buffer.constant >= 0:
                 self.objects[number] = self.plan.constants[buffer.constant]
+
+    def _arena_of(self, nbytes: int) -> int:
+        """The address of the temporaries' memory; what was there before serves, if it has room.
+
+        Sizes that grow do so little by little: what takes its place has an eighth more.
+        """
+        if not nbytes + ALIGNMENT <= self._arena.nbytes <= 2 * nbytes + _LITTLE:
+            more = nbytes // 8 if self._arena.nbytes else 0
+            self._arena = new_memory(nbytes + more + ALIGNMENT)
+        return aligned(self._arena.ctypes.data)
 
     def _new_memory(self, nbytes: int) -> int:
         """The address of new memory, aligned."""

@@ -122,7 +122,10 @@ class LocalMemory:
 
 
 class Tables:
-    """The player's tables (`player.cl`) for launches whose arguments' values are given."""
+    """The player's tables (`player.cl`) for launches whose arguments' values are given.
+
+    They lie where those of `room` are, which are not used any more, where it `fits`.
+    """
 
     def __init__(
         self,
@@ -130,6 +133,7 @@ class Tables:
         rows: LaunchRows,
         values: Words,
         local: LocalMemory,
+        room: Tables | None = None,
     ) -> None:
         self.player = player
         self.threads = threads = local.threads
@@ -138,12 +142,16 @@ class Tables:
         first_word = values.ctypes.data
         self._pointers = first_word + 8 * _count(len(values))
         self._local = local
-        self._contexts = np.zeros((count, machine_code.CONTEXT_WORDS), np.uint64)
-        self._contexts[:, : len(machine_code.USED)] = machine_code.USED
+        if room is None:
+            self._contexts = np.zeros((count, machine_code.CONTEXT_WORDS), np.uint64)
+            self._contexts[:, : len(machine_code.USED)] = machine_code.USED
+            self.steps = np.zeros((max(count, 1), STEP_WORDS), np.uint64)
+            self.state = np.zeros(launch_line(count, threads), np.int32)
+            self.clock = np.zeros(2 * max(count, 1), np.uint64)
+        else:
+            self._contexts, self.steps = room._contexts, room.steps
+            self.state, self.clock = room.state, room.clock
         self._contexts[:, :3] = rows.groups
-        self.steps = np.zeros((max(count, 1), STEP_WORDS), np.uint64)
-        self.state = np.zeros(launch_line(count, threads), np.int32)
-        self.clock = np.zeros(2 * max(count, 1), np.uint64)
         self.reset: Callable[[], None] = partial(self.state[launch_line(0, self.threads) :].fill, 0)
         """No launch has begun. What helpers count themselves with stays: one may be at the door."""
         if not count:
@@ -158,6 +166,14 @@ class Tables:
             start = rows.starts[index]
             own = local.rows(launch, self._pointers[start : start + len(launch.args)])
             steps[index, 1], steps[index, 7] = own.ctypes.data, own.strides[0]
+
+    def fits(self, rows: LaunchRows, threads: int) -> bool:
+        """Whether others for these launches can have the room of these, which are done with.
+
+        Helpers that are sent to the one then come to the other: they know no more than the room.
+        """
+        is_whole = not (self.state[STOP] or self.state[OPEN] or self.state[INSIDE])
+        return is_whole and threads == self.threads and len(rows.codes) == len(self.steps)
 
     def renewal(self, first: int, end: int) -> Callable[[], None]:
         """What makes launches first .. end - 1 ones that have not begun, between two calls."""

@@ -64,9 +64,10 @@ class Sizes:
         """The value of a size; `KeyError` names a symbol that is not bound yet."""
         if isinstance(dim, int):
             return dim
-        if dim not in self._known:
-            self._known[dim] = dim_algebra.evaluate(dim, self.values)
-        return self._known[dim]
+        value = self._known.get(dim)
+        if value is None:
+            value = self._known[dim] = dim_algebra.evaluate(dim, self.values)
+        return value
 
     def bind(self, symbol: str, value: int) -> None:
         """Adds a symbol, or gives it another value."""
