@@ -17,6 +17,7 @@ from clinfer_kernels.contraction.product import Product
 from clinfer_kernels.contraction.projected import ProjectedWalk
 from clinfer_kernels.contraction.tiles import Choice, choices
 from clinfer_kernels.contraction.walks import PanelWalk, Walk, WindowWalk
+from clinfer_kernels.conv_bytes_gpu import Bytes, byte_problems, bytes_of
 from clinfer_kernels.conv_pack import Panels, constant_panels, pack_panels
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.dims import Dim
@@ -47,7 +48,7 @@ class GpuTile:
 
 def gpu_tiles(spec: ConvSpec, target: Target) -> tuple[GpuTile, ...]:
     """The tiles within the device's limits: the best guess first."""
-    panels = Panels(_packed_problems(spec), _PANEL, spec.transposed)
+    panels = _panels(spec)
     dynamic = not spec.constant_w
     product = _product(spec, panels, 0, dynamic, target)
     return tuple(GpuTile(cut, dynamic) for cut in choices(product, target, has_rows=False))
@@ -55,14 +56,16 @@ def gpu_tiles(spec: ConvSpec, target: Target) -> tuple[GpuTile, ...]:
 
 def emit_gpu(spec: ConvSpec, tile: GpuTile, target: Target) -> Kernel:
     """The launches: the weights' packing where the tile asks for it, then those of each phase."""
-    problems = _packed_problems(spec)
-    panels = Panels(problems, _PANEL, spec.transposed)
+    panels, integers = _panels(spec), bytes_of(spec)
+    problems = panels.problems
     launches: tuple[Launch, ...] = ()
     scratch: tuple[Dim, ...] = ()
     packs: tuple[Pack, ...] = ()
     if tile.pack_w:
         launches = pack_panels(panels, 0, target)
         scratch = (panels.total * size_of(problems[0].acc),)
+    elif integers is not None:
+        packs = (integers.pack(panels),)
     else:
         packs = (_narrow(constant_panels(panels), _narrow_dtype(problems[0], target)),)
     for phase in range(len(problems)):
@@ -101,6 +104,13 @@ def _narrow(pack: Pack, dtype: str) -> Pack:
     )
 
 
+def _panels(spec: ConvSpec) -> Panels:
+    """The weights' layout."""
+    if bytes_of(spec) is not None:
+        return Panels(byte_problems(spec), _PANEL, spec.transposed, "int8")
+    return Panels(_packed_problems(spec), _PANEL, spec.transposed)
+
+
 def _packed_problems(spec: ConvSpec) -> tuple[Problem, ...]:
     """The problems as their weights are packed: those of a `ProjectedConvSpec` have no window."""
     problems = problems_of(spec)
@@ -110,8 +120,12 @@ def _packed_problems(spec: ConvSpec) -> tuple[Problem, ...]:
     return (replace(problems[0], axes=axes, taps=(range(1),) * len(spec.kernel)),)
 
 
-def _walk(spec: ConvSpec, problem: Problem, transposed: bool, k_step: int) -> Walk:
+def _walk(
+    spec: ConvSpec, problem: Problem, transposed: bool, k_step: int, integers: Bytes | None
+) -> Walk:
     """The inputs that pixels read."""
+    if integers is not None:
+        return WindowWalk(problem, k_step, transposed, outside=integers.zero)
     if not isinstance(spec, ProjectedConvSpec):
         return WindowWalk(problem, k_step, transposed)
     window = replace(problems_of(spec)[0], channels=spec.ins[0].shape[-1])
@@ -124,7 +138,9 @@ def _product(spec: ConvSpec, panels: Panels, phase: int, pack_w: bool, target: T
     problem = panels.problems[phase]
     weights = ("scratch", 0) if pack_w else ("in", 1)
     projected = "_projected" if isinstance(spec, ProjectedConvSpec) else ""
-    dtype = ("" if pack_w else _narrow_dtype(problem, target)) or problem.acc
+    dtype = ("" if pack_w else _narrow_dtype(problem, target)) or panels.dtype or problem.acc
+    integers = bytes_of(spec)
+    stored = _stored(problem) if integers is None else (problem.x.dtype, "int8")
     return Product(
         name="conv",
         suffix=f"_r{len(problem.axes)}{projected}",
@@ -133,15 +149,15 @@ def _product(spec: ConvSpec, panels: Panels, phase: int, pack_w: bool, target: T
         k=problem.window * problem.channels,
         batches=problem.groups,
         acc=problem.acc,
-        a=lambda k_step: _walk(spec, problem, panels.transposed, k_step),
+        a=lambda k_step: _walk(spec, problem, panels.transposed, k_step, integers),
         b=PanelWalk(panels.cols, problem.acc, *weights, dtype),
-        end=PixelEnd(problem),
+        end=PixelEnd(problem) if integers is None else integers.end(problem, panels),
         declare_batch=_nothing,
         batch=lambda names: [],
         operands=(),
         flops=problem.flops,
         scalars=(("w_o", panels.begin(phase)),),
-        stored=_stored(problem),
+        stored=stored,
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
@@ -27,17 +26,18 @@ from clinfer_kernels.tasks import MAX_GROUPS
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, size_of
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Panels:
-    """The packed weights of all phases of a convolution, in panels of `cols` filters."""
+    """The packed weights of all phases of a convolution, in panels of `cols` filters.
+
+    Of constant ones `dtype` is that of the panels; '' for that of the sums.
+    """
 
     problems: tuple[Problem, ...]
     cols: int
     transposed: bool
+    dtype: str = ""
 
     def each(self, problem: Problem) -> Dim:
         """Panels of a group."""
@@ -70,7 +70,8 @@ class Panels:
         """How constant weights are packed."""
         first = self.problems[0]
         taps = taps_of(problem.taps for problem in self.problems)
-        return ConvPanels(first.acc, self.cols, first.groups, self.transposed, taps)  # type: ignore[arg-type]  # constants' sizes are numbers
+        dtype, groups = self.dtype or first.acc, first.groups
+        return ConvPanels(dtype, self.cols, groups, self.transposed, taps)  # type: ignore[arg-type]  # constants' sizes are numbers
 
 
 def constant_panels(panels: Panels) -> Pack:

@@ -9,6 +9,7 @@ from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.contraction.units import LANES
 from clinfer_kernels.contraction.walks import is_inside
+from clinfer_kernels.conv_bytes_gpu import Bytes, byte_problems, bytes_of
 from clinfer_kernels.conv_problem import Problem, problems_of
 from clinfer_kernels.depthwise_cpu import TapRows
 from clinfer_kernels.dims import Dim, ceildiv, common_factor
@@ -34,7 +35,7 @@ class VectorTile:
 
 def vector_tiles(spec: ConvSpec, target: Target) -> tuple[VectorTile, ...]:
     """The tile, for a depthwise convolution with constant weights and no large window."""
-    problems = problems_of(spec)
+    problems = _problems(spec)
     if not spec.constant_w or not problems[0].is_depthwise or problems[0].prologue is not None:
         return ()
     if problems[0].x.strides[-1] != 1 or max(p.window for p in problems) > _MOST_TAPS:
@@ -47,17 +48,26 @@ def vector_tiles(spec: ConvSpec, target: Target) -> tuple[VectorTile, ...]:
 
 def emit_vector(spec: ConvSpec, tile: VectorTile, target: Target) -> Kernel:
     """One launch per phase."""
-    problems = problems_of(spec)
+    problems, integers = _problems(spec), bytes_of(spec)
     rows = TapRows(problems, spec.transposed)
     launches = tuple(
-        _launch(problem, rows.begin(phase), spec.transposed, tile, target)
+        _launch(problem, rows.begin(phase), spec.transposed, tile, target, integers)
         for phase, problem in enumerate(problems)
     )
     return Kernel(launches, packs=(rows.pack,), flops=sum((p.flops for p in problems), 0))
 
 
+def _problems(spec: ConvSpec) -> tuple[Problem, ...]:
+    return problems_of(spec) if bytes_of(spec) is None else byte_problems(spec)
+
+
 def _launch(
-    problem: Problem, begin: Dim, transposed: bool, tile: VectorTile, target: Target
+    problem: Problem,
+    begin: Dim,
+    transposed: bool,
+    tile: VectorTile,
+    target: Target,
+    integers: Bytes | None,
 ) -> Launch:
     rank = len(problem.axes)
     col_tasks = ceildiv(problem.groups, tile.width)
@@ -90,7 +100,7 @@ def _launch(
         position=block(decode_position(rank, "position"), 2),
         begin=block(_begin(rank), 2),
         locate=block(locate(problem.pixels, "flat"), 2),
-        taps=block(_taps(problem, transposed, tile.width), 2),
+        taps=block(_taps(problem, transposed, tile.width, integers), 2),
         epilogue=block(epilogue, 2),
     )
     shape = (group_items(ceildiv(tasks, tile.local), tile.local, target),)
@@ -104,8 +114,9 @@ def _begin(rank: int) -> list[str]:
     return [*firsts, f"const int at = {' + '.join(terms)};"]
 
 
-def _taps(problem: Problem, transposed: bool, width: int) -> list[str]:
+def _taps(problem: Problem, transposed: bool, width: int, integers: Bytes | None) -> list[str]:
     """A statement for each tap."""
+    zero = integers.zero if integers else 0
     axes = windowed(len(problem.axes))
     types = (compute(problem.acc), compute(problem.x.dtype), width)
     lines = []
@@ -118,6 +129,7 @@ def _taps(problem: Problem, transposed: bool, width: int) -> list[str]:
                 tests.append(f"(uint)(first{a}{step}) < (uint)size{a}")
         x = memory.load(problem.x.dtype, "x", place, width, "1", True)
         w = memory.load(problem.acc, "w", f"w_o + {number} * channels + channel", width, "1", True)
-        added = f"sum += {memory.convert(x, *types)} * {w};"
+        value = memory.convert(x, *types)
+        added = f"sum += {f'({value} - {zero})' if zero else value} * {w};"
         lines.append(f"if ({' && '.join(tests)}) {added}" if tests else added)
     return lines

@@ -1,14 +1,15 @@
-"""Products of floats with a constant of few bits, for class "cpu": decoded in registers.
+"""Products of floats with a constant of few bits, decoded in registers.
 
-The memory that is read is that of the codes, which is what a product with few rows waits for. The
-schedule is that of `matmul_cpu`; a block along K has a scale and a zero point for each column, as
-in ONNX Runtime's MatMulNBits and in DequantizeLinear with blocks.
+The memory that is read is that of the codes, which is what a product with few rows waits for. A
+block along K has a scale and a zero point for each column, as in ONNX Runtime's MatMulNBits and in
+DequantizeLinear with blocks. On CPUs the schedule is that of `matmul_cpu`; GPUs have theirs in
+`matmul_encoded_gpu`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clinfer_kernels import matmul_bytes, memory, narrow
 from clinfer_kernels.common import kernel_head
@@ -27,6 +28,8 @@ from clinfer_kernels.types import compute
 if TYPE_CHECKING:
     import numpy as np
 
+    from clinfer_kernels.contraction.tiles import Choice as GpuTile
+
 _ROWS = 4  # of a tile, where there are so many
 
 
@@ -35,18 +38,24 @@ class EncodedTile(CpuTile):
     """As `CpuTile`."""
 
 
+if TYPE_CHECKING:
+    Tile = EncodedTile | matmul_bytes.BytesTile | GpuTile
+
+
 def _problem(spec: EncodedMatmulSpec) -> Problem:
     count = 1 + len(spec.epilogue.inputs)
     return simplify(MatmulSpec(True, spec.epilogue, spec.ins[:count], spec.outs))
 
 
-def candidates(
-    spec: EncodedMatmulSpec, target: Target
-) -> tuple[EncodedTile | matmul_bytes.BytesTile, ...]:
+def candidates(spec: EncodedMatmulSpec, target: Target) -> tuple[Tile, ...]:
     """One row at a time where there is one, else several, of as many columns as registers hold."""
     problem = _problem(spec)
+    if target.cls == "gpu":  # a start on a CPU does not import what is for GPUs
+        from clinfer_kernels.matmul_encoded_gpu import gpu_tiles
+
+        return gpu_tiles(spec, problem, target)
     a = problem.a
-    if target.cls != "cpu" or a.col != 1 or a.dtype != "float32" or problem.acc != "float32":
+    if a.col != 1 or a.dtype != "float32" or problem.acc != "float32":
         return ()
     lanes = 16 if target.vector_width >= 16 else 8
     rows = problem.m if isinstance(problem.m, int) and problem.m < _ROWS else _ROWS
@@ -54,15 +63,18 @@ def candidates(
     return (*matmul_bytes.candidates(spec, problem, target), tile, EncodedTile(1, 1, lanes))
 
 
-def emit(
-    spec: EncodedMatmulSpec, tile: EncodedTile | matmul_bytes.BytesTile, target: Target
-) -> Kernel:
+def emit(spec: EncodedMatmulSpec, tile: Tile, target: Target) -> Kernel:
     """The product; codes, scales and zero points are packed when the model is compiled."""
     problem = _problem(spec)
+    if target.cls == "gpu":
+        from clinfer_kernels.matmul_encoded_gpu import emit_gpu
+
+        return emit_gpu(spec, problem, cast("GpuTile", tile), target)
     if isinstance(tile, matmul_bytes.BytesTile):
         signed = spec.ins[1].dtype == "int8"
         zeros = load_zero(spec, signed << (spec.bits - 1), tile.lanes)
         return matmul_bytes.emit(spec, problem, tile, target, zeros)
+    assert isinstance(tile, EncodedTile)
     codes = _Codes(tile.cols, spec.bits, spec.ins[1].dtype == "int8")
     places = spec.places
     panels = [Panels(spec.ins[place].dtype, tile.cols) for place in places[1:]]

@@ -35,6 +35,7 @@ clang vectors   `vloadn`, `vstoren` and `convert_` are functions of a library th
                 inlined; Clang's vector types, with an element's alignment, take one instruction
 clang hints     built-in functions for non-temporal stores and for prefetching
 long loops      a loop with a long body stays one, whatever a pragma says
+bytes           a unit of a GPU multiplies bytes and adds their products in int32
 norms apart     products of many rows are slower where they normalise those as they read them;
                 with a matrix unit of 16 bits
 short grids     no more than 65535 work-items along a dimension
@@ -68,6 +69,8 @@ class Target(NamedTuple):
     def features(self) -> frozenset[str]:
         """What its compiler and its runtime have, or lack: words explained at `_FEATURES`."""
         found = _FEATURES.get(self.dialect, frozenset())
+        if any("_s8" in unit for unit in self.matrix_units):
+            found |= {"bytes"}
         if self.precision in ("f16", "bf16"):
             found |= _FEATURES_OF_16_BITS.get(self.dialect, frozenset())
         return found

@@ -158,14 +158,15 @@ Form = Literal[
 
 @dataclass(frozen=True)
 class EncodedMatmulSpec(Spec):
-    """outs[0] = epilogue(ins[0] @ b, ins[2:][:operands]) with a float32 matrix b in few bits.
+    """outs[0] = epilogue(ins[0] @ b, ins[2:][:operands]) with a matrix b of floats in few bits.
 
     b[k, n] = (number(ins[1][k, n]) - zero[k // block, n]) * scale[k // block, n], all constants.
     Behind the epilogue's operands come scales (float32 or float16) and, where `zero` is None, zero
     points of any dtype; else `zero` is that of every block. ins[1] has a code in a byte each, of
     which `bits` (2, 4 or 8) say something. `form` is "integer" (int8 or uint8), a float of
     `narrow.FORMATS` or a table of `narrow.TABLES`. K is a multiple of `block`, and that of
-    the codes in a byte. Views as in `MatmulSpec`.
+    the codes that are read at once: a byte on CPUs; on GPUs 32 bits, where there are several
+    blocks. ins[0] is float32, on GPUs float16 and bfloat16 too. Views as in `MatmulSpec`.
     `quantised`: ins[0] may be quantised to bytes, a block of a row at a time.
     """
 

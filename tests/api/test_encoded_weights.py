@@ -55,14 +55,22 @@ class Weights:
         attrs = {"N": N, "K": K, "bits": bits, "block_size": B}
         self.results.append(self.node("MatMulNBits", inputs, "com.microsoft", **attrs))
 
+    def looked_up(self) -> None:
+        """A table of ONNX Runtime's."""
+        rows = self.node("Cast", [self.node("Abs", ["x"])], to=onnx.TensorProto.INT64)
+        table = self.rng.integers(0, 256, (N, K // 2)).astype(np.uint8)
+        inputs = [self.given(table), rows, self.given(self.scales(N, K // B))]
+        attrs = {"block_size": B}
+        self.results.append(self.node("GatherBlockQuantized", inputs, "com.microsoft", **attrs))
+
     def scales(self, *shape: int) -> Any:
         return self.rng.uniform(0.01, 0.02, shape).astype(np.float32)
 
-    def model(self) -> onnx.ModelProto:
+    def model(self, rows: int | str = "m") -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "g",
-            [helper.make_tensor_value_info("x", FLOAT, ["m", K])],
+            [helper.make_tensor_value_info("x", FLOAT, [rows, K])],
             [helper.make_tensor_value_info(name, FLOAT, None) for name in self.results],
             self.constants,
         )
@@ -86,17 +94,27 @@ def _formats() -> Weights:
     inputs = ["x", made.given(codes.astype(np.uint8)), made.given(largest)]
     attrs = {"N": N, "K": K, "block_size": 64, "quant_type": 1}
     made.results.append(made.node("MatMulBnb4", inputs, "com.microsoft", **attrs))
-    rows = made.node("Cast", [made.node("Abs", ["x"])], to=onnx.TensorProto.INT64)
-    table = made.rng.integers(0, 256, (N, K // 2)).astype(np.uint8)
-    inputs = [made.given(table), rows, made.given(made.scales(N, K // B))]
-    attrs = {"block_size": B}
-    made.results.append(made.node("GatherBlockQuantized", inputs, "com.microsoft", **attrs))
+    made.looked_up()
     return made
 
 
 def test_weights_of_few_bits_stay_so() -> None:
-    content = _formats().model()
-    compiled = clinfer.Core().compile_model(content, "CPU")
+    _check(_formats().model(), "CPU")
+
+
+def test_those_of_products_on_gpus(gpu: str) -> None:
+    made = Weights()
+    made.packed(4, zeros=True)
+    made.packed(4, zeros=False)
+    codes = made.rng.integers(-127, 128, (N, K)).astype(np.int8)
+    made.decoded("Gemm", codes, made.scales(N), True, axis=0)
+    made.looked_up()
+    _check(made.model(rows=3), gpu)
+
+
+def _check(content: onnx.ModelProto, device: str) -> None:
+    """A plan has no more bytes than the model, and gives what the operators' definitions do."""
+    compiled = clinfer.Core().compile_model(content, device)
     given = sum(len(t.raw_data) for t in content.graph.initializer)
     held = sum(constant.nbytes for constant in compiled.plan.constants)
     assert held <= 1.1 * given

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinfer_kernels import matmul
-from clinfer_kernels.contraction.tiles import FewRows, LocalTile, Sized
+from clinfer_kernels.contraction.few_tiles import FewRows
+from clinfer_kernels.contraction.tiles import LocalTile, Sized
 from clinfer_kernels.dims import evaluate, sym
 from clinfer_kernels.expr import identity
 from clinfer_kernels.families import candidates, emit_best

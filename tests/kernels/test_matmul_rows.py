@@ -9,8 +9,9 @@ import pytest
 from harness import TARGETS, run_kernel
 
 from clinfer_kernels import matmul_rows
+from clinfer_kernels.contraction.few_tiles import FewRows
 from clinfer_kernels.contraction.matrix_units import EMULATED
-from clinfer_kernels.contraction.tiles import FewRows, LocalTile, Sized
+from clinfer_kernels.contraction.tiles import LocalTile, Sized
 from clinfer_kernels.dims import sym
 from clinfer_kernels.expr import Builder, identity
 from clinfer_kernels.row_specs import RowMatmulSpec
@@ -94,7 +95,7 @@ def test_rows_of_float16(name):
 
 def test_sizes_of_a_run():
     """A plan of unknown sizes: few rows, parts of K, and neither."""
-    tile = Sized(replace(PLAIN, wg_rows=4), PLAIN, FewRows(2, 16, 2))
+    tile = Sized(replace(PLAIN, wg_rows=4), PLAIN, (FewRows(2, 16, 2),))
     for rows in (1, 3, 150):
         check(rows, 128, 256, tile, symbols={"m": rows})
 

@@ -10,8 +10,9 @@ import pytest
 from harness import TARGETS, run_kernel
 from test_contraction import product
 from test_conv import PLAIN, Window, check
+from test_integer import CONVOLUTIONS, conv_spec
 
-from clinfer_kernels import matmul
+from clinfer_kernels import conv, matmul
 from clinfer_kernels.contraction.matrix_tiles import cuts_of
 from clinfer_kernels.contraction.matrix_units import EMULATED, MATRIX_UNITS, available, unit_for
 from clinfer_kernels.contraction.narrow import narrowed
@@ -368,6 +369,35 @@ def test_integers_of_8_bits_have_a_unit_of_their_own(left, unit):
     spec = MatmulSpec(True, identity("int32"), shape, (dense("int32", (4096, 768)),))
     assert entries(spec, NVIDIA)[0].startswith(f"matmul_{unit}_")
     assert entries(spec, NVIDIA._replace(precision="f16"))[0].startswith(f"matmul_{unit}_")
+
+
+@pytest.mark.parametrize(("left", "unit"), [("int8", "mma_s8"), ("uint8", "mma_u8")])
+def test_so_do_convolutions_of_them(left, unit):
+    x = np.zeros((8, 28, 28, 128), left)
+    spec, _ = conv_spec(x[:, :1, :1], np.zeros((128, 128, 1, 1), np.int8), 3, (1, 1), (0,) * 4, 1)
+    out = dense("int32", (8, 28, 28, 128))
+    spec = replace(spec, ins=(dense(left, x.shape), spec.ins[1]), outs=(out,))
+    kernel = emit_best(spec, NVIDIA)
+    assert kernel.launches[0].entry.startswith(f"conv_{unit}_")
+
+
+@pytest.mark.parametrize(
+    ("name", "named", "zero", "is_split"),
+    [
+        ("mma_u8", "3x3, odd channels, odd padding", 131, False),
+        ("mma_s8", "groups of whole ints", -3, True),
+        ("dp4a_u8", "3x3", 0, False),
+        ("mfma_u8", "1x1 with steps", 7, False),
+    ],
+)
+def test_convolutions_of_bytes_are_exact(name, named, zero, is_split):
+    """Padding stands for the zero point, which sums lack until their end."""
+    shape, weights, *window = CONVOLUTIONS[named]
+    x, w = numbers(MATRIX_UNITS[name].operand, *shape), numbers("int8", *weights)
+    spec, wanted = conv_spec(x, w, zero, *window)
+    kernel = conv.emit(spec, GpuTile(replace(tile_of(name), is_split=is_split)), GPU)
+    (got,) = run_kernel(kernel, [x, w], [(wanted.shape, "int32")])
+    np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("capability", [(0, 0), (7, 5)])

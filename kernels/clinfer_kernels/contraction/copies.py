@@ -123,7 +123,8 @@ class Copy:
 
     @property
     def _zero(self) -> str:
-        return f"({self.vec})(0)" if self.walk.width > 1 else "0"
+        value = str(self.walk.outside)
+        return f"({self.vec})({value})" if self.walk.width > 1 else value
 
     def registers(self) -> str:
         """The declaration of what is on its way to local memory."""

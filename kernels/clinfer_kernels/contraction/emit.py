@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from clinfer_kernels.contraction.encoded import EncodedWalk
+from clinfer_kernels.contraction.few_encoded import emit_encoded_rows
 from clinfer_kernels.contraction.few_rows import emit_rows
+from clinfer_kernels.contraction.few_tiles import FewRows
 from clinfer_kernels.contraction.local_tile import emit_tile
 from clinfer_kernels.contraction.parts import parts_bytes
 from clinfer_kernels.contraction.product import Product
-from clinfer_kernels.contraction.tiles import Choice, FewRows, cuts
+from clinfer_kernels.contraction.tiles import Choice, cuts
 from clinfer_kernels.dims import Dim
 from clinfer_kernels.spec import Kernel, Launch, Target
 
@@ -28,7 +31,10 @@ def launches_of(
         if cut.tile.is_split:
             number = first_scratch + len(scratch)
             scratch.append(parts_bytes(product, cut.parts) * cut.when)
-        if isinstance(cut.tile, FewRows):
+        made: tuple[Launch, ...]
+        if isinstance(cut.tile, FewRows) and isinstance(product.b, EncodedWalk):
+            made = (emit_encoded_rows(product, product.b.format, cut.tile, target),)
+        elif isinstance(cut.tile, FewRows):
             made = emit_rows(product, cut.tile, target, cut.parts, number)
         else:
             made = emit_tile(product, cut.tile, target, cut.parts, number)

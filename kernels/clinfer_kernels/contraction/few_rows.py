@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
+from clinfer_kernels.contraction.few_tiles import FewRows
 from clinfer_kernels.contraction.parts import emit_sum, part_lines, part_sizes
 from clinfer_kernels.contraction.product import Product
-from clinfer_kernels.contraction.tiles import K_UNIT, FewRows
+from clinfer_kernels.contraction.tiles import K_UNIT
 from clinfer_kernels.contraction.walks import MatrixWalk
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.signature import Signature

@@ -77,7 +77,7 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
     text = fill(
         "contraction/local_tile",
         target,
-        head="\n".join([*unit.helpers(), _head(entry, tile, unit)]),
+        head="\n".join([*unit.helpers(), *product.helpers, _head(entry, tile, unit)]),
         parameters=signature.text,
         wg_rows=tile.wg_rows,
         wg_cols=tile.wg_cols,

@@ -19,7 +19,8 @@ class Product:
     `stored` are the dtypes of what is multiplied, as the model has them; `acc` that of the sums.
     `a(k_step)` gives A's walk. `scalars` are parameters that the walks and the end have in common;
     `batch` are the statements that set, for batch index `z`, where each of the walks' matrices and
-    of the end's tensors begins; `operands` names those matrices.
+    of the end's tensors begins; `operands` names those matrices. `helpers` are functions that the
+    walks call.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Product:
     scalars: tuple[tuple[str, Dim], ...] = ()
     packs: tuple[Pack, ...] = ()
     stored: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
 
     def groups(self, tile_m: int, tile_n: int) -> Dim:
         """Tiles of that size that cover the results."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from clinfer_kernels.contraction.encoded import EncodedWalk
+from clinfer_kernels.contraction.few_tiles import FewRows, few_of, least_items, most_few
 from clinfer_kernels.contraction.instructions import MatrixUnit
 from clinfer_kernels.contraction.matrix_tiles import cuts_of, has_registers
 from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, UNITS, unit_for
@@ -21,8 +23,6 @@ from clinfer_kernels.spec import Target
 from clinfer_kernels.types import compute_size
 
 K_UNIT = 16  # what parts of K are multiples of, for few rows
-_MOST_ROWS = 8  # at once: a row more is an element of A more for each vector of B
-_SOME_ROWS = 4  # where their number is known in a run only
 _BUSY = 1  # groups for each unit, at least, where K can be cut into parts
 _BUSY_ROWS = 4  # of those for few rows, which wait for memory
 _LEAST_STEPS = 4  # of K that a part has
@@ -80,39 +80,19 @@ class LocalTile:
 
 
 @dataclass(frozen=True)
-class FewRows:
-    """A work-group of `col_items` x `slices` work-items for `rows` rows, sharing K in slices."""
-
-    rows: int
-    col_items: int = 16
-    slices: int = 16
-    is_split: bool = False
-
-    @property
-    def work_group(self) -> int:
-        """Work-items of a work-group."""
-        return self.col_items * self.slices
-
-    def local_bytes(self, size: int) -> int:
-        """Local memory for elements of `size` bytes."""
-        return self.work_group * self.rows * LANES * size
-
-
-@dataclass(frozen=True)
 class Sized:
     """`large` where that keeps the device busy, `small` where it does not, split where needed.
 
-    `few`, where there is one, for as many rows as it has at once.
+    `few`: by rows, those for as many rows as each has at once; the last one for as many as is good.
     """
 
     large: LocalTile
     small: LocalTile
-    few: FewRows | None = None
+    few: tuple[FewRows, ...] = ()
 
     @property
     def _all(self) -> tuple[LocalTile | FewRows, ...]:
-        some = (self.large, self.small)
-        return some if self.few is None else (*some, self.few)
+        return (self.large, self.small, *self.few)
 
     @property
     def work_group(self) -> int:
@@ -204,8 +184,8 @@ def choices(product: Product, target: Target, has_rows: bool) -> tuple[Choice, .
     `has_rows`: the operands are matrices, so that there is a schedule for few rows.
     """
     found, matrix = _fitting(product, target), _matrix_tiles(product, target)
-    few = _few(product, target) if has_rows else None
-    plain = (FewRows(1, _least_items(product), 1),) if has_rows else ()
+    few = few_of(product, target) if has_rows else ()
+    plain = (FewRows(1, least_items(product), 1),) if has_rows else ()
     if not found:
         return plain
     sizes = (product.m, product.n, product.k, product.batches)
@@ -215,34 +195,17 @@ def choices(product: Product, target: Target, has_rows: bool) -> tuple[Choice, .
         for tiles in filter(None, (rivals, found)):
             ordered = sorted(_with_splits(tiles), key=lambda tile: _clocks(product, tile, target))
             guesses += tuple(tile for tile in ordered[:_MOST_GUESSES] if tile not in guesses)
-        if few is not None and isinstance(product.m, int) and product.m <= _MOST_ROWS:
-            parts = parts_of(product, few, target)
-            return (replace(few, is_split=parts != 1), *guesses, *plain)
+        if few and isinstance(product.m, int) and product.m <= most_few(product, few[0], target):
+            parts = parts_of(product, few[0], target)
+            return (replace(few[0], is_split=parts != 1), *guesses, *plain)
         return (*guesses, *plain)
-    if isinstance(product.m, int) and product.m > _SOME_ROWS:
-        few = None
+    if few and isinstance(product.m, int) and product.m > most_few(product, few[-1], target):
+        few = ()
     sized = Sized(found[0], _small(product, found, target), few)
     if matrix:
         small = next((t for t in matrix if (t.tile_m, t.tile_n) == (64, 64)), matrix[-1])
         return (Sized(matrix[0], small, few), *matrix, sized, *plain)
     return (sized, *list(dict.fromkeys((sized.small, *found)))[:_MOST_GUESSES], *plain)
-
-
-def _few(product: Product, target: Target) -> FewRows | None:
-    """The schedule for few rows, where the device has room for it."""
-    size, m = compute_size(product.acc), product.m
-    rows = min(m, _MOST_ROWS) if isinstance(m, int) else _SOME_ROWS
-    columns = max(16, _least_items(product))
-    for slices in (16, 8, 4):
-        tile = FewRows(max(rows, 1), columns, max(1, slices * 16 // columns))
-        if tile.work_group <= target.max_work_group and tile.local_bytes(size) <= target.local_mem:
-            return tile
-    return None
-
-
-def _least_items(product: Product) -> int:
-    """Work-items along the columns for what those of a tile are to be a multiple of."""
-    return product.end.multiple // (product.b.width if product.b.along == "place" else 1) or 1
 
 
 def _fitting(product: Product, target: Target) -> list[LocalTile]:
@@ -310,16 +273,23 @@ def cuts(product: Product, choice: Choice, target: Target) -> tuple[Cut, ...]:
         Cut(small, 1, (1 - split) * (1 - fewer)),
         Cut(replace(small, is_split=True), parts, split),
     ]
-    if few is not None:
-        are_few = at_most(product.m, few.rows)
-        every = [cut._replace(when=cut.when * (1 - are_few)) for cut in every]
-        every.append(Cut(replace(few, is_split=True), parts_of(product, few, target), are_few))
+    taken: Dim = 0
+    for tile in few:
+        most = most_few(product, tile, target) if tile is few[-1] else tile.rows
+        are_few = at_most(product.m, most)
+        count = parts_of(product, tile, target)
+        every.append(Cut(replace(tile, is_split=count != 1), count, are_few - taken))
+        taken = are_few
+    if few:
+        every[:3] = [cut._replace(when=cut.when * (1 - taken)) for cut in every[:3]]
     return tuple(cut for cut in every if cut.when != 0)
 
 
 def parts_of(product: Product, tile: LocalTile | FewRows, target: Target) -> Dim:
     """How many parts of K keep the device busy: at least 1, each of several steps."""
     if isinstance(tile, FewRows):
+        if isinstance(product.b, EncodedWalk):
+            return 1
         groups = maximum(product.groups(tile.rows, tile.col_items * LANES), 1)
         wanted = floordiv(_BUSY_ROWS * target.group_units, groups)
         least = tile.slices * _LEAST_STEPS

@@ -52,6 +52,11 @@ class Walk(Protocol):
         """Whether elements are multiplied as they lie in memory; else see `StoredWalk`."""
         ...
 
+    @property
+    def outside(self) -> int:
+        """What an element counts as whose condition does not hold."""
+        ...
+
     def values(self) -> tuple[str, ...]: ...
 
     def beside(self) -> tuple[tuple[str, str], ...]: ...
@@ -113,6 +118,7 @@ class StoredWalk:
     """An operand that is multiplied as it lies in memory: nothing is made of its elements."""
 
     is_stored = True
+    outside = 0
 
     def ahead(self, k: str) -> list[str]:
         """None: pieces are along k."""
@@ -304,6 +310,7 @@ class WindowWalk(StoredWalk):
     transposed: bool
     along: str = "k"
     is_single: bool = False
+    outside: int = 0
 
     @property
     def dtype(self) -> str:
@@ -340,7 +347,8 @@ class WindowWalk(StoredWalk):
     def bits(self) -> Walk:
         kind = bits_of(self.dtype)
         x = self.problem.x._replace(dtype=kind)
-        return replace(self, problem=replace(self.problem, x=x, acc=kind))
+        outside = self.outside & (1 << 8 * size_of(self.dtype)) - 1
+        return replace(self, problem=replace(self.problem, x=x, acc=kind), outside=outside)
 
     def single(self) -> Walk:
         return replace(self, is_single=True)

@@ -30,7 +30,7 @@ from clinfer.passes.fuse.rows import join_few_norms, join_norms
 from clinfer.passes.layout import choose_layout, remaining_transposes
 from clinfer.passes.layout.siblings import join_siblings
 from clinfer.passes.patterns import recognise
-from clinfer.passes.quantise import decode, quantise
+from clinfer.passes.quantise import decode, keep_weights, quantise, quantise_gpus
 from clinfer.passes.rewrite import Log
 from clinfer.passes.verify import verify
 from clinfer.passes.widen import widen
@@ -67,9 +67,13 @@ PHASES: dict[str, Phase] = {
 # The phases after which docs/ir.md's canonical form holds.
 _CANONICAL = frozenset(PHASES) - {"fold", "widen", "quantise", "decode"}
 # The phases only for devices of one class.
-_FOR_CLASS = {"widen": "cpu", "quantise": "cpu", "join": "gpu", "rows": "gpu"}
-# The phases that are others for devices with a feature.
-_INSTEAD: dict[tuple[str, str], Phase] = {("rows", "norms apart"): join_few_norms}
+_FOR_CLASS = {"widen": "cpu", "join": "gpu", "rows": "gpu"}
+# The phases that are others for devices with a feature, or else of a class.
+_INSTEAD: dict[tuple[str, str], Phase] = {
+    ("quantise", "bytes"): quantise_gpus,
+    ("quantise", "gpu"): keep_weights,
+    ("rows", "norms apart"): join_few_norms,
+}
 
 
 @dataclass
@@ -106,7 +110,7 @@ def optimise(
     report = Report()
     for name, phase in PHASES.items():
         if _FOR_CLASS.get(name, cls) == cls:
-            others = (_INSTEAD.get((name, feature)) for feature in features)
+            others = (_INSTEAD.get((name, feature)) for feature in (*features, cls))
             phase = next(filter(None, others), phase)
             started = time.perf_counter()
             with during(f"phase '{name}' of the passes", lambda: f"the graph '{graph.name}'"):

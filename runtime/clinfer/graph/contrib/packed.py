@@ -15,7 +15,7 @@ from clinfer.graph.numpy_quantise import dequantize_linear
 
 _BYTES = 4  # the accuracy level that allows A to be quantised to bytes
 _TABLES = ("fp4", "nf4")  # by quant_type
-_DECODED = ("float32", "float16")
+_DECODED = ("float32", "float16", "bfloat16")
 
 
 def codes_of(data: Array, bits: int) -> Array:
