@@ -18,12 +18,10 @@ from clinfer_kernels.dims import (
     Dim,
     at_most,
     ceildiv,
-    evaluate,
     floordiv,
     maximum,
     minimum,
     product,
-    symbols,
 )
 from clinfer_kernels.matmul_epilogue import declare_epilogue, store_lines, tensors
 from clinfer_kernels.matmul_problem import Problem
@@ -38,6 +36,7 @@ from clinfer_kernels.matrix_text import (
     widen,
 )
 from clinfer_kernels.packing import MAX_GROUPS, Panels, Source, pack_panels, pack_rows
+from clinfer_kernels.rows import at_least
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.template import block, fill
@@ -123,7 +122,7 @@ def _for_few(problem: Problem, tile: CpuTile) -> FewTile | None:
     """The tile for runs of few rows; None where there are none, or `tile` is as good."""
     if isinstance(problem.m, int) or tile.b != "packed" or tile.rows <= _FEW:
         return None
-    if evaluate(problem.m, dict.fromkeys(symbols(problem.m), 1)) > _FEW:
+    if at_least(problem.m) > _FEW:
         return None
     beside = max(1, 4 // tile.vecs)
     wide = replace(tile, rows=2, vecs=tile.vecs * beside)

@@ -175,5 +175,11 @@ def inside(lines: Sequence[str]) -> list[str]:
 
 
 def at_least(dim: Dim) -> int:
-    """The size where every symbol is 1: what a schedule may count on."""
-    return evaluate(dim, dict.fromkeys(symbols(dim), 1))
+    """The size where every symbol is 1: what a schedule may count on.
+
+    0 where it divides by what is 0 there, a number of windows of several pixels, say.
+    """
+    try:
+        return evaluate(dim, dict.fromkeys(symbols(dim), 1))
+    except ZeroDivisionError:
+        return 0

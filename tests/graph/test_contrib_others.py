@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from contrib_helpers import compared, found, model, numbers
 from graph_helpers import by_onnxruntime
@@ -149,6 +150,20 @@ def test_tokens_of_text(how: dict[str, Any], mark: int) -> None:
         (got,) = found(content, {"x": lines})
         assert got.shape == wanted.shape
         assert got.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64", "float32", "float64", "O"])
+@pytest.mark.parametrize("attrs", [{}, {"seed": 7, "positive": 0}], ids=str)
+def test_hashes(dtype: str, attrs: dict[str, int]) -> None:
+    """What hashers of features become: texts of all lengths to a block's, and numbers."""
+    texts = ["", "a", "ab", "abc", "abcd", "abcde", "caf\u00e9 au lait", "x" * 33]
+    x = np.array(texts if dtype == "O" else [0, 1, 2, 3, 5, 8, 13, 100], dtype).reshape(2, 4)
+    kind = onnx.TensorProto.UINT32 if attrs.get("positive", 1) else onnx.TensorProto.INT32
+    content = model("MurmurHash3", {"x": x}, attrs, types={"y0": kind})
+    (wanted,) = by_onnxruntime(content, {"x": x})
+    (got,) = found(content, {"x": x})
+    assert got.dtype == wanted.dtype
+    np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("text", ["a|ab", "a+?", "[[:alpha:]]+", "(?i)a", "a$", "("])

@@ -219,3 +219,37 @@ def test_text_is_of_any_length_and_may_end_in_zeros(op: str, kind: str) -> None:
     (found,) = run(read(source).graph(), [a, b])
     (wanted,) = by_onnxruntime(source, {"a": a, "b": b})
     assert found.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("action", ["LOWER", "UPPER", "NONE"])
+@pytest.mark.parametrize("is_case_sensitive", [0, 1])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("words", ["the", "THE", ""])
+def test_text_in_one_case_without_stop_words(
+    action: str, is_case_sensitive: int, locale: str, words: str
+) -> None:
+    """Empty text, accents and what surrounds a stop word stay."""
+    attrs = f'case_change_action="{action}", is_case_sensitive={is_case_sensitive}'
+    attrs += f', locale="{locale}"' + (f', stopwords=["{words}"]' if words else "")
+    text = "m (string[{0}] x) => (string[{0}] y) {{ y = StringNormalizer <{1}> (x) }}"
+    x = np.array(["The", "the", "\u00c9 stra\u00dfe", "", "a the b", "x\0"], object)
+    for given in (x, x[None], x[:2], x[None, :2]):
+        sizes = ", ".join(map(str, given.shape[:-1])) + (", n" if given.ndim == 2 else "n")
+        source = proto(text.format(sizes, attrs).replace("[" + sizes + "] y", "[] y", 1), 20)
+        source.graph.output[0].type.tensor_type.ClearField("shape")
+        (wanted,) = by_onnxruntime(source, {"x": given})
+        (found,) = run(read(source).graph(), [given])
+        assert found.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("attrs", ["", "delimiter", "maxsplit", "both"])
+@pytest.mark.parametrize("by", [",", " ", "  "])
+def test_text_in_parts(attrs: str, by: str) -> None:
+    given = [f'delimiter="{by}"'] * (attrs in ("delimiter", "both"))
+    given += ["maxsplit=1"] * (attrs in ("maxsplit", "both"))
+    text = "m (string[n] x) => (string[n, k] y, int64[n] count) { y, count = StringSplit"
+    source = proto(text + f"{'<' + ', '.join(given) + '>' if given else ''} (x) }}", 20)
+    x = np.array(["a b  c", " lead", "", "tail ", "a,b,,c", "\u00e9  \u00fc x", "x\0"], object)
+    wanted = by_onnxruntime(source, {"x": x})
+    for a, b in zip(run(read(source).graph(), [x]), wanted, strict=True):
+        assert a.tolist() == b.tolist()

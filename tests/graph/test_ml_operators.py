@@ -255,6 +255,38 @@ def test_tree_regressors(aggregate: str, targets: int, missing: bool) -> None:
         compare(model("TreeEnsembleRegressor", (x,), [1], attrs), (x,))
 
 
+@pytest.mark.parametrize("aggregate", ["SUM", "MAX"])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_leaves_that_vote_twice_for_a_target(aggregate: str, targets: int) -> None:
+    """As exporters write the numbers of a classifier's leaves, with one target."""
+    attrs, leaves = trees(1, ("BRANCH_LEQ",))
+    attrs |= {
+        "n_targets": targets,
+        "target_treeids": [tree for tree, _ in leaves * 2],
+        "target_nodeids": [node for _, node in leaves * 2],
+        "target_ids": [i % targets for i in range(len(leaves))] * 2,
+        "target_weights": vector(len(leaves) * 2),
+        "aggregate_function": aggregate,
+    }
+    compare(model("TreeEnsembleRegressor", (X,), [1], attrs), (X,))
+
+
+@pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX"])
+@pytest.mark.parametrize("are_positive", [False, True])
+def test_trees_that_vote_for_the_second_class_only(transform: str, are_positive: bool) -> None:
+    attrs, leaves = trees(3, ("BRANCH_LEQ",))
+    weights = vector(len(leaves), spread=0.4)
+    attrs |= {
+        "class_treeids": [tree for tree, _ in leaves],
+        "class_nodeids": [node for _, node in leaves],
+        "class_ids": [1] * len(leaves),
+        "class_weights": [abs(w) for w in weights] if are_positive else weights,
+        "classlabels_int64s": [5, 6],
+        "post_transform": transform,
+    }
+    compare(model("TreeEnsembleClassifier", (X,), [7, 1], attrs), (X,))
+
+
 @pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX"])
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("base", [0, 1])

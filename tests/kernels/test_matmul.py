@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinfer_kernels import matmul
-from clinfer_kernels.dims import evaluate, sym
+from clinfer_kernels.dims import evaluate, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.matmul_cpu import CpuTile, partition
 from clinfer_kernels.packing import Panels
@@ -308,6 +308,18 @@ def test_texts_do_not_depend_on_sizes(target: Target) -> None:
         kernel = matmul.emit(spec, tile, target)
         texts.add("".join(launch.source for launch in kernel.launches))
     assert len(texts) == 1
+
+
+def test_a_number_of_rows_may_divide_by_what_one_pixel_makes_zero() -> None:
+    """As many as there are pixels to a window of 4, of which an image of one pixel has none."""
+    rows = floordiv(sym("pixels"), floordiv(sym("pixels"), 4))
+    ins = (dense("float32", (rows, 19)), dense("float32", (19, 40)))
+    out = dense("float32", (rows, 40))
+    spec = MatmulSpec(True, identity("float32"), ins, (out,))
+    kernel = matmul.emit(spec, matmul.candidates(spec, CPU)[0], CPU)
+    a, b = random(5, 19), random(19, 40)
+    (got,) = run_kernel(kernel, [a[0], b[0]], [((5, 40), "float32")], {"pixels": 11})
+    assert_close(got, product(a, b), 2e-6)
 
 
 @pytest.mark.parametrize("cols", [3, 24, 40, 100, 129])

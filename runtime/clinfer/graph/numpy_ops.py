@@ -14,6 +14,7 @@ import numpy as np
 from clinfer.dtypes import BY_ONNX, to_numpy
 from clinfer.graph import numpy_indexing, numpy_random, numpy_text
 from clinfer.graph.ir import Array
+from clinfer.graph.numpy_hash import murmur
 from clinfer.graph.numpy_layout import max_roi_pool, pad, top_k
 from clinfer.graph.numpy_nms import non_max_suppression
 from clinfer.graph.numpy_pool import average_pool, lp_pool, max_pool
@@ -223,7 +224,10 @@ TABLE: dict[str, Function] = {
     "TfIdfVectorizer": numpy_text.tf_idf,
     "Equal": numpy_text.equal,
     "StringConcat": numpy_text.concat,
+    "StringNormalizer": numpy_text.normalized,
+    "StringSplit": numpy_text.split,
     "clinfer.Tokenize": tokenize,
+    "clinfer.Hash": murmur,
     **REDUCTIONS,
     "Range": _range,
     "ConstantOfShape": _constant_of_shape,

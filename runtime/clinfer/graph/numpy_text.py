@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,64 @@ def equal(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
 def concat(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
     """StringConcat: text after text, element by element."""
     return [np.asarray(np.add(*inputs), object)]
+
+
+def split(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
+    """StringSplit: the parts of each text and how many: [...] -> [..., most parts], int64 [...].
+
+    At a delimiter, else at spaces in a row; empty text has no part. Rows end in empty text.
+    """
+    (x,) = inputs
+    by, most = str(attrs.get("delimiter") or ""), attrs.get("maxsplit")
+    limit = -1 if most is None else int(most)
+
+    def parts(text: str) -> list[str]:
+        if by:
+            return text.split(by, limit) if text else []
+        text = text.lstrip(" ") if limit >= 0 else text.strip(" ")
+        found = re.split(" +", text, maxsplit=max(limit, 0)) if limit else [text]
+        return [part for part in found if part]
+
+    rows = [parts(str(text)) for text in x.ravel().tolist()]
+    longest = max(map(len, rows), default=0)
+    made = np.full((len(rows), longest), "", object)
+    for line, row in zip(made, rows, strict=True):
+        line[: len(row)] = row
+    counts = np.array([len(row) for row in rows], np.int64)
+    return [made.reshape(*x.shape, longest), counts.reshape(x.shape)]
+
+
+def normalized(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
+    """StringNormalizer: text without stop words, in one case: [C] -> [D] or [1, C] -> [1, D].
+
+    An element is a stop word as a whole. Of nothing an empty text is left. Letters change as a
+    locale's single characters do, in the locales C and POSIX those of ASCII.
+    """
+    (x,) = inputs
+    if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != 1):
+        raise InputError(f"text of [C] or [1, C] expected, found {list(x.shape)}")
+    action = attrs.get("case_change_action", "NONE")
+    is_ascii = attrs.get("locale") in ("C", "POSIX")
+    change = _CASES["LOWER" if action == "NONE" else action]
+
+    def changed(text: str) -> str:
+        return "".join(_changed(c, change, is_ascii) for c in text)
+
+    compared = str if attrs.get("is_case_sensitive", 0) else changed
+    stops = {compared(str(word)) for word in attrs.get("stopwords") or ()}
+    kept = [text for text in map(str, x.ravel().tolist()) if compared(text) not in stops]
+    made = kept if action == "NONE" else [changed(text) for text in kept]
+    result = np.array(made or [""], object)
+    return [result if x.ndim == 1 else result.reshape(1, -1)]
+
+
+_CASES: dict[str, Callable[[str], str]] = {"LOWER": str.lower, "UPPER": str.upper}
+
+
+def _changed(letter: str, change: Callable[[str], str], is_ascii: bool) -> str:
+    """A letter in another case; those that are several letters there stay."""
+    found = change(letter)
+    return letter if len(found) != 1 or (is_ascii and not letter.isascii()) else found
 
 
 def tf_idf(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:

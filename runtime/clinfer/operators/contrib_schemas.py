@@ -100,6 +100,8 @@ MultiHeadAttention query:T key?:T value?:T bias?:T key_padding_mask?:M attention
   past_key?:T past_value?:T past_sequence_length?:M cache_indirection?:M -> output:T
   present_key?:T present_value?:T qk?:QK | mask_filter_value:FLOAT num_heads!:INT scale:FLOAT
   unidirectional:INT=0 | T=float,float16,bfloat16 QK=float,float16,bfloat16 M=int32
+MurmurHash3 X:T1 -> Y:T2 | positive:INT=1 seed:INT=0 | T1=uint32,int32,uint64,int64,float,double
+  T1=string T2=uint32,int32
 NhwcConv X:T W:T B?:T -> Y:T | auto_pad:STRING=NOTSET dilations:INTS group:INT=1 kernel_shape:INTS
   pads:INTS strides:INTS | T=float16,float,double
 NhwcFusedConv X:T W:T B?:T Z?:T -> Y:T | activation:STRING activation_params:FLOATS

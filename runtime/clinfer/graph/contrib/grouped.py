@@ -161,7 +161,7 @@ def _cached(make: Maker, old: _Pair, new: tuple[Value, ...], step: _Steps) -> tu
     """Present keys and values: the past of each row, at its end the new ones.
 
     The cache has room for max(P, total) keys, where P is that of the past's tensor: element t of a
-    row with p keys is new[t - p] where p <= t < p + S, else past[t].
+    row with p keys is past[t] where t < p, new[t - p] where p <= t < p + S, else 0.
     """
     if old[0] is None or old[1] is None:
         return new
@@ -169,14 +169,13 @@ def _cached(make: Maker, old: _Pair, new: tuple[Value, ...], step: _Steps) -> tu
     total = make.cast(make.reshape(make.x(_TOTAL), 1), "int64")
     every = steps(make, make("Max", room, total))
     since = make("Sub", every, make.reshape(step.past, -1, 1))  # [B, T]
-    is_new = make(
-        "And",
-        make("GreaterOrEqual", since, make.constant(0)),
-        make("Less", since, step.new),
-    )
     last = make("Sub", make("Add", room, step.length), make.constant(1))
-    index = make("Where", is_new, make("Add", since, room), make("Min", every, last))
-    return _picked(make, _joined_parts(make, old, new), index)
+    is_new = make("GreaterOrEqual", since, make.constant(0))
+    index = make("Min", make("Where", is_new, make("Add", since, room), every), last)
+    held = make("Unsqueeze", make("Less", since, step.new), make.constant([1, 3]))
+    parts = _joined_parts(make, old, new)
+    zero = make.like(0, old[0])
+    return tuple(make("Where", held, x, zero) for x in _picked(make, parts, index))
 
 
 def _joined_parts(make: Maker, old: _Pair, new: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -250,11 +249,16 @@ def _of_keys(make: Maker, bias: Value, keys: _Keys, heads: int) -> Value:
 
 
 def _seen(make: Maker, keys: Value, places: Value, step: _Steps) -> Value:
-    """Whether query s of row b sees the key at a place [T] or [B, 1, 1, T]: [B, 1, S, T]."""
+    """Whether query s of row b sees the key at a place [T] or [B, 1, 1, T]: [B, 1, S, T].
+
+    Queries of padding, behind a row's last key, see no key of padding.
+    """
     query = make("Unsqueeze", places, make.constant([1, 3]))
     window = make.attr("local_window_size", -1)
     if make.attr("causal", 1):
-        seen = make("LessOrEqual", keys, query)
+        last = make("Sub", make.reshape(step.total, -1, 1), make.constant(1))
+        until = make("Unsqueeze", make("Min", places, last), make.constant([1, 3]))
+        seen = make("LessOrEqual", keys, until)
     else:
         seen = make("Less", keys, make.reshape(step.total, -1, 1, 1, 1))
     if window < 0:

@@ -14,6 +14,7 @@ from clinfer.graph.ir import Array, Value
 from clinfer.graph.numpy_quantise import dequantize_linear
 
 _BYTES = 4  # the accuracy level that allows A to be quantised to bytes
+_BLOCKS_OF_2_BITS = (32, 64, 128)  # whose products with bytes ONNX Runtime has
 _TABLES = ("fp4", "nf4")  # by quant_type
 _DECODED = ("float32", "float16", "bfloat16")
 
@@ -97,8 +98,19 @@ def _matmul_n_bits(make: Maker) -> Value:
         pads = [0] * (2 * rank - 1) + [blocks * size - inner]
         x = make("Pad", x, make.constant(pads), make.like(0, x))
     weights = decoded(make, codes.T, scales.T, zeros.T, size, make.x(0).dtype or "float32")
-    allowed = {"quantised": 1} if make.attr("accuracy_level", 0) == _BYTES else {}
+    allowed = {"quantised": 1} if _takes_bytes(make, bits, size) else {}
     return make.sum(make("MatMul", x, weights, **allowed), make.input(5))
+
+
+def _takes_bytes(make: Maker, bits: int, size: int) -> bool:
+    """Whether ONNX Runtime rounds A to bytes: not with float zero points, groups, some blocks."""
+    zeros = make.input(3)
+    return (
+        make.attr("accuracy_level", 0) == _BYTES
+        and (zeros is None or zeros.dtype == "uint8")
+        and make.input(4) is None
+        and (bits != 2 or size in _BLOCKS_OF_2_BITS)
+    )
 
 
 def _order(make: Maker, inner: int, blocks: int, size: int) -> Array:

@@ -36,10 +36,15 @@ def _tokenizer(make: Maker) -> Value:
     return make("clinfer.Tokenize", make.x(0), **make.node.attrs)
 
 
+def _hash(make: Maker) -> Value:
+    return make("clinfer.Hash", make.x(0), **make.node.attrs)
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "GatherND", "Pad", "Trilu"), _same),
     "GridSample": _grid_sample,
     "Range": _range,
     "Tokenizer": _tokenizer,
+    "MurmurHash3": _hash,
     "ExpandDims": _expand_dims,
 }

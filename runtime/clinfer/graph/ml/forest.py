@@ -250,7 +250,10 @@ def _filled(attrs: Attrs, name: str, count: int) -> Array:
 def _votes(
     nodes: int, voters: Array, targets: Array, weights: Array, count: int
 ) -> tuple[Array, Array]:
-    """Each node's votes side by side: targets [nodes, most], -1 for none, and weights."""
+    """Each node's votes side by side: targets [nodes, most], -1 for none, and weights.
+
+    Of several votes of a leaf where there is one target the first counts, as in ONNX Runtime.
+    """
     if not voters.size == targets.size == weights.size:
         raise ValueError(
             f"as many targets and weights as leaves' votes, {voters.size}, expected, found "
@@ -266,7 +269,7 @@ def _votes(
     given = np.zeros((nodes, most), np.float64)
     votes[sorted_, place] = targets[order]
     given[sorted_, place] = weights[order]
-    return votes, given
+    return (votes[:, :1], given[:, :1]) if count == 1 else (votes, given)
 
 
 def _widened(values: Array, leaves: int) -> Array:

@@ -51,29 +51,38 @@ def classifier(attrs: Attrs) -> Run:
     classes = labels(attrs, "classlabels_int64s", "classlabels_strings")
     forest = old_forest(attrs, "class", classes.size)
     transform, base = transform_of(attrs), numbers(attrs, "base_values")
-    if classes.size == 2 and base.size < 2 and not ints(attrs, "class_ids").any():
-        is_probability = bool((numbers(attrs, "class_weights") >= 0).all())
+    is_probability = bool((numbers(attrs, "class_weights") >= 0).all())
+    voted_for = ints(attrs, "class_ids")
+    if classes.size == 2 and base.size < 2 and not voted_for.any():
         return _binary(replace(forest, targets=1), classes, transform, base, is_probability)
     if base.size == 1 and classes.size == 2:
         base = np.append(base, 0)
     if base.size not in (0, classes.size):
         raise ValueError(f"{classes.size} base values expected, found {base.size}")
+    is_second_only = classes.size == 2 and voted_for.size > 0 and bool((voted_for == 1).all())
 
     def run(inputs: Sequence[Any]) -> list[Any]:
         scores, voted = forest.scores(rows(np.asarray(inputs[0])), "SUM")
         if base.size:
             scores, voted = scores + base.astype(scores.dtype), np.ones_like(voted)
-        picked = classes[np.argmax(np.where(voted, scores, -np.inf), axis=1)]
-        return [picked, transformed(scores, transform).astype(np.float32)]
+        best = np.argmax(np.where(voted, scores, -np.inf), axis=1)
+        if is_second_only:
+            best = (scores[:, 1] > _threshold(is_probability)).astype(np.int64)
+        return [classes[best], transformed(scores, transform).astype(np.float32)]
 
     return run
+
+
+def _threshold(is_probability: bool) -> float:
+    """What the one score of two classes must be above for the second."""
+    return 0.5 if is_probability else 0.0
 
 
 def _binary(
     forest: Forest, classes: Array, transform: str, base: Array, is_probability: bool
 ) -> Run:
     """Two classes and one score, that of the second: all votes are for number 0."""
-    threshold = 0.5 if is_probability else 0.0
+    threshold = _threshold(is_probability)
 
     def run(inputs: Sequence[Any]) -> list[Any]:
         scores = forest.scores(rows(np.asarray(inputs[0])), "SUM")[0]

@@ -29,6 +29,12 @@ def tokenize(call: Call) -> list[Type]:
     return [Type(call.dtype(0), (*shape, call.fresh(0, len(shape))))]
 
 
+def hashed(call: Call) -> list[Type]:
+    """Hash: a number for each element."""
+    kind = "uint32" if call.node.attrs.get("positive", 1) else "int32"
+    return [Type(kind, call.node.required(0).shape)]
+
+
 _KINDS = "Pointwise Conv ConvTranspose Pool Softmax Norm Attention Recurrent Random Seed Squeeze"
 
 RULES: dict[str, Rule] = {f"clinfer.{kind}": set_by_pass for kind in _KINDS.split()}
@@ -36,4 +42,5 @@ RULES |= {
     "clinfer.Decode": decode,
     "clinfer.EncodedMatMul": encoded_matmul,
     "clinfer.Tokenize": tokenize,
+    "clinfer.Hash": hashed,
 }
