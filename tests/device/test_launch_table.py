@@ -30,11 +30,12 @@ def test_words_are_those_of_each_launch() -> None:
     model({"x": x, "past": past})
     loaded = model._loaded.executable
     table = loaded.launch_table
-    addresses = [1000 + n for n in range(len(loaded.plan.buffers))]
+    buffers = loaded.plan.buffers
+    addresses = [1000 + n for n in range(len(buffers))]
     for batch, rows, kept in ((1, 1, 3), (2, 9, 0), (3, 4, 40), (0, 2, 2)):
         sizes = bind_inputs(loaded.plan, [(batch, rows, 8), (batch, kept, 8)], loaded.tape())
         closed = Closed(loaded.plan, sizes)
-        found = table.bound(sizes, closed, addresses)
+        found = table.bound(sizes, closed, addresses, lambda n, s=sizes: buffers[n].nbytes(s))
         expected = []
         for number, step in enumerate(loaded.plan.steps):
             if isinstance(step, LaunchStep) and not closed.has_step(number):

@@ -115,7 +115,6 @@ class LaunchTable:
 
     def __init__(self, plan: Plan, player: Player) -> None:
         launches = [(n, s) for n, s in enumerate(plan.steps) if isinstance(s, LaunchStep)]
-        self._plan = plan
         self._launches = [step for _, step in launches]
         self._steps = np.array([number for number, _ in launches], np.int64)
         self._codes = np.array([player.codes[s.program] for s in self._launches], np.uint64)
@@ -168,8 +167,16 @@ class LaunchTable:
                 self._words.add(0, row)
         self._touched.append({arg.buffer for arg in step.args if arg.kind == "buffer"})
 
-    def bound(self, sizes: Sizes, closed: Closed, addresses: Sequence[int]) -> Bound:
+    def bound(
+        self,
+        sizes: Sizes,
+        closed: Closed,
+        addresses: Sequence[int],
+        nbytes: Callable[[int], int],
+    ) -> Bound:
         """The launches that run for these sizes; `addresses` are those of the plan's buffers.
+
+        `nbytes` gives the bytes of a buffer.
 
         Raises `DeviceError` for a size that no argument of a kernel can be.
         """
@@ -201,7 +208,7 @@ class LaunchTable:
         )
         flops = self._flops.values(known)[active]
         steps = self._steps[active].tolist()
-        return Bound(steps, rows, values, flops, lambda a, b: self._bytes(active[a:b], sizes))
+        return Bound(steps, rows, values, flops, lambda a, b: self._bytes(active[a:b], nbytes))
 
     def _with_local(self, active: Integers, sizes: Sizes) -> dict[int, BoundLaunch]:
         if not self._local:
@@ -210,7 +217,6 @@ class LaunchTable:
         found: Iterable[int] = (row for row in self._local if row in places)
         return {places[row]: bind_launch(self._launches[row], sizes) for row in found}
 
-    def _bytes(self, rows: Integers, sizes: Sizes) -> int:
+    def _bytes(self, rows: Integers, nbytes: Callable[[int], int]) -> int:
         """The bytes of the buffers that launches touch, of each launch by itself."""
-        buffers = self._plan.buffers
-        return sum(buffers[n].nbytes(sizes) for row in rows for n in self._touched[row])
+        return sum(nbytes(n) for row in rows.tolist() for n in self._touched[row])

@@ -85,11 +85,12 @@ class PlayedInstance(Instance):
         self._profiling = profiling
         self._memory: list[Array] = []
         self._addresses: dict[int, int] = {}
+        self._nbytes: dict[int, int] = {}
         self._arena = np.empty(0, np.uint8) if heir_of is None else heir_of._arena
         self._allocate()
         addresses = [self._addresses.get(number, 0) for number in range(len(self.plan.buffers))]
         table = loaded.launch_table
-        self._bound = table.bound(sizes, self.closed, addresses)
+        self._bound = table.bound(sizes, self.closed, addresses, self._bytes_of)
         self._slots, self._values = table.slots, self._bound.values
         self._numbers = {number: place for place, number in enumerate(self._bound.steps)}
         rows = self._bound.rows
@@ -149,7 +150,7 @@ class PlayedInstance(Instance):
             elif buffer.kind == "const":
                 self._addresses[number] = self._player.places[number]
             elif buffer.kind in ("input", "output"):
-                nbytes = buffer.nbytes(self.sizes)
+                nbytes = self._bytes_of(number)
                 self._addresses[number] = self._new_memory(nbytes if nbytes <= COPIED else 0)
             elif buffer.kind == "sizes":
                 content = self._sizes_content(buffer)
@@ -159,6 +160,13 @@ class PlayedInstance(Instance):
                 self._addresses[number] = self.reports.ctypes.data
             elif buffer.constant >= 0:
                 self.objects[number] = self.plan.constants[buffer.constant]
+
+    def _bytes_of(self, number: int) -> int:
+        """The bytes of a buffer."""
+        found = self._nbytes.get(number)
+        if found is None:
+            found = self._nbytes[number] = self.plan.buffers[number].nbytes(self.sizes)
+        return found
 
     def _arena_of(self, nbytes: int) -> int:
         """The address of the temporaries' memory; what was there before serves, if it has room.
@@ -305,7 +313,7 @@ class PlayedInstance(Instance):
 
     def keep_apart(self, number: int) -> None:
         """See `round_script.Stage`."""
-        nbytes = self.plan.buffers[number].nbytes(self.sizes)
+        nbytes = self._bytes_of(number)
         address = self._new_memory(nbytes)
         ctypes.memmove(address, self._addresses[number], nbytes)
         self._point(number, address)

@@ -59,11 +59,16 @@ class Sizes:
     def __init__(self, values: Mapping[str, int]) -> None:
         self.values = dict(values)
         self._known: dict[Expr, int] = {}
+        self._taped: dict[int, int] = {}
+        self._tape: Tape | None = None  # kept, so that what `_taped` names by its `id` is alive
 
     def __call__(self, dim: Dim) -> int:
         """The value of a size; `KeyError` names a symbol that is not bound yet."""
         if isinstance(dim, int):
             return dim
+        value = self._taped.get(id(dim))  # comparing expressions takes longer than all the rest
+        if value is not None:
+            return value
         value = self._known.get(dim)
         if value is None:
             value = self._known[dim] = dim_algebra.evaluate(dim, self.values)
@@ -79,12 +84,14 @@ class Sizes:
         # changes nothing of it.
         is_new = self.values.keys().isdisjoint(more)
         self._known = self._known.copy() if is_new else {}
+        if not is_new:
+            self._taped = {}
         self.values.update(more)
 
     def extended(self, more: Mapping[str, int]) -> Sizes:
         """These, and values of other symbols."""
         made = Sizes(self.values)
-        made._known = self._known
+        made._known, made._taped, made._tape = self._known, self._taped, self._tape
         made.bind_all(more)
         return made
 
@@ -92,14 +99,15 @@ class Sizes:
         """Lets symbols have no value any more."""
         for name in names:
             self.values.pop(name, None)
-        self._known = {}
+        self._known, self._taped = {}, {}
 
     def fill(self, tape: Tape) -> None:
         """Computes all sizes of a tape at once."""
+        self._tape = tape
         try:
-            self._known = tape(self.values)
+            self._taped = tape(self.values)
         except ArithmeticError:  # each is computed where it is needed
-            self._known = {}
+            self._taped = {}
 
     def recall(self, memo: dict[Any, dict[Expr, int]]) -> None:
         """Takes over what was computed before from the same values, and keeps what will be."""

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from clinfer.lowering.binding import required_sizes
-from clinfer.lowering.plan import BranchStep, Constraint, LaunchStep, LoopStep, Plan, Reach
+from clinfer.lowering.plan import (
+    BranchStep,
+    Constraint,
+    HostStep,
+    LaunchStep,
+    LoopStep,
+    Plan,
+    Reach,
+)
 from clinfer_kernels.dims import OPERATIONS, Dim, Expr, Sym, symbols
 
 _Operation = Callable[[int, int], int]
@@ -26,23 +34,24 @@ class Tape:
         self._operations: list[tuple[_Operation, int, int]] = []
         self._places: dict[Any, int] = {}
         self._known: dict[Expr, int] = {}
-        every = {dim for dim in dims if isinstance(dim, Expr) and symbols(dim) <= {*self._names}}
+        given = [dim for dim in dims if isinstance(dim, Expr)]
+        every = {dim for dim in given if symbols(dim) <= {*self._names}}
         for number in sorted({n for dim in every for n in _numbers(dim)}):
             self._places[number] = len(self._names) + len(self._start)
             self._start.append(number)
         for place, name in enumerate(self._names):
             self._places[name] = place
         self._first = len(self._names) + len(self._start)
-        for dim in every:
-            self._known[dim] = self._place(dim)
+        self._kept = {id(dim): dim for dim in given if dim in every}  # alive: an id is of one only
+        self._at = [self._place(dim) for dim in self._kept.values()]
 
-    def __call__(self, values: Mapping[str, int]) -> dict[Expr, int]:
-        """The value of each expression and of those in it; ArithmeticError where one has none."""
+    def __call__(self, values: Mapping[str, int]) -> dict[int, int]:
+        """The value of each expression by its `id`; ArithmeticError where one has none."""
         found = [*(values[name] for name in self._names), *self._start]
         add = found.append
         for operation, left, right in self._operations:
             add(operation(found[left], found[right]))
-        return {dim: found[place] for dim, place in self._known.items()}
+        return dict(zip(self._kept, [found[place] for place in self._at], strict=True))
 
     def _place(self, dim: Dim) -> int:
         """Where the value of a size is among the numbers."""
@@ -95,6 +104,11 @@ def _sizes_of(plan: Plan) -> Iterator[Dim]:
         if isinstance(step, LaunchStep):
             yield from (*step.global_size, step.when, step.flops)
             yield from (arg.value for arg in step.args)
+        elif isinstance(step, HostStep):
+            for value in (*step.inputs, *step.outputs):
+                if value is not None and value.tensor is not None:
+                    tensor = value.tensor
+                    yield from (*tensor.shape, *tensor.strides, tensor.offset)
         elif isinstance(step, (BranchStep, LoopStep)):
             for block in step.blocks:
                 yield from _required(block.requirements)
