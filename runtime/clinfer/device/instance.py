@@ -54,6 +54,9 @@ class OnDevice:
 class Instance(ABC):
     """Buffers made and arguments set for the sizes of some inputs."""
 
+    _prepares_late = False
+    """Whether a block's calls are made when it first runs: of two many runs do only one."""
+
     def __init__(self, loaded: LoadedPlan, sizes: Sizes) -> None:
         self.loaded = loaded
         self.plan = loaded.plan
@@ -156,11 +159,16 @@ class Instance(ABC):
 
     def _block_call(self, block: Block) -> Callable[[], None]:
         error = self.closed.why(block)
-        calls = self.calls(block.first, block.end) if error is None else []
+        calls: list[Callable[[], None]] | None = [] if error is not None else None
+        if calls is None and not self._prepares_late:
+            calls = self.calls(block.first, block.end)
 
         def run() -> None:
+            nonlocal calls
             if error is not None:
                 raise error.with_traceback(None)
+            if calls is None:
+                calls = self.calls(block.first, block.end)
             for call in calls:
                 call()
 

@@ -64,6 +64,7 @@ def element_at(address: int, dtype: str, offset: int) -> int:
 class PlayedInstance(Instance):
     """Tables for the player, and the memory of all buffers."""
 
+    _prepares_late = True
     _arena: Array
     _tables: Tables
     _helpers: Helpers
