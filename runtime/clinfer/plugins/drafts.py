@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 KIND = "draft"
 FORMAT = 1
-MOST_BYTES = 1 << 20
+MOST_BYTES = 4 << 20
 """Of what lies in no file of the model; a draft with more is not worth its room in a seed."""
 
 
