@@ -66,11 +66,11 @@ class Weights:
     def scales(self, *shape: int) -> Any:
         return self.rng.uniform(0.01, 0.02, shape).astype(np.float32)
 
-    def model(self, rows: int | str = "m") -> onnx.ModelProto:
+    def model(self, rows: int | str = "m", inner: int = K) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "g",
-            [helper.make_tensor_value_info("x", FLOAT, [rows, K])],
+            [helper.make_tensor_value_info("x", FLOAT, [rows, inner])],
             [helper.make_tensor_value_info(name, FLOAT, None) for name in self.results],
             self.constants,
         )
@@ -110,6 +110,21 @@ def test_those_of_products_on_gpus(gpu: str) -> None:
     made.decoded("Gemm", codes, made.scales(N), True, axis=0)
     made.looked_up()
     _check(made.model(rows=3), gpu)
+
+
+def test_the_last_block_of_a_column_may_be_a_part() -> None:
+    """48 rows in blocks of 32: scales and zero points are not those of two blocks of 24."""
+    made = Weights()
+    codes, points = (made.rng.integers(0, 16, (n, N)).astype(np.uint8) for n in (48, 2))
+    scales = made.scales(2, N)
+    inputs = [made.given(part) for part in (codes, scales, points)]
+    weights = made.node("DequantizeLinear", inputs, axis=0, block_size=32)
+    made.results.append(made.node("MatMul", ["x", weights]))
+    compiled = clinfer.Core().compile_model(made.model(inner=48), "CPU")
+    assert any("_q4" in program.entry for program in compiled.plan.programs)
+    x = made.rng.normal(size=(3, 48)).astype(np.float32)
+    zero, scale = (part.repeat(32, 0)[:48].astype(float) for part in (points, scales))
+    np.testing.assert_allclose(compiled(x)[0], x @ ((codes - zero) * scale), 1e-4, 1e-4)
 
 
 def _check(content: onnx.ModelProto, device: str) -> None:

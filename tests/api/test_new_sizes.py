@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import clinfer
+from clinfer.device.player import LaunchRows, LocalMemory, Tables
+from clinfer.lowering.binding import BoundLaunch
 
 W = np.random.default_rng(2).standard_normal((64, 64)).astype(np.float32) / 8
 
@@ -77,6 +80,55 @@ def test_after_a_failed_run(cpu):
     with pytest.raises(clinfer.ClinferError):
         compiled([np.zeros((2, 63), np.float32), np.zeros((1, 64), np.float32)])
     decode(compiled, 6, 20)
+
+
+def tables_of(locals_: list[int], room: Tables | None = None) -> tuple[Tables, bool]:
+    """Tables of launches with so much local memory each, and whether those of the room fit."""
+    args = [(("long", 0), *([("local", nbytes)] if nbytes else [])) for nbytes in locals_]
+    launches = [BoundLaunch(0, given, (3,), (1,), "a launch") for given in args]
+    rows = LaunchRows.of(launches, SimpleNamespace(codes=(1,)))
+    values = np.zeros(8, np.uint64)
+    local = LocalMemory(rows.local.values(), 2)
+    fits = room is not None and room.fits(rows, 2)
+    return Tables(None, rows, values, local, room if fits else None), fits
+
+
+def test_launches_with_local_memory_come_and_go():
+    """Threads have arguments of their own only where there is local memory."""
+    tables, _ = tables_of([64, 0])
+    assert tables.steps[:, 7].astype(bool).tolist() == [True, False]
+    other, fits = tables_of([0, 64], tables)
+    assert fits
+    assert other.steps[:, 7].astype(bool).tolist() == [False, True]
+
+
+def test_tables_of_no_launch_have_no_room():
+    tables, _ = tables_of([])
+    assert not tables_of([0], tables)[1]
+    assert tables_of([], tables)[1]
+
+
+def test_what_sizes_of_zero_leave_out(cpu):
+    """Runs of no launch, of one of which threads have arguments of their own, of one without."""
+    random = np.random.default_rng(7)
+    weights = [random.standard_normal((1, 128, 32)).astype(np.float32) for _ in "wr"]
+    nodes = [
+        helper.make_node("LSTM", ["a", "w", "r"], ["", "z"], hidden_size=32),
+        helper.make_node("Sin", ["x"], ["y"]),
+    ]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in {"x": ["n", 512], "a": ["t", 1, 32], "y": ["n", 512]}.items()
+    ]
+    consts = [numpy_helper.from_array(w, name) for w, name in zip(weights, "wr", strict=True)]
+    graph = helper.make_graph(nodes, "g", infos[:2], infos[2:], consts)
+    graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 1, 32]))
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    compiled = clinfer.Core().compile_model(proto, "CPU")
+    for rows, steps in [(0, 0), *((0, n) for n in range(1, 9)), *((2000 + n, 0) for n in range(9))]:
+        x = random.standard_normal((rows, 512)).astype(np.float32)
+        y = compiled([x, np.ones((steps, 1, 32), np.float32)])[0]
+        np.testing.assert_allclose(y, np.sin(x), 1e-4, 1e-5)
 
 
 def test_side_by_side(cpu):

@@ -162,6 +162,7 @@ class Tables:
         steps[:, 2] = self._contexts.ctypes.data + self._contexts.strides[0] * _count(count)
         steps[:, 3:6] = products
         steps[:, 6] = shares(products[:, 2], threads)
+        steps[:, 7] = 0
         for index, launch in rows.local.items():
             start = rows.starts[index]
             own = local.rows(launch, self._pointers[start : start + len(launch.args)])
@@ -173,7 +174,7 @@ class Tables:
         Helpers that are sent to the one then come to the other: they know no more than the room.
         """
         is_whole = not (self.state[STOP] or self.state[OPEN] or self.state[INSIDE])
-        return is_whole and threads == self.threads and len(rows.codes) == len(self.steps)
+        return is_whole and threads == self.threads and len(rows.codes) == len(self._contexts)
 
     def renewal(self, first: int, end: int) -> Callable[[], None]:
         """What makes launches first .. end - 1 ones that have not begun, between two calls."""

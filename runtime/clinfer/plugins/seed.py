@@ -118,8 +118,11 @@ class Seed:
         _LOG.debug("the draft of the model is in the seed '%s'", self.folder)
         try:
             return drafts.load(entry, source, request.device, request.look)
-        except (BlobError, ModelError) as error:
+        except BlobError as error:
             self._layers.reject(entry, str(error))
+            return None
+        except ModelError as error:  # of the model's file, which is read again
+            _LOG.debug("the draft is not used: %s", error)
             return None
 
     def load_all(self, programs: Sequence[Program], device: Device) -> list[BuiltProgram | None]:

@@ -6,6 +6,7 @@ Gemm(a, D(b), c)    = that + c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -167,6 +168,9 @@ def _codes(value: Value) -> _Codes | None:
     points = None if zero is None or zero.const is None else _points(zero.const, codes)
     axis = normal_axis(node.attrs.get("axis", 1), 2)
     if node.attrs.get("block_size", 0) and scale.ndim == 2:
+        size = node.attrs["block_size"]
+        scale, points = (_even(part, codes.shape[axis], size, axis) for part in (scale, points))
+        assert scale is not None
         return _Codes(codes, scale, points, form, bits)
     if scale.size != 1 and scale.ndim != 1:
         return None
@@ -180,6 +184,16 @@ def _codes(value: Value) -> _Codes | None:
     ]
     assert spread[0] is not None
     return _Codes(codes, spread[0], spread[1], form, bits)
+
+
+def _even(part: Array | None, length: int, size: int, axis: int) -> Array | None:
+    """Numbers of blocks of `size` along an axis, as those of equal blocks: the last one may be a
+    part, whose length blocks then have a divisor of."""
+    if part is None or part.shape[axis] == 1 or part.shape[axis] * size == length:
+        return part
+    common = math.gcd(length, size)
+    spread = part.repeat(size // common, axis)
+    return spread.take(range(length // common), axis)
 
 
 def _points(zeros: Array, codes: Array) -> Array:
