@@ -39,6 +39,7 @@ FAMILIES = {
     "SuppressSpec": "suppress",
     "RoiAlignSpec": "roi_align",
     "MaxRoiPoolSpec": "max_roi_pool",
+    "ForestSpec": "forest",
     "RecurrentSpec": "recurrent",
 }
 

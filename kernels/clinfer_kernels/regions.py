@@ -238,6 +238,13 @@ def _recurrent(spec: Any) -> Regions:
     return Regions(tuple(_whole(spec)), _different(equal))
 
 
+def _forest(spec: Any) -> Regions:
+    """What nodes name is proved where they are made; rows must have their features."""
+    names = ["nf", "m4", "r", "v2"][: len(spec.ins)]
+    pairs = tuple(_named(spec, [*names, "nt"]))
+    return Regions(tuple(_whole(spec)), pairs, ((spec.features, spec.ins[0].shape[1]),))
+
+
 def _different(pairs: Sequence[tuple[Dim, Dim]]) -> tuple[tuple[Dim, Dim], ...]:
     return tuple(pair for pair in pairs if pair[0] != pair[1])
 
@@ -266,5 +273,6 @@ _TABLE: dict[str, Callable[[Any], Regions]] = {
     "SuppressSpec": _by_letters(("nb4", "ncb", "ncb", "", ""), "nck"),
     "RoiAlignSpec": _by_letters(("nchw", "r4", "r"), "rcyx"),
     "MaxRoiPoolSpec": _by_letters(("nchw", "r5"), "rcyx"),
+    "ForestSpec": _forest,
     "RecurrentSpec": _recurrent,
 }

@@ -424,6 +424,29 @@ class MaxRoiPoolSpec(Spec):
 
 
 @dataclass(frozen=True)
+class ForestSpec(Spec):
+    """outs[0][n, t]: the votes for target t of the leaves that row n of ins[0] reaches.
+
+    ins: rows [N, F], float32; nodes, int32 [M, 4]: feature, bits of the float32 threshold, the
+    first of two children that lie side by side, a mask (1 less, 2 equal, 4 greater, 8 none of
+    these, 16 the row has NaN) of what leads to the first; roots, int32 [trees]. A leaf has a
+    negative child: with `alone` the bits of a weight for the threshold and a target for the mask;
+    else of ins[3], int32 [V, 2], targets and bits of weights, those from ~child to before the mask.
+
+    Children come behind their parents; features are below `features`, and all numbers name what is
+    there. Votes are added in the order of the trees, in float32. `mask` is that of all nodes, -1
+    where they differ, with 32 where only the bit for NaN does.
+    """
+
+    aggregate: Literal["sum", "min", "max"]
+    alone: bool
+    mask: int
+    features: int
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class RecurrentSpec(Spec):
     """All time steps of an LSTM, GRU or RNN; G gates of H units, padded to P, a multiple of 32.
 

@@ -23,6 +23,11 @@ def fill(name: str, target: Target, **values: str | int) -> str:
     return with_helpers(Template(text).substitute(values), target)
 
 
+def template(name: str, **values: str | int) -> str:
+    """The text of `name`.cl with its `$` names replaced, for a place in another one."""
+    return Template(text_of(name)).substitute(values)
+
+
 def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
     """Statements, one a line, indented by `depth` steps of four; no line break at the end."""
     return indent("\n".join(lines), "    " * depth)

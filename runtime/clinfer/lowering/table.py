@@ -26,6 +26,7 @@ MODULES = (
     "indexing",
     "recurrent",
     "boxes",
+    "forests",
 )
 
 _RULES: dict[str, Rule] = {}

@@ -1,9 +1,15 @@
-"""Classical models (domain ai.onnx.ml) and training: host steps."""
+"""Classical models (domain ai.onnx.ml) and training."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from clinfer.operators import Operator
 from clinfer.operators.values import NATURAL, POSITIVE, TEXT, Expected, among, words
+from clinfer_kernels.dims import product
+
+if TYPE_CHECKING:
+    from clinfer.graph.shape_call import Call
 
 _AFTER = words("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 _NODES = words(
@@ -23,8 +29,27 @@ _CATEGORIES = {"cats_strings": TEXT}
 _KEYS = dict.fromkeys(("default_string", "keys_strings", "values_strings", "classes_strings"), TEXT)
 
 
+def _features(call: Call) -> None:
+    """Rows (a vector is one) have the features that a forest's nodes ask for."""
+    shape = call.shape(0)
+    if not shape:
+        raise call.error("rows of features expected, found a scalar")
+    named: Any = call.attr("nodes_featureids")
+    modes: Any = call.attr("nodes_modes") if call.op != "TreeEnsemble" else None
+    numbers = [] if named is None else [int(n) for n in named]
+    if modes is not None and len(modes) == len(numbers):
+        numbers = [n for n, mode in zip(numbers, modes, strict=True) if mode != "LEAF"]
+    if numbers:
+        width = product(shape[1:]) if len(shape) > 1 else shape[0]
+        call.at_most(max(numbers) + 1, width, "the features that its trees name and those of a row")
+
+
 def _ml(op: str, **values: Expected) -> Operator:
     return Operator(f"ai.onnx.ml.{op}", values)
+
+
+def _forest(op: str, **values: Expected) -> Operator:
+    return Operator(f"ai.onnx.ml.{op}", values, (_features,))
 
 
 OPERATORS = (
@@ -46,14 +71,14 @@ OPERATORS = (
     _ml("OneHotEncoder", **_CATEGORIES),
     _ml("SVMClassifier", kernel_type=_KERNELS, post_transform=_AFTER, **_LABELS),
     _ml("SVMRegressor", kernel_type=_KERNELS, post_transform=_AFTER),
-    _ml(
+    _forest(
         "TreeEnsemble",
         aggregate_function=among(0, 1, 2, 3),
         post_transform=among(0, 1, 2, 3, 4),
         nodes_featureids=NATURAL,
     ),
-    _ml("TreeEnsembleClassifier", post_transform=_AFTER, nodes_modes=_NODES, **_LABELS),
-    _ml(
+    _forest("TreeEnsembleClassifier", post_transform=_AFTER, nodes_modes=_NODES, **_LABELS),
+    _forest(
         "TreeEnsembleRegressor",
         aggregate_function=_SUMS,
         post_transform=_AFTER,

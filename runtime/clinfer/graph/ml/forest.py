@@ -21,7 +21,7 @@ _COMPARE = {
 }
 # In the order of the numbers that TreeEnsemble has for them.
 _MODES = [*_COMPARE, "BRANCH_MEMBER", "LEAF"]
-_LEAF, _MEMBER = _MODES.index("LEAF"), _MODES.index("BRANCH_MEMBER")
+LEAF, MEMBER = _MODES.index("LEAF"), _MODES.index("BRANCH_MEMBER")
 _AGGREGATES: dict[str, tuple[np.ufunc, float]] = {
     "SUM": (np.add, 0.0),
     "AVERAGE": (np.add, 0.0),
@@ -100,13 +100,13 @@ class Forest:
         count = len(x)
         nodes = np.tile(self.roots, count)
         rows = np.repeat(np.arange(count), self.roots.size)
-        active = np.flatnonzero(self.modes[nodes] != _LEAF)
+        active = np.flatnonzero(self.modes[nodes] != LEAF)
         for _ in range(self.modes.size + 1):
             if not active.size:
                 return nodes.reshape(count, -1)
             at = nodes[active]
             nodes[active] = after = self._next(at, x[rows[active], self.features[at]])
-            active = active[self.modes[after] != _LEAF]
+            active = active[self.modes[after] != LEAF]
         raise ValueError("a tree has a cycle: no leaf is reached")
 
     def _next(self, nodes: Array, x: Array) -> Array:
@@ -125,7 +125,7 @@ class Forest:
         return np.where(goes, self.true[nodes], self.false[nodes])
 
     def _compare(self, mode: int, nodes: Array, x: Array, thresholds: Array) -> Array:
-        if mode == _MEMBER:
+        if mode == MEMBER:
             assert self.members is not None
             return self.members.hold(nodes, x)
         result: Array = _COMPARE[_MODES[mode]](x, thresholds)
@@ -146,7 +146,7 @@ def old_forest(attrs: Attrs, kind: str, targets: int) -> Forest:
     count = trees.size
     index = _Index(trees, numbers_)
     modes = _modes(texts(attrs, "nodes_modes"))
-    inner = modes != _LEAF
+    inner = modes != LEAF
     true, false = (_filled(attrs, f"nodes_{n}nodeids", count) for n in ("true", "false"))
     links = [np.where(inner, index.of(trees, n, inner), 0) for n in (true, false)]
     voters = index.of(ints(attrs, f"{kind}_treeids"), ints(attrs, f"{kind}_nodeids"))
@@ -182,7 +182,7 @@ def tree_ensemble_forest(attrs: Attrs) -> Forest:
             raise ValueError(f"'nodes_{side}nodeids' names nodes that are not there")
         links.append(np.concatenate([to + np.where(is_leaf != 0, inner, 0), np.zeros(leaves, int)]))
     raw = np.asarray(attrs.get("nodes_modes", np.zeros(0))).astype(np.int64).ravel()
-    modes = np.concatenate([raw, np.full(leaves, _LEAF)])
+    modes = np.concatenate([raw, np.full(leaves, LEAF)])
     roots = ints(attrs, "tree_roots")
     # A tree that is one leaf is a node both of whose links are that leaf.
     votes, voted = _votes(
@@ -278,7 +278,7 @@ def _widened(values: Array, leaves: int) -> Array:
 
 def _members(modes: Array, values: Array) -> Members | None:
     """Sets are given one after the other, each ended by NaN, for the member nodes in order."""
-    nodes = np.flatnonzero(modes == _MEMBER)
+    nodes = np.flatnonzero(modes == MEMBER)
     if not nodes.size:
         return None
     ends = np.isnan(values)

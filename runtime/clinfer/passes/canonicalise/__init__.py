@@ -9,6 +9,7 @@ from clinfer.graph.ir import Graph
 from clinfer.passes.canonicalise import (
     col2im,
     einsum,
+    forests,
     found,
     from_data,
     grid_sample,
@@ -59,6 +60,7 @@ RULES: tuple[Rule, ...] = tuple(
         grid_sample,
         recurrent,
         col2im,
+        forests,
         places,
         scale,
         norms,
