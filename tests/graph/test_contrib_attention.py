@@ -302,7 +302,7 @@ def test_rows_with_pasts_of_their_own_lengths() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-@pytest.mark.parametrize("window", [-1, 3])
+@pytest.mark.parametrize("window", [-1, 1, 2, 3])
 def test_prompts_with_padding_behind(window: int) -> None:
     inputs = grouped(0, 5, 0)
     inputs["last"] = ints(2, 4)

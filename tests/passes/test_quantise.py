@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clinfer.passes.pipeline import PHASES
+from passes.interpreter import run_graph
 from passes.passes_helpers import check, kinds, model, optimised, random
 
 QUANTISED = {
@@ -168,6 +170,38 @@ def test_with_the_results_of_onnx_runtime(case: Case) -> None:
     graph, _ = optimised(proto, "canonicalise")
     assert not QUANTISED & set(kinds(graph))
     check(proto, {"x": case.x})
+
+
+def test_a_maximum_of_bytes_before_maxpool_took_them() -> None:
+    """MaxPool is of floats alone up to operator set 11."""
+    proto = model(
+        "int8[1, 2, 6, 6] x => float[1, 2, 3, 3] y",
+        "d = DequantizeLinear(x, s, z) "
+        "m = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 0, 0]>(d) "
+        "q = QuantizeLinear(m, s, z) y = DequantizeLinear(q, s, z)",
+        {"s": np.float32(0.3), "z": np.int8(-3)},
+        11,
+    )
+    check(proto, {"x": integers((1, 2, 6, 6), "int8")}, cls="cpu")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("cls", ["cpu", "gpu"])
+def test_a_last_block_of_weights_may_be_a_part(cls: str, turned: bool) -> None:
+    """ONNX Runtime rounds x to bytes there, so what is wanted comes from NumPy."""
+    codes, zeros = integers((48, 6), "uint8", 1), integers((2, 6), "uint8", 3)
+    scales, x = np.abs(random((2, 6), 2)), random((3, 48))
+    parts = {"w": codes, "s": scales, "z": zeros}
+    decoding = "d = DequantizeLinear<axis = 0, block_size = 32>(w, s, z)"
+    if turned:
+        parts = {name: np.ascontiguousarray(part.T) for name, part in parts.items()}
+        decoding = "e = DequantizeLinear<axis = 1, block_size = 32>(w, s, z) d = Transpose(e)"
+    proto = model("float[3, 48] x => float[3, 6] y", f"{decoding} y = MatMul(x, d)", parts, 21)
+    graph, _ = optimised(proto, list(PHASES)[-1], cls)
+    (found,) = run_graph(graph, {"x": x})
+    block = np.arange(48) // 32
+    wanted = x @ ((codes.astype(np.float32) - zeros[block]) * scales[block])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
 
 
 @settings(max_examples=25, deadline=None)

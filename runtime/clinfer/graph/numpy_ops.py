@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clinfer.dtypes import BY_ONNX, to_numpy
-from clinfer.graph import numpy_indexing, numpy_random, numpy_text
+from clinfer.graph import numpy_indexing, numpy_random, numpy_text, numpy_text_casts
 from clinfer.graph.ir import Array
 from clinfer.graph.numpy_hash import murmur
 from clinfer.graph.numpy_layout import max_roi_pool, pad, top_k
@@ -26,10 +26,12 @@ from clinfer.graph.numpy_quantise import (
 )
 from clinfer.graph.numpy_recurrent import gru, lstm, rnn
 from clinfer.graph.numpy_reduce import REDUCTIONS
+from clinfer.graph.numpy_regex import full_match
 from clinfer.graph.numpy_regions import roi_align
 from clinfer.graph.numpy_resize import resize
 from clinfer.graph.numpy_signal import dft, mel_weight_matrix, stft
 from clinfer.graph.numpy_tokens import tokenize
+from clinfer.graph.numpy_unique import unique
 from clinfer.graph.numpy_windows import conv, conv_transpose
 
 Attrs = Mapping[str, Any]
@@ -138,6 +140,10 @@ _NARROW_FLOATS = frozenset(["float16", "bfloat16"])
 
 def _cast(attrs: Attrs, inputs: Inputs) -> list[Any]:
     (x,), target = inputs, BY_ONNX[attrs["to"]].name
+    if target == "string":
+        return [numpy_text_casts.to_text(x)]
+    if x.dtype.kind == "O":
+        return [numpy_text_casts.from_text(x, target)]
     if target in _SMALL_INTEGERS:
         return [_to_small(x, target)]
     with np.errstate(all="ignore"):
@@ -168,11 +174,13 @@ def _to_small(x: Array, target: str) -> Array:
 
 
 def _can_cast(attrs: Attrs, inputs: Inputs) -> bool:
-    """Not strings, and not to float8 and float4, where saturation is the reference's."""
+    """Not to float8 and float4, whose saturation is the reference's."""
     source, target = inputs[0].dtype.name, BY_ONNX[attrs["to"]].name
+    if target == "string":
+        return source in (*_PLAIN, *_NARROW_FLOATS, "object")
     if target in _SMALL_INTEGERS:
         return source in _PLAIN or source in _NARROW_FLOATS or source in _SMALL_INTEGERS
-    return target in (*_PLAIN, *_NARROW_FLOATS) and source not in ("object", "complex64")
+    return target in (*_PLAIN, *_NARROW_FLOATS) and source != "complex64"
 
 
 def _optional(attrs: Attrs, inputs: Inputs) -> list[Any]:
@@ -220,6 +228,8 @@ TABLE: dict[str, Function] = {
     "ConvInteger": conv_integer,
     "ConvTranspose": conv_transpose,
     "RoiAlign": roi_align,
+    "Unique": unique,
+    "RegexFullMatch": full_match,
     "MelWeightMatrix": mel_weight_matrix,
     "TfIdfVectorizer": numpy_text.tf_idf,
     "Equal": numpy_text.equal,

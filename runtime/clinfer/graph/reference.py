@@ -14,7 +14,14 @@ import numpy as np
 
 from clinfer.boundary import as_ours, first_line
 from clinfer.dtypes import BY_NAME, to_numpy
-from clinfer.errors import ClinferError, InputError, ShapeError, UnsupportedError, listed
+from clinfer.errors import (
+    ClinferError,
+    InputError,
+    ModelError,
+    ShapeError,
+    UnsupportedError,
+    listed,
+)
 from clinfer.graph import control, ml, numpy_ops
 from clinfer.graph.ir import Node
 from clinfer.graph.value_types import type_of
@@ -155,8 +162,8 @@ class HostOp:
             if function is None:
                 return None
             return [numpy_ops.contiguous(r) for r in function(attrs, inputs)]
-        except InputError as error:
-            raise InputError(f"{self.label}: {error}") from None
+        except (InputError, ModelError) as error:
+            raise type(error)(f"{self.label}: {error}") from None
 
     def _by_ml(self, inputs: Sequence[Any]) -> list[Any]:
         try:
@@ -171,7 +178,7 @@ class HostOp:
         signature = tuple(_signature(value) for value in inputs)
         if signature not in self._evaluators:
             self._evaluators[signature] = self._evaluator(inputs)
-        feeds = {n: _readable(v) for n, v in zip(self.inputs, inputs, strict=True) if n}
+        feeds = {n: v for n, v in zip(self.inputs, inputs, strict=True) if n}
         try:
             return list(self._evaluators[signature].run(None, feeds))
         except (RecursionError, *INPUTS_DO_NOT_FIT):
@@ -272,13 +279,6 @@ def _signature(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.dtype.name, value.ndim
     return type(value).__name__
-
-
-def _readable(value: Any) -> Any:
-    """Strings in the form that NumPy's text functions take."""
-    if _is_text(value):
-        return value.astype(np.str_) if value.size else value
-    return value
 
 
 def _is_text(value: Any) -> bool:

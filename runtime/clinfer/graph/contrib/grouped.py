@@ -94,7 +94,7 @@ def _grouped(make: Maker) -> Sequence[Value | None]:
     added = [] if bias is None else [bias]
     plain = scores(make, q, wide_k, how, added)
     masked = make.sum(plain, masked_where(make, seen))
-    result = weighted(make, masked, wide_v, how)
+    result = _of_seen(make, weighted(make, masked, wide_v, how), places, step, how)
     return (
         joined(make, result, heads.queries * heads.size),
         *present,
@@ -264,6 +264,17 @@ def _seen(make: Maker, keys: Value, places: Value, step: _Steps) -> Value:
     if window < 0:
         return seen
     return make("And", seen, make("Greater", keys, make("Sub", query, make.constant(window))))
+
+
+def _of_seen(make: Maker, result: Value, places: Value, step: _Steps, how: Scoring) -> Value:
+    """0 for queries of padding [B, S] of which the window holds no key; a sink's are 0 anyway."""
+    window = make.attr("local_window_size", -1)
+    if window < 0 or how.sink is not None or make.shape(_QUERY)[1] == 1:
+        return result
+    before = make("Max", make("Sub", places, make.constant(window)), make.constant(-1))
+    last = make("Sub", make.reshape(step.total, -1, 1), make.constant(1))
+    some = make("Unsqueeze", make("Less", before, last), make.constant([1, 3]))
+    return make("Where", some, result, make.constant(0, float_of(make)))
 
 
 def _sink(make: Maker) -> Value | None:

@@ -40,6 +40,7 @@ _MOVES = (
     "Unsqueeze",
 )
 _BYTES = ("uint8", "int8")
+_OF_BYTES = {"MaxPool": 12}  # the first operator set in which bytes are taken, where not always
 
 
 def move(rw: Rewriter, node: Node) -> Outcome:
@@ -86,14 +87,15 @@ def _emit(
     rw: Rewriter, maker: Node, inputs: Sequence[Value | None], dtype: str | None, place: int
 ) -> Value:
     """`maker` on other inputs; its result number `place`."""
+    version = max(maker.version, _OF_BYTES.get(maker.op, 0))
     if len(maker.outputs) == 1:
         shape = maker.output.shape
-        return rw.emit(maker.op, inputs, dtype, shape, attrs=maker.attrs, version=maker.version)
+        return rw.emit(maker.op, inputs, dtype, shape, attrs=maker.attrs, version=version)
     outputs = [
         None if v is None else Value(rw.graph.fresh(v.name.split("~")[0]), dtype, v.shape)
         for v in maker.outputs
     ]
-    made = Node(maker.op, list(inputs), outputs, dict(maker.attrs), maker.name, "", maker.version)
+    made = Node(maker.op, list(inputs), outputs, dict(maker.attrs), maker.name, "", version)
     rw.insert(made)
     found = outputs[place]
     assert found is not None
