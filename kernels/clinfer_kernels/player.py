@@ -12,7 +12,6 @@ in it. Kernels it can call have one work-item a group, and local memory as argum
 
 from __future__ import annotations
 
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,11 +66,12 @@ _SHARES_ALONE = 64  # of a leader without helpers, who may leave between two of 
 def player_text(target: Target) -> str:
     """The OpenCL C text."""
     from clinfer_kernels.common import kernel_head
-    from clinfer_kernels.template import fill, text_of
+    from clinfer_kernels.template import fill, template
 
     operations = {name.replace(" ", "_"): n for n, name in enumerate(COMPUTATIONS)}
-    rounds = Template(text_of("player_rounds")).substitute(
-        operations,
+    rounds = template(
+        "player_rounds",
+        **operations,
         step_words=STEP_WORDS,
         at=AT,
         why=WHY,

@@ -16,7 +16,7 @@ def fill(name: str, target: Target, **values: str | int) -> str:
 
     A line that is just a name goes where the value is empty.
     """
-    text = text_of(name)
+    text = _text(name)
     for key, value in values.items():
         if value == "":
             text = text.replace(f"\n${key}\n", "\n")
@@ -25,7 +25,7 @@ def fill(name: str, target: Target, **values: str | int) -> str:
 
 def template(name: str, **values: str | int) -> str:
     """The text of `name`.cl with its `$` names replaced, for a place in another one."""
-    return Template(text_of(name)).substitute(values)
+    return Template(_text(name)).substitute(values)
 
 
 def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
@@ -34,6 +34,6 @@ def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def text_of(name: str) -> str:
+def _text(name: str) -> str:
     """What is in `name`.cl."""
     return Path(__file__).parent.joinpath(f"{name}.cl").read_text(encoding="utf-8")

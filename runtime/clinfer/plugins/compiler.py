@@ -193,6 +193,14 @@ def content_fields(
     }
 
 
+def content_record(
+    kind: str, form: int, source: Source, device: Described, properties: Mapping[str, Any]
+) -> KeyRecord:
+    """The key of what is made of a model: of that kind and format, and `content_fields`."""
+    fields = {"format": form, **content_fields(source, device, properties)}
+    return KeyRecord.make(kind, list(fields.items()))
+
+
 def compile_fields(device: Described, properties: Mapping[str, Any]) -> dict[str, FieldValue]:
     """The fields of a key that name how a graph becomes sources."""
     chosen = {name: str(properties[name]) for name, p in SETTABLE.items() if p.compiles}

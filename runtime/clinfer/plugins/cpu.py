@@ -22,7 +22,7 @@ from clinfer.errors import BlobError, BuildError, CompileRequiredError
 from clinfer.log import Log
 from clinfer.plugins.base import Loaded, Plugin, Request, Source
 from clinfer.plugins.compiler import (
-    content_fields,
+    content_record,
     device_fields,
     draft_model,
     finished,
@@ -122,11 +122,7 @@ class CpuPlugin(Plugin):
 
 def model_record(source: Source, device: Described, properties: Mapping[str, Any]) -> KeyRecord:
     """The key of a compiled model: content, shapes, properties, generator, device, driver."""
-    fields: dict[str, FieldValue] = {
-        "format": BLOB_FORMAT,
-        **content_fields(source, device, properties),
-    }
-    return KeyRecord.make("model", list(fields.items()))
+    return content_record("model", BLOB_FORMAT, source, device, properties)
 
 
 def _import(entry: Entry, request: Request, extensions: Extensions | None) -> Loaded | None:

@@ -5,7 +5,7 @@ A container of kind 'draft' with the sections
     plan       the draft as JSON (`clinfer.lowering.draft_io`); weights are places in the model's
                files, with the way each is packed
     weights    what lies in none of them: what passes have folded, and small constants
-    tuning     JSON: the key of the tuning data that lowering asked for and had none of, or null
+    tuning     as in `clinfer.plugins.plans`; lowering had none
 
 It is useless without the model's file, and spares reading, passes and lowering. Where there are
 tuning data by now, it is not used.
@@ -17,9 +17,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clinfer.cache.record import FieldValue, KeyRecord
-from clinfer.errors import BlobError, CacheError
-from clinfer.plugins.compiler import content_fields, device_fields, draft_model
+from clinfer.cache.record import KeyRecord
+from clinfer.plugins.compiler import content_record, device_fields, draft_model
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
@@ -37,11 +36,7 @@ MOST_BYTES = 4 << 20
 
 def draft_record(source: Source, device: Described, properties: Mapping[str, Any]) -> KeyRecord:
     """The key of a model's draft: content, shapes, properties, generator, target, device."""
-    fields: dict[str, FieldValue] = {
-        "format": FORMAT,
-        **content_fields(source, device, properties),
-    }
-    return KeyRecord.make(KIND, list(fields.items()))
+    return content_record(KIND, FORMAT, source, device, properties)
 
 
 def make(source: Source, device: Described) -> tuple[Plan, dict[str, Any] | None]:
@@ -58,7 +53,7 @@ def make(source: Source, device: Described) -> tuple[Plan, dict[str, Any] | None
     if dumped is None or sum(chunk.nbytes for chunk in dumped[1]) > MOST_BYTES:
         return draft.plan, None
     text, weights = dumped
-    tuning = json.dumps(asked[0].to_json() if asked else None).encode()
+    tuning = json.dumps([asked[0].to_json() if asked else None, ""]).encode()
     return draft.plan, {"plan": text, "weights": weights, "tuning": tuning}
 
 
@@ -69,14 +64,11 @@ def load(entry: Entry, source: Source, device: Described, look: Look | None) -> 
     was digested.
     """
     from clinfer.lowering.draft_io import load_draft
+    from clinfer.plugins.plans import looked
 
     if source.files is None:
         return None
-    try:
-        text = json.loads(bytes(entry.section("tuning")))
-        asked = None if text is None else KeyRecord.from_json(text)
-    except (ValueError, TypeError, AttributeError, RecursionError, CacheError) as error:
-        raise BlobError(f"the draft's tuning data are not named: {error!r}") from error
+    asked = looked(entry).record
     if asked is not None and look is not None:
         own = {**dict(asked.fields), **device_fields(device)}
         if look(KeyRecord(tuple(own.items()))) is not None:

@@ -13,9 +13,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clinfer.cache.record import FieldValue, KeyRecord
+from clinfer.cache.record import KeyRecord
 from clinfer.errors import BlobError, CacheError, CompileRequiredError, ModelError
-from clinfer.plugins.compiler import content_fields, plan_model, recall_generator
+from clinfer.plugins.compiler import content_record, plan_model, recall_generator
 
 if TYPE_CHECKING:
     from clinfer.cache.entry import Entry
@@ -45,11 +45,7 @@ class Made(NamedTuple):
 
 def plan_record(source: Source, device: Described, properties: Mapping[str, Any]) -> KeyRecord:
     """The key of a model's plan: content, shapes, properties, generator, target, device."""
-    fields: dict[str, FieldValue] = {
-        "format": FORMAT,
-        **content_fields(source, device, properties),
-    }
-    return KeyRecord.make(KIND, list(fields.items()))
+    return content_record(KIND, FORMAT, source, device, properties)
 
 
 def copies_weights(device: Described) -> bool:
@@ -116,8 +112,8 @@ def sections(made: Made, files: Files | None) -> dict[str, Any]:
 
     record, content = made.looked
     text, weights = dump(made.plan, places(files, whole=True))
-    looked = [None if record is None else record.to_json(), content]
-    return {"plan": text, "tuning": json.dumps(looked).encode(), "weights": weights}
+    named = [None if record is None else record.to_json(), content]
+    return {"plan": text, "tuning": json.dumps(named).encode(), "weights": weights}
 
 
 def load(entry: Entry, files: Files | None, look: Look) -> Plan:
@@ -148,7 +144,7 @@ def flaw(entry: Entry, look: Look | None) -> str:
 
 
 def _require_same_tuning(entry: Entry, look: Look) -> None:
-    then = _looked(entry)
+    then = looked(entry)
     if then.record is None:
         return
     found = look(then.record)
@@ -156,7 +152,8 @@ def _require_same_tuning(entry: Entry, look: Look) -> None:
         raise BlobError("the plan was made with other tuning data than there are now")
 
 
-def _looked(entry: Entry) -> Looked:
+def looked(entry: Entry) -> Looked:
+    """The tuning data that an entry names. Raises `BlobError` where it names something else."""
     from clinfer.plugins.tuning import KIND as TUNING
 
     try:
