@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from clinfer import config
-from clinfer.cache.entry import PAGE_ALIGNED, Entry, to_bytes
+from clinfer.cache import behind
+from clinfer.cache.entry import PAGE_ALIGNED, Entry, payload_bytes, to_bytes
 from clinfer.cache.folder import UntrustedDirectoryError
 from clinfer.cache.locks import LOCK_TIMEOUT, build_lock
 from clinfer.cache.record import KeyRecord
@@ -234,8 +235,13 @@ class Layers:
         record: KeyRecord,
         make: Callable[[], Mapping[str, SectionData]],
         seconds: float,
+        held: ExitStack | None = None,
     ) -> None:
-        """Stores what `make` gives; a `BuildError` of it is counted and costs the entry only."""
+        """Stores what `make` gives; a `BuildError` of it is counted and costs the entry only.
+
+        With `held` a large entry is stored behind the caller (`clinfer.cache.behind`), what `held`
+        holds, a build lock, until then. The content must not change any more.
+        """
         if not self.mode.writes:
             return
         try:
@@ -244,7 +250,16 @@ class Layers:
             if self.writable is not None:
                 self.writable.forgo(record, str(error))
             return
-        self.put(record, sections, seconds=seconds)
+        if held is None or payload_bytes(sections) < behind.FROM_BYTES:
+            self.put(record, sections, seconds=seconds)
+            return
+        lock = held.pop_all()
+
+        def store() -> None:
+            with lock:
+                self.put(record, sections, seconds=seconds)
+
+        behind.run(record.digest, store)
 
     def reject(self, entry: Entry, detail: str) -> Miss:
         """Takes back a hit that was of no use, and removes the entry from the writable store.

@@ -21,7 +21,8 @@ _POLL_SECONDS = 0.02
 def build_lock(path: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[bool]:
     """Holds the lock file `path`, whose folder exists; yields whether it could be had.
 
-    Waits at most `timeout` seconds. Raises only what the body of the `with` statement raises.
+    Waits at most `timeout` seconds. Any thread may end it. Raises only what the body of the `with`
+    statement raises.
     """
     try:
         from filelock import FileLock
@@ -33,7 +34,7 @@ def build_lock(path: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[bool]:
     # filelock raises OSError, its own Timeout (an OSError too), NotImplementedError where the file
     # system has no locks, RuntimeError where this thread holds the lock already.
     with suppress(OSError, NotImplementedError, RuntimeError, ValueError):
-        lock = FileLock(path, mode=0o600)
+        lock = FileLock(path, mode=0o600, thread_local=False)
         lock.acquire(timeout=timeout, poll_interval=_POLL_SECONDS)
         held = True
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from clinfer.cache import inventory
+from clinfer.cache import behind, inventory
 from clinfer.cache.entry import Container, Entry, read_container, read_header
 from clinfer.cache.header import EntryError
 from clinfer.cache.index import LIMITS, Index, IndexEntry, Limits, index_of
@@ -252,6 +252,7 @@ def _open_directory(path: Path, trust: Trust) -> Pack:
                 f"'{path}' is a cache directory without a signed index, but keys are named: "
                 "use a pack, or --allow-unsigned"
             )
+    behind.settle()
     entries = []
     for slot in store.folder.slots():
         with suppress(EntryError):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinfer.cache import driver_files
+from clinfer.cache import behind, driver_files
 from clinfer.cache.entry import Container, Entry, read_container, read_header, to_bytes
 from clinfer.cache.header import EntryError
 from clinfer.cache.index import IndexEntry
@@ -37,6 +37,7 @@ def collect(
 
     Raises CacheError for a cache that is not used, and for an entry that cannot be.
     """
+    behind.settle()
     found: dict[str, Callable[[], Container]] = {}
     for store in stores:
         refusal = store.refusal()

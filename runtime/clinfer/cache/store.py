@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinfer import config, forks
+from clinfer.cache import behind
 from clinfer.cache.entry import PAGE_ALIGNED, Container, Entry, payload_bytes, pieces, read
 from clinfer.cache.files import write_atomic, write_fault
 from clinfer.cache.folder import Folder, Removed, UntrustedDirectoryError
@@ -71,6 +72,7 @@ class Store:
     @property
     def stats(self) -> Stats:
         """What happened in this process so far."""
+        behind.settle()
         return self._counters.snapshot()
 
     def get(self, record: KeyRecord) -> Entry | None:
@@ -89,6 +91,7 @@ class Store:
 
     def peek(self, record: KeyRecord) -> Entry | Miss:
         """As `lookup`, without counting."""
+        behind.settle(record.digest)
         path = self.folder.entry(record.digest)
         found = self._read(path, record)
         if isinstance(found, Entry):
@@ -138,6 +141,7 @@ class Store:
 
     def discard(self, record: KeyRecord) -> bool:
         """Removes an entry; returns whether there was one that could be removed."""
+        behind.settle(record.digest)
         return self.remove_file(self.folder.entry(record.digest))
 
     def recall(self, record: KeyRecord) -> Entry | None:
@@ -166,6 +170,7 @@ class Store:
         """
         from clinfer.cache import inventory
 
+        behind.settle()
         return inventory.entries(self)
 
     def nearest(self, record: KeyRecord) -> Nearest | None:
@@ -178,12 +183,14 @@ class Store:
         """Reads and checks every entry whole; with `remove`, what failed is removed."""
         from clinfer.cache import inventory
 
+        behind.settle()
         return inventory.verify(self, remove=remove)
 
     def info(self) -> StoreInfo:
         """The directory in numbers; reads the header of each entry."""
         from clinfer.cache import inventory
 
+        behind.settle()
         return inventory.info(self)
 
     def pin(self, record: KeyRecord) -> bool:
@@ -191,6 +198,7 @@ class Store:
         if self.readonly:
             return False
         try:
+            behind.settle(record.digest)
             self.folder.pin(record.digest)
         except (OSError, UntrustedDirectoryError):
             return False
@@ -212,6 +220,7 @@ class Store:
         as it is."""
         if self.readonly:
             return Removed(0, 0)
+        behind.settle()
         removed = self.folder.prune(limit=limit, age=age)
         self._counters.evicted(removed.entries)
         return removed
@@ -220,6 +229,7 @@ class Store:
         """Removes all entries and memos. A read-only store is left as it is."""
         if self.readonly:
             return Removed(0, 0)
+        behind.settle()
         return self.folder.clear(keep_pinned=keep_pinned)
 
     def refusal(self) -> Miss | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,21 +68,25 @@ class CpuPlugin(Plugin):
         if not cache.mode.compiles:
             miss = found if isinstance(found, Miss) else None
             raise CompileRequiredError(cache.explain(record, "the compiled model", miss))
-        with cache.building(record):
+        with ExitStack() as held:
+            held.enter_context(cache.building(record))
             entry = cache.get(record, again=True)
             loaded = None if entry is None else _import(entry, request, source.extensions)
             if loaded is not None:
                 return loaded
-            return self.renew(source, request)
+            return self._renewed(source, request, held)
 
     def renew(self, source: Source, request: Request) -> Loaded:
+        return self._renewed(source, request, None)
+
+    def _renewed(self, source: Source, request: Request, held: ExitStack | None) -> Loaded:
         record = model_record(source, request.device, request.properties)
         start = time.perf_counter()
         loaded = _build(source, request, record)
         if request.cache is not None and source.digest is not None and source.unchanged():
             seconds = time.perf_counter() - start
             request.cache.put_made(
-                record, lambda: _sections(loaded.plan, _binaries(loaded)), seconds
+                record, lambda: _sections(loaded.plan, _binaries(loaded)), seconds, held
             )
         return loaded
 

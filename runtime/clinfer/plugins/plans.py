@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clinfer.cache.record import KeyRecord
@@ -103,7 +105,8 @@ def store(source: Source, request: Request, made: Made, seconds: float) -> None:
     """Keeps a plan, if the model's files are still those that were digested."""
     if request.cache is not None and source.digest is not None and source.unchanged():
         record = plan_record(source, request.device, request.properties)
-        request.cache.put(record, sections(made, source.files), seconds=seconds)
+        content = partial(sections, made, source.files)
+        request.cache.put_made(record, content, seconds, ExitStack())
 
 
 def sections(made: Made, files: Files | None) -> dict[str, Any]:
