@@ -4,6 +4,7 @@
 Schedules, each with a text file of its own, where its index formulas are:
 
     conv_cpu         class "cpu": register tiles over packed panels of weights
+    conv_grouped     class "cpu": the same for groups of a few filters, several in a vector
     conv_winograd    class "cpu": 3 x 3 windows with fewer multiplications
     conv_integer     class "cpu": the same for 8-bit integers, four channels at once
     conv_pairs       class "cpu": the same for bfloat16, two channels at once
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from clinfer_kernels.conv_cpu import CpuTile, cpu_tiles, emit_cpu
 from clinfer_kernels.conv_direct import DirectTile, direct_tiles, emit_direct
+from clinfer_kernels.conv_grouped import GroupedTile, emit_grouped, grouped_tiles
 from clinfer_kernels.conv_integer import IntegerTile, emit_integer, integer_tiles
 from clinfer_kernels.conv_pairs import PairsTile, emit_pairs, pair_tiles
 from clinfer_kernels.conv_winograd import WinogradTile, emit_winograd, winograd_tiles
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 _EMIT: dict[type, Callable[[ConvSpec, Any, Target], Kernel]] = {
     CpuTile: emit_cpu,
+    GroupedTile: emit_grouped,
     IntegerTile: emit_integer,
     PairsTile: emit_pairs,
     WinogradTile: emit_winograd,
@@ -77,7 +80,8 @@ def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     if pairs:  # which of Winograd's only the large tiles beat
         large = (tile for tile in winograd if tile.out == 4)
         return (*depthwise, *large, *pairs, *direct)
-    return (*depthwise, *winograd, *cpu_tiles(spec, target), *direct)
+    grouped = grouped_tiles(spec, target)
+    return (*depthwise, *winograd, *grouped, *cpu_tiles(spec, target), *direct)
 
 
 def _for_gpu(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:

@@ -59,7 +59,7 @@ $locate
                 const int filter = panel % group_panels * COLS;
                 const long depth = (long)rows * taps$last * C;
                 const __global $acc_type* next_w = w + w_o + panel * depth * COLS;
-                const __global $acc_type* group_x = x + x_o + group * C;
+                const __global $acc_type* group_x = x + x_o + $group_at;
                 vec acc[ROWS][VECS];
                 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
@@ -77,26 +77,19 @@ $taps
                             from[r] = group_x + (at[r] + tap_at);
                         }
                         if (!is_inside) {
+                            int is_read = 0;
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
 $within
                                 from[r] = is_input ? from[r] : zeros;
+                                is_read |= is_input;
+                            }
+                            if (!is_read) {
+                                next_w += run * COLS;
+                                continue;
                             }
                         }
-                        for (int k = 0; k < run; ++k) {
-                            vec y[VECS];
-                            #pragma unroll
-                            for (int v = 0; v < VECS; ++v) {
-                                y[v] = $load_w;
-$fetch
-                            }
-                            #pragma unroll
-                            for (int r = 0; r < ROWS; ++r) {
-                                #pragma unroll
-                                for (int v = 0; v < VECS; ++v) acc[r][v] += from[r][k] * y[v];
-                            }
-                            next_w += COLS;
-                        }
+$products
                     }
                 }
 $straight

@@ -6,7 +6,9 @@ so that all convolutions of a network with one kind of epilogue are one program.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from clinfer_kernels import hints, memory
 from clinfer_kernels.common import kernel_head
@@ -137,15 +139,59 @@ def partition(problem: Problem, panels: Dim, tile: CpuTile, target: Target) -> P
     )
 
 
+class Inside(NamedTuple):
+    """What a kernel does within a tap: `products` are statements, `group_at` where a group's
+    channels begin, `zeros` the elements that a pixel of padding needs, `name` goes with the tile's.
+    """
+
+    products: list[str]
+    group_at: str = "group * C"
+    zeros: int = 0
+    name: str = ""
+
+
 def emit_cpu(spec: ConvSpec, tile: CpuTile, target: Target) -> Kernel:
     """The launches: copies where the tile asks for them, then one product per phase."""
+    return emit_with(spec, tile, target, problems_of, Inside(_products(spec, tile, target)))
+
+
+def _products(spec: ConvSpec, tile: CpuTile, target: Target) -> list[str]:
+    """Statements that multiply a run of channels: a pixel's is in all lanes."""
+    acc = problems_of(spec)[0].acc
+    fetch = hints.will_read_later("next_w", f"({_AHEAD} * VECS + v) * LANES")
+    return [
+        "for (int k = 0; k < run; ++k) {",
+        "    vec y[VECS];",
+        "    #pragma unroll",
+        "    for (int v = 0; v < VECS; ++v) {",
+        f"        y[v] = {memory.load(acc, 'next_w', 'v * LANES', tile.lanes)};",
+        *([f"        {fetch}"] if hints.has_hints(target) else []),
+        "    }",
+        "    #pragma unroll",
+        "    for (int r = 0; r < ROWS; ++r) {",
+        "        #pragma unroll",
+        "        for (int v = 0; v < VECS; ++v) acc[r][v] += from[r][k] * y[v];",
+        "    }",
+        "    next_w += COLS;",
+        "}",
+    ]
+
+
+def emit_with(
+    spec: ConvSpec,
+    tile: CpuTile,
+    target: Target,
+    seen: Callable[[ConvSpec], tuple[Problem, ...]],
+    inside: Inside,
+) -> Kernel:
+    """As `emit_cpu` for the problems that `seen` makes of a spec."""
     source = DenseInput.of(spec, target) if tile.copy_x else DenseInput.in_place(spec)
     launches = list(source.launches)
     scratch = list(source.scratch)
     packs: tuple[Pack, ...] = ()
     w_from = ("in", 1)
-    problems = problems_of(source.spec)
-    panels = Panels(problems, tile.cols, spec.transposed)
+    problems = seen(source.spec)
+    panels = Panels(problems, tile.cols, spec.transposed, least_zeros=inside.zeros)
     if tile.pack_w:
         w_from = ("scratch", len(scratch))
         launches += pack_panels(panels, len(scratch), target)
@@ -153,7 +199,7 @@ def emit_cpu(spec: ConvSpec, tile: CpuTile, target: Target) -> Kernel:
     else:
         packs = (constant_panels(panels),)
     launches += (
-        _product(panels, phase, tile, target, source.buffer, w_from)
+        _product(panels, phase, tile, target, source.buffer, w_from, inside)
         for phase in range(len(problems))
     )
     flops = sum((p.flops for p in problems), 0)
@@ -168,6 +214,7 @@ def _product(
     target: Target,
     x_from: tuple[str, int],
     w_from: tuple[str, int],
+    inside: Inside,
 ) -> Launch:
     problem = panels.problems[phase]
     count = problem.groups * panels.each(problem)
@@ -198,8 +245,7 @@ def _product(
     ):
         signature.scalar(name, value)
     finished = (problem.pixels, problem.epilogue, "sum", "channel", tile.lanes)
-    entry = f"conv_{tile.rows}x{tile.cols}_r{rank}"
-    fetch = hints.will_read_later("next_w", f"({_AHEAD} * VECS + v) * LANES")
+    entry = f"conv_{tile.rows}x{tile.cols}{inside.name}_r{rank}"
     text = fill(
         "conv_cpu",
         target,
@@ -212,8 +258,8 @@ def _product(
         acc_type=compute(problem.acc),
         last=rank - 1,
         **window_text(rank),
-        load_w=memory.load(problem.acc, "next_w", "v * LANES", tile.lanes),
-        fetch=block([fetch] if hints.has_hints(target) else [], 8),
+        group_at=inside.group_at,
+        products=block(inside.products, 6),
         rows_of=block(declare_rows(problem.pixels, "ROWS"), 3),
         locate=block(keep_rows(problem.pixels, "flat", "r"), 4),
         load_rows=block(load_rows(problem.pixels, "r"), 5),

@@ -17,7 +17,7 @@ from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
 from clinfer_kernels.conv_problem import Problem, dense_input, problems_of
 from clinfer_kernels.conv_prologue import declare, prepared, prologue_of
-from clinfer_kernels.dims import Dim, ceildiv, minimum, product
+from clinfer_kernels.dims import Dim, ceildiv, maximum, minimum, product
 from clinfer_kernels.packings import ConvPanels, taps_of
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Pack, Target
@@ -38,6 +38,7 @@ class Panels:
     cols: int
     transposed: bool
     dtype: str = ""
+    least_zeros: int = 0
 
     def each(self, problem: Problem) -> Dim:
         """Panels of a group."""
@@ -57,8 +58,9 @@ class Panels:
 
     @property
     def zeros(self) -> Dim:
-        """Zeros at the end: a run along the innermost axis."""
-        return max(p.axes[-1].taps for p in self.problems) * self.problems[0].channels
+        """Zeros at the end: a run along the innermost axis, and no less than `least_zeros`."""
+        run = max(p.axes[-1].taps for p in self.problems) * self.problems[0].channels
+        return maximum(run, self.least_zeros) if self.least_zeros else run
 
     @property
     def total(self) -> Dim:
@@ -71,7 +73,8 @@ class Panels:
         first = self.problems[0]
         taps = taps_of(problem.taps for problem in self.problems)
         dtype, groups = self.dtype or first.acc, first.groups
-        return ConvPanels(dtype, self.cols, groups, self.transposed, taps)  # type: ignore[arg-type]  # constants' sizes are numbers
+        least = self.least_zeros
+        return ConvPanels(dtype, self.cols, groups, self.transposed, taps, least)  # type: ignore[arg-type]  # constants' sizes are numbers
 
 
 def constant_panels(panels: Panels) -> Pack:

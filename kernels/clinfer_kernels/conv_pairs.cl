@@ -73,10 +73,16 @@ $taps
                             from[r] = group_x + (at[r] + tap_at);
                         }
                         if (!is_inside) {
+                            int is_read = 0;
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
 $within
                                 from[r] = is_input ? from[r] : zeros;
+                                is_read |= is_input;
+                            }
+                            if (!is_read) {
+                                next_w += (run + 1) / 2 * COLS;
+                                continue;
                             }
                         }
                         for (int k = 0; k < run; k += 2) {

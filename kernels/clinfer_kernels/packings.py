@@ -65,7 +65,8 @@ class MatrixPanels(NamedTuple):
 class ConvPanels(NamedTuple):
     """Weights of a convolution: [groups][ceil(M / cols)][taps][C][cols] of each phase, then zeros.
 
-    Filters beyond M are zero; the zeros at the end are as long as a window's innermost axis.
+    Filters beyond M are zero; the zeros at the end are as long as a window's innermost axis, and no
+    fewer than `least_zeros`.
     """
 
     dtype: str
@@ -73,12 +74,14 @@ class ConvPanels(NamedTuple):
     groups: int
     transposed: bool
     phases: Taps
+    least_zeros: int = 0
 
     @property
     def key(self) -> str:
         """The layout's name, for `Pack`."""
         kind = "transposed" if self.transposed else "conv"
-        return f"{kind}-panels-{self.dtype}-{self.cols}-{self.groups}-{_name(self.phases)}"
+        name = f"{kind}-panels-{self.dtype}-{self.cols}-{self.groups}-{_name(self.phases)}"
+        return f"{name}-{self.least_zeros}" if self.least_zeros else name
 
     def pack(self, array: Array) -> Array:
         """ONNX weights as one flat array."""
@@ -88,7 +91,8 @@ class ConvPanels(NamedTuple):
         if self.transposed:
             grouped = grouped.swapaxes(1, 2)
         parts = [self._phase(grouped, taps) for taps in self.phases]
-        zeros = np.zeros(max(len(range(*taps[-1])) for taps in self.phases) * grouped.shape[2])
+        run = max(len(range(*taps[-1])) for taps in self.phases) * grouped.shape[2]
+        zeros = np.zeros(max(run, self.least_zeros))
         return np.concatenate([*parts, zeros]).astype(np.dtype(self.dtype), copy=False)
 
     def _phase(self, grouped: Array, taps: tuple[tuple[int, int, int], ...]) -> Array:

@@ -17,6 +17,7 @@ from windows import channels_first, channels_last, run_node
 from clinfer_kernels import conv
 from clinfer_kernels.conv_cpu import CpuTile
 from clinfer_kernels.conv_gpu import GpuTile
+from clinfer_kernels.conv_grouped import GroupedTile
 from clinfer_kernels.conv_winograd import WinogradTile
 from clinfer_kernels.dims import Dim, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
@@ -152,8 +153,10 @@ PLAIN = {
     "1x1 padded": Window(4, 8, (4, 4), (1, 1), pads=(1, 0, 0, 1)),
     "asymmetric": Window(6, 16, (8, 9), (2, 3), pads=(0, 2, 1, 0), strides=(1, 2)),
     "dilated": Window(8, 16, (12, 11), (3, 3), dilations=(2, 3), pads=(2, 3, 2, 3)),
+    "dilated beyond the input": Window(8, 16, (5, 6), (3, 3), (), (6, 4, 6, 4), (6, 4)),
     "window larger than input": Window(4, 8, (2, 3), (5, 5), pads=(2, 2, 2, 2)),
     "grouped": Window(12, 30, (7, 6), (3, 3), groups=3, pads=(1, 1, 1, 1), n=2),
+    "in fours": Window(32, 32, (7, 6), (3, 3), groups=8, pads=(1, 1, 1, 1)),
     "multiplier": Window(4, 8, (6, 6), (3, 3), groups=4),
     "1d": Window(5, 9, (20,), (3,), strides=(2,), pads=(1, 1), n=2),
     "3d": Window(3, 17, (5, 6, 7), (3, 2, 3), strides=(1, 2, 1), pads=(1, 0, 1, 1, 1, 1), n=2),
@@ -218,12 +221,27 @@ def test_every_candidate(window: Window, target: Target) -> None:
         check(window, target, tile=tile)
 
 
-@pytest.mark.parametrize("name", ["3x3", "few channels", "one filter", "1x1", "depthwise"])
+@pytest.mark.parametrize(
+    "name", ["3x3", "few channels", "one filter", "1x1", "depthwise", "in fours"]
+)
 def test_wide_registers(name: str) -> None:
     processor = Path("/proc/cpuinfo")
     if not processor.exists() or "avx512f" not in processor.read_text():
         pytest.skip("the processor has no 512-bit registers")
     check(PLAIN[name], Target(vector_width=16))
+
+
+GROUPED = {
+    "4 of 4": Window(16, 16, (9, 8), (3, 3), pads=(1, 1, 1, 1), groups=4, n=2),
+    "2 of 1": Window(16, 32, (7, 9), (5, 5), (2, 2), (2, 1, 2, 2), groups=16),
+    "2 of 4": Window(32, 16, (5, 6), (3, 3), dilations=(2, 5), pads=(2, 5, 2, 5), groups=8),
+    "float16": Window(32, 32, (5, 6), (1, 3), pads=(0, 1, 0, 1), groups=8, dtype="float16"),
+}
+
+
+@pytest.mark.parametrize("window", GROUPED.values(), ids=GROUPED)
+def test_filters_of_several_groups_in_a_vector(window: Window) -> None:
+    check(window, TARGETS["cpu"], 2e-3 if window.dtype == "float16" else 2e-5, tile=GroupedTile)
 
 
 WINOGRAD = {
@@ -406,7 +424,7 @@ def test_empty_batch(target: Target) -> None:
     run_kernel(kernel, [np.zeros(1, np.float32), w], [((1,), "float32")])
 
 
-@pytest.mark.parametrize("name", ["3x3", "few channels", "grouped", "1d"])
+@pytest.mark.parametrize("name", ["3x3", "few channels", "grouped", "in fours", "1d"])
 def test_packed_weights_are_shared(name: str) -> None:
     """Texts depend on neither sizes nor windows; packed layouts are named by what they hold."""
     target = TARGETS["cpu"]

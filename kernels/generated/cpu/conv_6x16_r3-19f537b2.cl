@@ -159,12 +159,18 @@ void conv_6x16_r3(
                             from[r] = group_x + (at[r] + tap_at);
                         }
                         if (!is_inside) {
+                            int is_read = 0;
                             #pragma unroll
                             for (int r = 0; r < ROWS; ++r) {
                                 int is_input = 1;
                                 is_input &= (uint)(first1[r] + t1 * tap_step1) < (uint)size1;
                                 is_input &= is_run | ((uint)(first2[r] + t2 * tap_step2) < (uint)size2);
                                 from[r] = is_input ? from[r] : zeros;
+                                is_read |= is_input;
+                            }
+                            if (!is_read) {
+                                next_w += run * COLS;
+                                continue;
                             }
                         }
                         for (int k = 0; k < run; ++k) {
