@@ -132,6 +132,40 @@ def test_patches_become_a_sequence_without_a_transpose():
     )
 
 
+_NORMS = {
+    "instance": "b = InstanceNormalization(a, g, t)",
+    "groups": """i = Reshape(a, two) j = InstanceNormalization(i, ones, zeros)
+                 k = Reshape(j, image) m = Mul(k, c) b = Add(m, c)""",
+    "one group": """i = Reshape(a, one) j = InstanceNormalization(i, n, z)
+                    k = Reshape(j, image) b = Mul(k, c)""",
+}
+
+
+@pytest.mark.parametrize("norm", _NORMS.values(), ids=_NORMS)
+@pytest.mark.parametrize("far", [0, 300])
+def test_norms_of_channels_are_taken_where_the_channels_are(norm, far):
+    """The second convolution reads what the norm leaves as it lies."""
+    constants = {
+        **WEIGHTS,
+        "g": random((4,), 5),
+        "two": np.array([0, 2, -1]),
+        "one": np.array([0, 1, -1]),
+        "image": np.array([0, 4, 8, 7]),
+        "ones": np.ones(2, np.float32),
+        "zeros": np.zeros(2, np.float32),
+        "n": np.ones(1, np.float32),
+        "z": np.zeros(1, np.float32),
+        "hw": np.array([2, 3]),
+        "far": np.array(far, np.float32),
+    }
+    body = f"""h = Conv<pads = [1, 1, 0, 0]>(x, w, t) a = Add(h, far) {norm} d2 = Relu(b)
+               e = Conv(d2, u) y = ReduceMean<keepdims = 0>(e, hw)"""
+    proto = model(f"{_IMAGE} => float[a, b] y", body, constants)
+    tolerance = 1e-4 if far else 1e-5
+    graph = check(proto, {"x": random((2, 3, 9, 8))}, cls="cpu", rtol=tolerance, atol=tolerance)
+    assert kinds(graph)["Transpose"] == 1
+
+
 def test_the_layout_of_outputs_is_kept():
     proto = model(
         f"{_IMAGE} => float[n, 4, 7, 6] y, float[n, 4] z",

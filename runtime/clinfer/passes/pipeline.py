@@ -27,7 +27,7 @@ from clinfer.passes.expand import expand_definitions
 from clinfer.passes.fold import fold
 from clinfer.passes.fuse import fuse
 from clinfer.passes.fuse.rows import join_few_norms, join_norms
-from clinfer.passes.layout import choose_layout, remaining_transposes
+from clinfer.passes.layout import choose_layout, choose_layout_cpu, remaining_transposes
 from clinfer.passes.layout.siblings import join_siblings
 from clinfer.passes.patterns import recognise
 from clinfer.passes.quantise import decode, keep_weights, quantise, quantise_gpus
@@ -72,6 +72,7 @@ _FOR_CLASS = {"widen": "cpu", "join": "gpu", "rows": "gpu"}
 _INSTEAD: dict[tuple[str, str], Phase] = {
     ("quantise", "bytes"): quantise_gpus,
     ("quantise", "gpu"): keep_weights,
+    ("layout", "cpu"): choose_layout_cpu,
     ("rows", "norms apart"): join_few_norms,
 }
 

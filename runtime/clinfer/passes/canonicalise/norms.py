@@ -41,11 +41,18 @@ def emit_norm(rw: Rewriter, x: Value, axes: int, eps: float, rms: bool = False) 
 
 
 def scale_and_shift(rw: Rewriter, x: Value, scale: Value | None, bias: Value | None) -> Value:
-    """x * scale + bias, both broadcast to x's shape."""
-    for op, operand in (("Mul", scale), ("Add", bias)):
-        if operand is not None:
+    """x * scale + bias, both broadcast to x's shape; factors of one and shifts of zero are none.
+
+    PyTorch writes a group norm as an instance norm with such, between two Reshapes.
+    """
+    for op, operand, neutral in (("Mul", scale, 1), ("Add", bias, 0)):
+        if operand is not None and not _is_all(operand, neutral):
             x = rw.emit(op, [x, operand], x.dtype, x.shape)
     return x
+
+
+def _is_all(value: Value, number: int) -> bool:
+    return value.const is not None and bool(np.all(value.const == number))
 
 
 def layer_norm(rw: Rewriter, node: Node) -> Outcome:
