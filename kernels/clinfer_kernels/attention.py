@@ -19,7 +19,7 @@ from clinfer_kernels.spec import Kernel, Target
 from clinfer_kernels.specs import AttentionSpec
 
 if TYPE_CHECKING:
-    from clinfer_kernels.attention_matrix import MatrixTile
+    from clinfer_kernels.attention_matrix_tiles import MatrixTile
     from clinfer_kernels.attention_tiles import LocalTile
 
     Tile = LaneTile | MatrixTile | LocalTile | RowTile
@@ -38,7 +38,7 @@ def candidates(spec: AttentionSpec, target: Target) -> tuple[Tile, ...]:
     problem = simplify(spec)
     plain = row_tile(problem, target)
     if target.cls == "gpu":  # a start on a CPU does not import what is for GPUs
-        from clinfer_kernels.attention_matrix import matrix_tiles
+        from clinfer_kernels.attention_matrix_tiles import matrix_tiles
         from clinfer_kernels.attention_tiles import local_tiles
 
         return (*matrix_tiles(problem, target), *local_tiles(problem, target), plain)
@@ -55,7 +55,8 @@ def emit(spec: AttentionSpec, tile: Tile, target: Target) -> Kernel:
     if isinstance(tile, RowTile):
         return emit_rows(problem, tile, target)
     from clinfer_kernels.attention_gpu import emit_local
-    from clinfer_kernels.attention_matrix import MatrixTile, emit_matrix
+    from clinfer_kernels.attention_matrix import emit_matrix
+    from clinfer_kernels.attention_matrix_tiles import MatrixTile
 
     if isinstance(tile, MatrixTile):
         return emit_matrix(problem, tile, target)

@@ -45,7 +45,7 @@ $parameters)
     const int x = get_local_id(0);
     const int y = get_local_id(1);
     const int item = y * WG_COLS + x;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    $each_task {
         const int row0 = task % row_blocks * QUERIES;
 $split
         const int kv = z % kv_heads;

@@ -24,7 +24,7 @@ from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import base, element, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
-from clinfer_kernels.tasks import group_items
+from clinfer_kernels.tasks import each_task, group_items
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, compute_size, literal, vector
 
@@ -67,6 +67,7 @@ def emit_local(problem: Problem, tile: LocalTile, target: Target) -> Kernel:
         vec=vector(compute(acc), WIDTH),
         element=compute(acc),
         unroll=_UNROLL.get(target.dialect, 2),
+        each_task=each_task(target),
         split=block(_task(tile), 2),
         bases=block([base(name, ("z0", "kv")) for name in "kv"], 2),
         seen=seen(problem, "last" if problem.group == 1 else "((last - 1) / group + 1)"),

@@ -11,33 +11,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from clinfer_kernels.attention_ends import (
-    inverse_lines,
-    quotient,
-    read_lines,
-    row_lines,
-    write_lines,
-)
+from clinfer_kernels.attention_ends import read_lines, row_lines
+from clinfer_kernels.attention_matrix_tiles import MatrixTile, Shape
 from clinfer_kernels.attention_problem import Problem, declare_tensors
-from clinfer_kernels.attention_text import mask_lines, seen
-from clinfer_kernels.attention_tiles import is_split
+from clinfer_kernels.attention_sums import entries, finished, masked, weighed
+from clinfer_kernels.attention_text import seen
 from clinfer_kernels.common import kernel_head
+from clinfer_kernels.contraction.chained import chained
 from clinfer_kernels.contraction.instructions import MatrixUnit
-from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS, unit_for
-from clinfer_kernels.contraction.units import LANES
+from clinfer_kernels.contraction.puts import put_turned, put_vector
+from clinfer_kernels.contraction.units import LANES, Packing
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.matrix import Matrix
-from clinfer_kernels.matrix_text import base, element, widen
+from clinfer_kernels.matrix_text import base, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
-from clinfer_kernels.tasks import group_items
+from clinfer_kernels.tasks import each_task, group_items
 from clinfer_kernels.template import block, fill
-from clinfer_kernels.types import literal
-
-_MOST_HEAD = 128  # of more the results do not fit the registers
-# Waves of a work-group along queries, and keys of a block: a work-item holds as many of those.
-_CUTS = ((4, 32), (2, 32), (1, 16), (1, 32))
-_LAYOUT = ((8, 4), (LANES, LANES))  # lanes of a wave, and k side by side: NVIDIA's
 
 # As `packed.HIGH`, but towards zero: the rest has the sign of the whole. It is at least the least
 # normal number, of an infinite number too, so that infinity times it is infinity.
@@ -51,95 +41,10 @@ static uint4 low(uint4 v, uint4 h)
 static float4 quiet(float4 v) { return isnan(v) ? (float4)(NAN) : v; }"""
 
 
-@dataclass(frozen=True)
-class MatrixTile:
-    """`waves` waves of a unit along queries, each with `rows` rows a work-item.
-
-    `head_size`: room for the sizes of a head; `keys` of a block.
-    """
-
-    unit: str
-    head_size: int
-    keys: int
-    wg_cols: int
-    waves: int
-    rows: int = 2
-
-    @property
-    def wg_rows(self) -> int:
-        """Work-items along queries."""
-        return self.waves * 8
-
-    @property
-    def queries(self) -> int:
-        """Queries of a work-group."""
-        return self.wg_rows * self.rows
-
-    @property
-    def work_group(self) -> int:
-        """Work-items of a work-group."""
-        return self.wg_rows * self.wg_cols
-
-    @property
-    def kv_room(self) -> int:
-        """Elements of the tile of keys, or of values."""
-        return max(self.head_size * (self.keys + LANES), self.keys * (self.head_size + LANES))
-
-    def local_bytes(self, size: int) -> int:
-        """Local memory; elements are those of the unit."""
-        elements = (self.head_size + self.keys) * (self.queries + LANES) + self.kv_room
-        own = MATRIX_UNITS[self.unit].packing.size
-        return elements * own + self.queries * self.wg_cols * 4
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A product of a wave's tiles, as `units.Shape`."""
-
-    rows: int
-    cols: int
-    wg_rows: int
-    wg_cols: int
-    k_step: int
-
-
-def matrix_tiles(problem: Problem, target: Target) -> tuple[MatrixTile, ...]:
-    """The tiles within the device's limits, the best guess first; none where no unit may be used,
-    or runs of few queries share out the keys."""
-    stored = (problem.q.dtype, problem.k.dtype, problem.v.dtype)
-    unit = unit_for(stored, target) if problem.acc == "float32" else None
-    sizes = (problem.depth, problem.columns)
-    if unit is None or unit.acc != "float32" or is_split(problem):
-        return ()
-    if ((unit.rows.lanes, unit.cols.lanes), unit.packing.together) != _LAYOUT:
-        return ()
-    if not all(isinstance(size, int) and size <= _MOST_HEAD for size in sizes):
-        return ()
-    needed = max(size for size in sizes if isinstance(size, int))
-    wg_cols = LANES if needed <= 64 else 2 * LANES
-    head = -(-needed // (LANES * wg_cols)) * LANES * wg_cols
-    tiles = [MatrixTile(unit.name, head, keys, wg_cols, waves) for waves, keys in _CUTS]
-    fitting = [
-        tile
-        for tile in tiles
-        if tile.work_group <= target.max_work_group
-        and tile.local_bytes(4) <= target.local_mem
-        and tile.keys * head // LANES % (LANES * tile.work_group) == 0
-    ]
-    return tuple(sorted(fitting, key=lambda tile: _idle_queries(problem, tile, target)))
-
-
-def _idle_queries(problem: Problem, tile: MatrixTile, target: Target) -> int:
-    """0 where a tile keeps the device busy, or sizes are not known; else its queries."""
-    rows = problem.queries * problem.group
-    groups = ceildiv(rows, tile.queries) * problem.kv_heads * problem.batch
-    is_idle = isinstance(groups, int) and groups < target.group_units
-    return tile.queries if is_idle else 0
-
-
 def emit_matrix(problem: Problem, tile: MatrixTile, target: Target) -> Kernel:
     """One launch, whose tasks are blocks of rows of queries of one head of keys."""
-    unit = MATRIX_UNITS[tile.unit]
+    unit = tile.own
+    packing = replace(unit.packing, pack="quiet") if unit.is_exact else unit.packing
     rows = problem.queries * problem.group
     row_blocks = ceildiv(rows, tile.queries)
     tasks = row_blocks * problem.kv_heads * problem.batch
@@ -153,58 +58,155 @@ def emit_matrix(problem: Problem, tile: MatrixTile, target: Target) -> Kernel:
     ):
         signature.scalar(name, value)
     entry = f"attention_{tile.unit.replace(' ', '_')}_{tile.queries}x{tile.keys}"
-    scores = _Shape(
-        tile.rows, tile.keys // tile.wg_cols, tile.wg_rows, tile.wg_cols, tile.head_size
-    )
-    results = replace(scores, cols=tile.head_size // tile.wg_cols, k_step=tile.keys)
-    wide = max(scores, results, key=lambda shape: shape.cols)
+    scores = _Product(tile.scores, tile.shape(tile.keys, tile.head_size), tile.is_turned, "scores")
+    results = _Product(unit, tile.shape(tile.head_size, tile.keys), tile.is_turned, "results")
+    wide = max(scores.shape, results.shape, key=lambda shape: shape.rows * shape.cols)
     last = "last" if problem.group == 1 else "((last - 1) / group + 1)"
     text = fill(
         "attention_matrix",
         target,
-        head="\n".join([*_helpers(unit), kernel_head(entry, (tile.work_group,))]),
+        head="\n".join([*_helpers(unit), _head(unit, entry, tile)]),
         parameters=signature.text,
-        wg_rows=tile.wg_rows,
-        wg_cols=tile.wg_cols,
-        rows=tile.rows,
-        s_cols=scores.cols,
-        o_cols=results.cols,
+        queries=tile.queries,
+        wg_size=tile.work_group,
+        sharers=tile.sharers,
         head_size=tile.head_size,
         keys=tile.keys,
-        pad=unit.packing.pad,
+        pad=packing.pad,
         kv_room=tile.kv_room,
-        element=unit.packing.element,
-        matrices=block([x for x in unit.places(wide) if x.startswith("__local")], 1),
-        s_places=block(_scores(_places(unit, scores)), 1),
-        o_places=block(_results(_places(unit, results)), 4),
-        scores=block(_scores(unit.step(scores, "float4", "float")), 3),
-        results=block(_results(unit.step(results, "float4", "float")), 4),
+        element=packing.element,
+        shared=block(_shared(tile, unit, wide), 1),
+        s_places=block(scores.places(), 1),
+        x=block(_own_place(tile, scores), 1),
+        each_task=each_task(target),
         bases=block([base(name, ("z0", "kv")) for name in "kv"], 2),
         seen=seen(problem, last),
         row=block(row_lines(problem), 4),
-        row_end=block(row_lines(problem), 4),
         q_base=block([base("q", ("z0", "z1"))], 4),
         load_q=block(read_lines("q_part", "q", problem.q, "i", problem.depth), 4),
         q_value=widen("q_part", problem.q, problem.acc, LANES),
-        scale=literal(problem.scale, problem.acc),
-        put_q=_put(unit, "q_tile", "value"),
-        put_k=_put(unit, "kv_tile", "fetched[n]"),
-        put_p=_put(unit, "p_tile", "weight"),
-        put_v=block(_turned(unit), 4),
-        first_k=block(_fetch("k", problem.k, ("D", problem.depth), "0"), 2),
-        next_k=block(_fetch("k", problem.k, ("D", problem.depth), "key0 + KEYS"), 3),
-        fetch_v=block(_fetch("v", problem.v, ("Dv", problem.columns), "key0"), 3),
-        row_place=unit.row(),
-        col_place=unit.column(),
-        mask_row=block(_mask_row(problem), 4),
-        mask=block([re.sub(r"\bscore\b", "score_of", x) for x in mask_lines(problem, 1)], 6),
-        finish=block([*inverse_lines(problem, "maximum[r]"), base("out", ("z0", "z1"))], 4),
-        store=block(_store(problem), 5),
+        put_q=block(_put_q(tile, packing), 3),
+        begin_o=block(results.begin(), 2),
+        begin_sums=block(_begin(tile), 2),
+        first_k=block(_fetch(tile, "k", problem.k, ("D", problem.depth), "0"), 2),
+        put_k=block(_put_k(tile, packing), 3),
+        entries=block(entries(problem, tile), 3),
+        fetch_v=block(_fetch(tile, "v", problem.v, ("Dv", problem.columns), "key0"), 3),
+        begin_s=block(scores.begin(), 3),
+        scores=block(scores.step(), 3),
+        masked=block(masked(problem, tile), 3),
+        put_v=block(_put_v(tile, packing), 3),
+        weighed=block(weighed(tile, packing, _exponential(unit, target)), 3),
+        next_k=block(_fetch(tile, "k", problem.k, ("D", problem.depth), "key0 + KEYS"), 3),
+        o_places=block(results.places(), 4),
+        results=block(results.step() if tile.path == "local" else results.chained(tile), 4),
+        totals=block(_totals(tile), 2),
+        finish=block(finished(problem, tile), 3),
     )
     shape = (group_items(tasks, tile.work_group, target),)
     items = (tile.work_group,)
     launch = Launch(entry, text, signature.args, shape, items, unit.options)
     return Kernel((launch,), flops=problem.flops)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """One of the two products as its unit's text, under the names of this one's."""
+
+    unit: MatrixUnit
+    shape: Shape
+    is_turned: bool
+    of: str
+
+    def places(self) -> list[str]:
+        """But for the matrices of an emulation."""
+        places = self.unit.places(self.shape)
+        return self._named([line for line in places if not line.startswith("__local")])
+
+    def begin(self) -> list[str]:
+        return self._named(self.unit.begin(self.shape, "float4"))
+
+    def step(self) -> list[str]:
+        return self._named(self.unit.step(self.shape, "float4", "float"))
+
+    def chained(self, tile: MatrixTile) -> list[str]:
+        """The step, whose other operand is the scores' results."""
+        name = "b" if self.is_turned else "a"
+        return self._named(
+            chained(
+                tile.scores,
+                self.unit,
+                name,
+                self.shape,
+                lambda query, key: f"score{tile.sum_at(tile.scores, query, key)}",
+            )
+        )
+
+    def _named(self, lines: Sequence[str]) -> list[str]:
+        """A is the queries' operand, B that of keys or values, unless turned."""
+        other, one = "ab" if self.is_turned else "ba"
+        is_first = self.of == "scores"
+        names = {
+            "ROWS": str(self.shape.rows),
+            "COLS": str(self.shape.cols),
+            "WG_COLS": str(self.shape.wg_cols),
+            "K_STEP": "HEAD" if is_first else "KEYS",
+            "acc": "score" if is_first else "o",
+            f"{one}_tile": "q_tile" if is_first else "p_tile",
+            f"{one.upper()}_PITCH": "Q_PITCH",
+            f"{other}_tile": "kv_tile",
+            f"{other.upper()}_PITCH": "K_PITCH" if is_first else "V_PITCH",
+        }
+        pattern = re.compile(rf"\b({'|'.join(names)})\b")
+        return [pattern.sub(lambda match: names[match[1]], line) for line in lines]
+
+
+def _shared(tile: MatrixTile, unit: MatrixUnit, wide: Shape) -> list[str]:
+    """Declarations of what else is in local memory."""
+    lines = [line for line in unit.places(wide) if line.startswith("__local")]
+    if tile.sharers > 1:
+        lines.append("__local float tree[QUERIES * SHARERS];")
+    if tile.path == "local":
+        lines.append(
+            f"__local {unit.packing.element} p_tile[KEYS * Q_PITCH] __attribute__((aligned(16)));"
+        )
+    return lines
+
+
+def _own_place(tile: MatrixTile, scores: _Product) -> list[str]:
+    """The work-item's number among those that share its queries."""
+    if tile.sharers == 1:
+        return []
+    side = scores.unit.cols
+    if tile.across == 1:
+        return ["const int x = lane_col;"]
+    return [f"const int x = wave_col / {side.lanes * scores.shape.cols} * {side.lanes} + lane_col;"]
+
+
+def _begin(tile: MatrixTile) -> list[str]:
+    sums = range(tile.rows)
+    lines = [f"float maximum{u} = -INFINITY, total{u} = 0;" for u in sums]
+    return [*lines, *(f"float4 fetched{n};" for n in range(tile.fetched))]
+
+
+def _totals(tile: MatrixTile) -> list[str]:
+    """What the work-items that share queries tell each other at the end."""
+    if tile.sharers == 1:
+        return []
+    each = [f"tree[({tile.query_place(u)}) * SHARERS + x] = total{u};" for u in range(tile.rows)]
+    return [*each, "barrier(CLK_LOCAL_MEM_FENCE);"]
+
+
+def _exponential(unit: MatrixUnit, target: Target) -> str:
+    """e^x: weights that are rounded to fewer bits need no more than the device's own has. The
+    library of clang, which stands in for NVIDIA's compiler, lacks it."""
+    is_float32 = unit.operand == "float32"
+    return "exp_float" if is_float32 or target.dialect == "nvidia" else "native_exp"
+
+
+def _head(unit: MatrixUnit, entry: str, tile: MatrixTile) -> str:
+    head = kernel_head(entry, (tile.work_group,))
+    return head.replace("__kernel ", f"__kernel {unit.attribute} ") if unit.attribute else head
 
 
 def _helpers(unit: MatrixUnit) -> list[str]:
@@ -214,74 +216,63 @@ def _helpers(unit: MatrixUnit) -> list[str]:
     return [_CLOSED if "static uint4 high(" in text else text for text in helpers]
 
 
-def _places(unit: MatrixUnit, shape: _Shape) -> list[str]:
-    return [line for line in unit.places(shape) if not line.startswith("__local")]
+def _put_q(tile: MatrixTile, packing: Packing) -> list[str]:
+    names = ("value", "e % DEPTH * LANES", "e / DEPTH")
+    return put_vector(packing, 1 if tile.is_turned else 0, "q_tile", "Q_PITCH", names)
 
 
-def _named(lines: Sequence[str], names: dict[str, str]) -> list[str]:
-    """Lines with other names for what a product's text calls so."""
-    pattern = re.compile(rf"\b({'|'.join(names)})\b")
-    return [pattern.sub(lambda match: names[match[1]], line) for line in lines]
-
-
-def _scores(lines: Sequence[str]) -> list[str]:
-    names = {"COLS": "S_COLS", "K_STEP": "HEAD", "B_PITCH": "K_PITCH", "acc": "score"}
-    return _named(lines, {**names, "a_tile": "q_tile", "b_tile": "kv_tile"})
-
-
-def _results(lines: Sequence[str]) -> list[str]:
-    names = {"COLS": "O_COLS", "K_STEP": "KEYS", "B_PITCH": "V_PITCH", "acc": "o"}
-    return _named(lines, {**names, "a_tile": "p_tile", "b_tile": "kv_tile"})
-
-
-def _put(unit: MatrixUnit, tile: str, value: str) -> str:
-    """The statement that stores a vector along k at `at`."""
-    packing = unit.packing
-    made = f"{packing.pack}({value})" if packing.pack else f"quiet({value})"
-    return f"*(__local {packing.bits}*)({tile} + at) = {made};"
-
-
-def _turned(unit: MatrixUnit) -> list[str]:
-    """Statements that store four keys' vectors as those of four columns."""
+def _put_k(tile: MatrixTile, packing: Packing) -> list[str]:
+    """Statements that store the vectors of keys."""
     lines = []
-    for place in range(LANES):
-        lanes = ", ".join(f"fetched[n + {key}].s{place}" for key in range(LANES))
-        put = _put(unit, "kv_tile", f"(float4)({lanes})")
-        lines.append(put.replace("+ at)", f"+ at + {place * LANES})"))
+    for n in range(tile.fetched):
+        names = (f"fetched{n}", "e % DEPTH * LANES", "e / DEPTH")
+        side = 0 if tile.is_turned else 1
+        made = put_vector(packing, side, "kv_tile", "K_PITCH", names)
+        lines += _piece(tile, f"item + {n} * WG_SIZE", "KEYS * DEPTH", made)
     return lines
 
 
-def _fetch(name: str, matrix: Matrix, size: tuple[str, Dim], start: str) -> list[str]:
-    """Statements that begin to read the rows of a tile from row `start` on: keys one by one, and
-    of values four neighbours to a work-item."""
+def _put_v(tile: MatrixTile, packing: Packing) -> list[str]:
+    """Statements that store the vectors of values, turned: neighbouring keys side by side."""
+    lines = []
+    for n in range(0, tile.fetched, tile.turn):
+        values = [f"fetched{n + i}" for i in range(tile.turn)]
+        names = (values, f"(e / DEPTH * {tile.turn})", "e % DEPTH * LANES")
+        side = 0 if tile.is_turned else 1
+        made = put_turned(packing, side, "kv_tile", "V_PITCH", names)
+        end = f"KEYS * DEPTH / {tile.turn}"
+        lines += _piece(tile, f"item + {n // tile.turn} * WG_SIZE", end, made)
+    return lines
+
+
+def _piece(tile: MatrixTile, number: str, end: str, lines: Sequence[str]) -> list[str]:
+    """The statements for piece `e` of a tile that has `end`."""
+    inner = [f"    {line}" for line in lines]
+    test = "" if tile.is_even else f"if (e < {end}) "
+    return ["{", f"    const int e = {number};", f"    {test}{{", *inner, "    }", "}"]
+
+
+def _fetch(
+    tile: MatrixTile, name: str, matrix: Matrix, size: tuple[str, Dim], start: str
+) -> list[str]:
+    """Statements that begin to read the rows of a tile from row `start` on; neighbouring values,
+    `turn` of them, to one work-item."""
     parameter, known = size
-    each, row = "(item + n * WG_SIZE)", "{e} / DEPTH"
-    if name == "v":
-        each, row = "(item + n / LANES * WG_SIZE)", "{e} / DEPTH * LANES + n % LANES"
-    return [
-        "#pragma unroll",
-        "for (int n = 0; n < FETCHED; ++n) {",
-        f"    const int j = {start} + {row.format(e=each)};",
-        f"    const int d = {each} % DEPTH * LANES;",
-        f"    const int lanes = {parameter} - d;",
-        "    fetched[n] = 0;",
-        "    if (j < stop && lanes > 0) {",
-        *(f"        {line}" for line in read_lines(f"{name}_part", name, matrix, "j", known)),
-        f"        fetched[n] = {widen(f'{name}_part', matrix, 'float32', LANES)};",
-        "    }",
-        "}",
-    ]
-
-
-def _mask_row(problem: Problem) -> list[str]:
-    if problem.mask is None:
-        return row_lines(problem) if problem.causal else []
-    return [*row_lines(problem), base("mask", ("z0", "z1"))]
-
-
-def _store(problem: Problem) -> list[str]:
-    return [
-        f"const long at = {element('out', problem.out, 'i', 'd')};",
-        f"const float4 result = {quotient(problem, 'sums').replace('(vec)', '(float4)')};",
-        *write_lines(problem),
-    ]
+    turn = tile.turn if name == "v" else 1
+    is_whole = known == tile.head_size
+    lines = []
+    for n in range(tile.fetched):
+        lines += [
+            f"fetched{n} = 0;",
+            "{",
+            f"    const int e = item + {n // turn} * WG_SIZE;",
+            f"    const int j = {start} + e / DEPTH * {turn} + {n % turn};",
+            "    const int d = e % DEPTH * LANES;",
+            f"    const int lanes = {parameter} - d;",
+            "    if (j < stop) {" if is_whole else "    if (j < stop && lanes > 0) {",
+            *(f"        {line}" for line in read_lines(f"{name}_part", name, matrix, "j", known)),
+            f"        fetched{n} = {widen(f'{name}_part', matrix, 'float32', LANES)};",
+            "    }",
+            "}",
+        ]
+    return lines

@@ -8,35 +8,52 @@ from harness import TARGETS
 from test_attention import Case, assert_close, projections, with_mask
 
 from clinfer_kernels import attention
-from clinfer_kernels.attention_matrix import MatrixTile
-from clinfer_kernels.contraction.matrix_units import EMULATED, available
+from clinfer_kernels.attention_matrix_tiles import MatrixTile
+from clinfer_kernels.contraction.chained import sources
+from clinfer_kernels.contraction.matrix_units import EMULATED, MATRIX_UNITS, available
+from clinfer_kernels.contraction.units_intel import DPAS
 from clinfer_kernels.dims import sym
 from clinfer_kernels.spec import Target, dense
 from clinfer_kernels.specs import AttentionSpec
 
 GPU = TARGETS["gpu"]._replace(max_work_group=256, local_mem=49152)
-TOLERANCES = {"mma_f16": 4e-3, "mma_bf16": 3e-2, "mma_3xtf32": 4e-6}
-HINTS = {"mma_f16": "f16", "mma_bf16": "bf16", "mma_3xtf32": "3xtf32"}
+TOLERANCES = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 4e-6}
+HINTS = {"float16": "f16", "bfloat16": "bf16", "float32": "3xtf32"}
+# One of each layout.
+LAYOUTS = [
+    "mma_bf16",
+    "mma_3xtf32",
+    "mfma_f16",
+    "mfma_f32",
+    "wmma_bf16",
+    "dpas8_f16",
+    "dpas16_bf16",
+]
 
 
 def run(case, name):
-    target = GPU._replace(precision=HINTS[name], matrix_units=(name + EMULATED,))
+    hint = HINTS[MATRIX_UNITS[name].operand]
+    target = GPU._replace(precision=hint, matrix_units=(name + EMULATED,))
     tiles = [t for t in attention.candidates(case.spec, target) if isinstance(t, MatrixTile)]
     return case.run(min(tiles, key=lambda tile: (tile.queries, tile.keys)), target)
 
 
-@pytest.mark.parametrize("name", ["mma_bf16", "mma_3xtf32"])
+def agrees(case, name):
+    assert_close(run(case, name), case.expected, TOLERANCES[MATRIX_UNITS[name].operand])
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_odd_sizes_and_shared_heads(name):
-    case = projections(2, 4, 2, 19, 45, 20)
-    assert_close(run(case, name), case.expected, TOLERANCES[name])
+    agrees(projections(2, 4, 2, 19, 45, 20), name)
 
 
-def test_heads_whose_columns_several_waves_share():
-    case = projections(1, 1, 1, 33, 40, 96)
-    assert_close(run(case, "mma_f16"), case.expected, TOLERANCES["mma_f16"])
+@pytest.mark.parametrize("name", ["mma_f16", "mfma_f32", "wmma_f16"])
+def test_larger_heads(name):
+    agrees(projections(1, 1, 1, 33, 70, 80), name)
 
 
-def test_masks_causality_and_rows_that_see_nothing():
+@pytest.mark.parametrize("name", ["mma_f16", "mfma_f16", "dpas8_f16"])
+def test_masks_causality_and_rows_that_see_nothing(name):
     """A mask by key, and one by query and key of which nothing is left in a row."""
     rng = np.random.default_rng(2)
     case = projections(1, 2, 2, 37, 37, 16)
@@ -44,7 +61,7 @@ def test_masks_causality_and_rows_that_see_nothing():
     scores = rng.standard_normal((1, 1, 37, 37)).astype(np.float32)
     scores[..., 5, :] = -np.inf
     for masked in (with_mask(case, padding), with_mask(case, scores, causal=True)):
-        assert_close(run(masked, "mma_f16"), masked.expected, TOLERANCES["mma_f16"])
+        agrees(masked, name)
 
 
 def test_infinite_and_missing_numbers():
@@ -75,6 +92,49 @@ NVIDIA = Target(
     dialect="nvidia",
     matrix_units=available((9, 0), "NVIDIA H200", ()),
 )
+
+
+@pytest.mark.parametrize(
+    ("name", "operands"),
+    [
+        ("mma_f16", "a"),
+        ("mma_3xtf32", "a"),
+        ("mfma_f32", "a"),
+        ("mfma_f16", ""),  # whose columns are woven; attention's are not
+        ("wmma_f16", ""),
+        ("shuffled_f32", "b"),
+        ("dpas8_f16", "b"),
+        ("dpas16_bf16", "b"),
+    ],
+)
+def test_which_operands_a_lane_has_of_its_results(name, operands):
+    unit = MATRIX_UNITS[name]
+    assert "".join(n for n in "ab" if sources(unit, unit, n, (1, 64))) == operands
+
+
+AMD = NVIDIA._replace(
+    dialect="amd",
+    max_work_group=256,
+    local_mem=65536,
+    matrix_units=available((), "gfx942", ()),
+)
+INTEL = AMD._replace(dialect="intel", matrix_units=available((), "", (DPAS,), (8, 16)))
+
+
+@pytest.mark.parametrize(
+    ("target", "hint", "kind", "path"),
+    [
+        (NVIDIA, "f16", "mma_f16", "kept"),
+        (AMD, "f32", "mfma_f32", "kept"),
+        (AMD, "bf16", "mfma_bf16", "kept"),
+        (INTEL, "f16", "dpas8_f16", "turned"),
+        (INTEL, "f32", None, None),  # shuffled_f32 spills
+    ],
+)
+def test_weights_stay_where_they_are(target, hint, kind, path):
+    (tile, *_) = attention.candidates(spec(128, 128), target._replace(precision=hint))
+    is_matrix = isinstance(tile, MatrixTile)
+    assert ((tile.unit, tile.path) if is_matrix else (None, None)) == (kind, path)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ $parameters)
     const int item = get_local_id(0);
     const int col_item = $col_item;
     const int slice = $slice;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    $each_task {
         const int a0 = task % row_tasks * ROWS;
         const int b0 = task / row_tasks % col_tasks * COLS;
 $part

@@ -12,7 +12,7 @@ from clinfer_kernels.contraction.walks import MatrixWalk
 from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Target
-from clinfer_kernels.tasks import group_items
+from clinfer_kernels.tasks import each_task, group_items
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, compute_size, register
 
@@ -60,6 +60,7 @@ def _rows(product: Product, tile: FewRows, target: Target, parts: Dim, scratch: 
         target,
         head=kernel_head(entry, (tile.work_group,)),
         parameters=signature.text,
+        each_task=each_task(target),
         rows=tile.rows,
         col_items=tile.col_items,
         slices=tile.slices,

@@ -7,7 +7,7 @@ loads of up to 128 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -90,6 +90,16 @@ class MatrixUnit:
     def lanes(self) -> int:
         """Work-items of a wave."""
         return self.rows.lanes * self.cols.lanes
+
+    @property
+    def rows_step(self) -> int:
+        """What the rows of a wave are a multiple of."""
+        return self.rows.lanes * max(self.rows.each * self.rows.weave, self.rows.height)
+
+    @property
+    def cols_step(self) -> int:
+        """What the columns of a wave are a multiple of."""
+        return self.cols.lanes * max(self.cols.each * self.cols.weave, self.cols.height)
 
     @property
     def is_exact(self) -> bool:
@@ -218,42 +228,66 @@ class MatrixUnit:
             halves = [f"acc[ROWS][{c}]" for c in columns]
         else:
             numbers = range(LANES * int(q), LANES * int(q) + LANES)
-            p, row = self._own(self.rows, int(r))
-            lanes = [self._component(str(p), row, c) for c in numbers]
-            halves = [self._component(f"ROWS / {self.rows.each}", 0, c) for c in numbers]
+            lanes = [f"acc{self.sum_at(int(r), c)}" for c in numbers]
+            half = f"ROWS / {self.rows.each}"
+            halves = [f"acc{self._component(half, 0, c)}" for c in numbers]
         if self.flips:
             lanes = [f"{sum_} + 2 * {half}" for sum_, half in zip(lanes, halves, strict=True)]
         return f"({vec})({', '.join(lanes)})"
 
+    def sum_at(self, r: int, c: int) -> str:
+        """The lane's row r, column c, behind the name of the sums that `begin` declares."""
+        if self.has_scalars:
+            return f"[{r}][{c}]"
+        p, row = self._own(self.rows, r)
+        return self._component(str(p), row, c)
+
     def step(self, tile: Shape, vec: str, acc: str) -> list[str]:
-        element = self.packing.element
-        lines = [
-            f"const __local {element}* {n}_from_tile = {n}_tile"
-            f" + turn * (K_STEP * {n.upper()}_PITCH) + {n}_first;"
-            for n in "ab"
-        ]
+        lines = [*self.from_tile("a"), *self.from_tile("b")]
         native = () if self.is_emulated else ("#pragma unroll",)
         head = f"for (int k = 0; k < K_STEP; k += {self.depth}) {{"
-        made = [*lines, *native, head, *_inside(self._multiplied(tile)), "}"]
-        if self.settle and not self.is_emulated:
-            pairs = _all(*self.multiplied(tile))
-            made += [self.settle.replace("@", f"acc[{p}][{q}]") for p, q in pairs]
-        return made
+        made = [*lines, *native, head, *_inside(self.multiplied_lines(tile, {})), "}"]
+        return made + self.settled(tile)
+
+    def from_tile(self, n: str) -> list[str]:
+        """The pointer to a lane's first element of operand `n`."""
+        return [
+            f"const __local {self.packing.element}* {n}_from_tile = {n}_tile"
+            f" + turn * (K_STEP * {n.upper()}_PITCH) + {n}_first;"
+        ]
+
+    def settled(self, tile: Shape) -> list[str]:
+        """What follows a tile's products."""
+        if not self.settle or self.is_emulated:
+            return []
+        return [self.settle.replace("@", f"acc[{p}][{q}]") for p, q in _all(*self.multiplied(tile))]
+
+    def packed_lines(self, name: str, values: Sequence[str]) -> list[str]:
+        """The declaration of `name`, registers made of four float32; its terms, where it has some,
+        are that name with their suffix."""
+        vector = f"(float4)({', '.join(values)})"
+        if self.pack:
+            kind = "uint2" if self.packing.size == 2 else "uint4"
+            made = "packed(@)" if self.packing.size == 2 else "as_uint4(packed(@))"
+            return [f"const {kind} {name} = {made.replace('@', vector)};"]
+        return [f"const uint4 {name} = as_uint4({vector});", *self._split(name)]
 
     # -- a step ------------------------------------------------------------------------------------
 
-    def _multiplied(self, tile: Shape) -> list[str]:
-        """Statements for `depth` of k."""
+    def multiplied_lines(self, tile: Shape, kept: Mapping[Register, str]) -> list[str]:
+        """Statements for `depth` of k. `kept`: registers of an operand that is not loaded."""
         strips, blocks = self.fragments(tile)
         lines: list[str] = []
-        values: dict[Register, str] = {}
+        values: dict[Register, str] = dict(kept)
+        loaded = {"a", "b"} - {register.name for register in kept}
         for n, layout, side, count in (
             ("a", self.a, self.rows, strips),
             ("b", self.b, self.cols, blocks),
         ):
-            loads, found = self._loads(n, layout, side, count)
-            lines += loads
-            values |= found
+            if n in loaded:
+                loads, found = self._loads(n, layout, side, count)
+                lines += loads
+                values |= found
         turns: list[tuple[list[list[str]], list[list[str]]]] = []
         for terms, s in product(self._terms, range(self.depth // self.k)):
             a, b = (
@@ -333,15 +367,20 @@ class MatrixUnit:
             if words > _ALIGNED:
                 value = f"vload8(0, (const __local uint*)({n}_from_tile + {offset}))"
             lines.append(f"const {kind} {name} = {value};")
-            if self.terms == 3:
-                lines += [
-                    f"const uint4 {name}h = high({name});",
-                    f"const uint4 {name}l = low({name}, {name}h);",
-                ]
+            lines += self._split(name)
             for w in range(words):
                 register = at[row, word + w]
                 values[register] = f"{name}@" if words == 1 else f"{name}@.s{w}"
         return lines, values
+
+    def _split(self, name: str) -> list[str]:
+        """The terms of four elements."""
+        if self.terms == 1:
+            return []
+        return [
+            f"const uint4 {name}h = high({name});",
+            f"const uint4 {name}l = low({name}, {name}h);",
+        ]
 
     @property
     def _terms(self) -> tuple[tuple[str, str], ...]:
@@ -360,7 +399,7 @@ class MatrixUnit:
     def _component(self, strip: str, row: int, c: int) -> str:
         """The lane's column c in row number `row` of a strip: a component of its results."""
         q, col = self._own(self.cols, c)
-        return f"acc[{strip}][{q}].s{row * self.cols.each + col:x}"
+        return f"[{strip}][{q}].s{row * self.cols.each + col:x}"
 
     @staticmethod
     def _own(side: Side, number: int) -> tuple[int, int]:

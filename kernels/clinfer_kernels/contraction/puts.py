@@ -6,9 +6,10 @@ The operand lies as [k / v][place][v], v being 2 or 1; pieces are vectors, or si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from clinfer_kernels.contraction.units import LANES
+from clinfer_kernels.contraction.units import LANES, Packing
 
 
 class Pieces(NamedTuple):
@@ -80,3 +81,60 @@ def _store(p: Pieces, at: str, value: str, width: int) -> str:
     if width == 1:
         return f"{p.name}_to[{at}] = {value};"
     return f"*(__local {p.element}{width}*)({p.name}_to + {at}) = {value};"
+
+
+def packed(packing: Packing, value: str) -> str:
+    """A vector of float32 as the elements of the unit's operands."""
+    return f"{packing.pack}({value})" if packing.pack else value
+
+
+def put_vector(
+    packing: Packing, side: int, tile: str, pitch: str, names: tuple[str, str, str]
+) -> list[str]:
+    """Statements that store a vector of float32 along k in a tile of A (`side` 0) or B; `names` of
+    the vector, of its first k, a multiple of LANES, and of its place."""
+    value, k, place = names
+    v = packing.together[side]
+    if v == LANES:
+        at = f"({k} / {v} * {pitch} + {place}) * {v}"
+        return [f"*(__local {packing.bits}*)({tile} + {at}) = {packed(packing, value)};"]
+    element = packing.element
+    lines = [f"const {element}4 bits = {_elements(packing, value)};"]
+    for j in range(0, LANES, v):
+        at = f"(({k} + {j}) / {v} * {pitch} + {place}) * {v}"
+        lanes = "".join(str(j + i) for i in range(v))
+        kind = f"{element}{v}" if v > 1 else element
+        lines.append(f"*(__local {kind}*)({tile} + {at}) = bits.s{lanes};")
+    return lines
+
+
+def put_turned(
+    packing: Packing, side: int, tile: str, pitch: str, names: tuple[Sequence[str], str, str]
+) -> list[str]:
+    """As `put_vector`, of vectors along places, as many as lie side by side along k; `names` of the
+    vectors, of their first k, a multiple of their number, and of the first place."""
+    values, k, place = names
+    v = packing.together[side]
+    if v == LANES:
+        lines = []
+        for lane in range(LANES):
+            lanes = ", ".join(f"{value}.s{lane}" for value in values)
+            at = f"({k} / {v} * {pitch} + {place} + {lane}) * {v}"
+            made = packed(packing, f"(float4)({lanes})")
+            lines.append(f"*(__local {packing.bits}*)({tile} + {at}) = {made};")
+        return lines
+    element, at = packing.element, f"({k} / {v} * {pitch} + {place}) * {v}"
+    bits = [f"bits{n}" for n in range(v)]
+    lanes = ", ".join(f"{name}.s{lane}" for lane in range(LANES) for name in bits)
+    return [
+        *(
+            f"const {element}4 {name} = {_elements(packing, value)};"
+            for name, value in zip(bits, values, strict=True)
+        ),
+        f"*(__local {element}{LANES * v}*)({tile} + {at}) = ({element}{LANES * v})({lanes});",
+    ]
+
+
+def _elements(packing: Packing, value: str) -> str:
+    made = packed(packing, value)
+    return made if packing.size == 4 else f"as_{packing.element}4({made})"

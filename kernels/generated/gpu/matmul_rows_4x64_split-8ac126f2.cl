@@ -41,7 +41,7 @@ void matmul_rows_4x64_split(
     const int item = get_local_id(0);
     const int col_item = item % COL_ITEMS;
     const int slice = item / COL_ITEMS;
-    for (int task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+    const int task = get_group_id(0); {
         const int a0 = task % row_tasks * ROWS;
         const int b0 = task / row_tasks % col_tasks * COLS;
         const int part_z = task / row_tasks / col_tasks;
