@@ -259,6 +259,19 @@ def test_other_scores_are_refused(body, reason):
     check(proto, _feeds("additive"))
 
 
+@pytest.mark.parametrize("size", ["600", "n"])
+def test_heads_of_more_columns_than_registers_hold_stay_apart(size):
+    """As where attention is among channels, and a head's size is that of the picture."""
+    proto = model(
+        f"float[1, 2, 3, {size}] q, float[1, 2, 5, {size}] k, float[1, 2, 5, {size}] v "
+        f"=> float[1, 2, 3, {size}] y",
+        _TURN + "s1 = MatMul(q, kt) " + _TAIL,
+    )
+    shapes = {"q": (1, 2, 3, 600), "k": (1, 2, 5, 600), "v": (1, 2, 5, 600)}
+    graph = check(proto, {name: random(shape) / 5 for name, shape in shapes.items()})
+    assert "clinfer.Attention" not in kinds(graph)
+
+
 def test_a_scale_before_the_heads_are_split_joins_the_operator():
     signature = "float[b, s, 8] x => float[b, s, 8] y"
     body = """m = MatMul(x, w) q0 = Add(m, bias) q1 = Mul(q0, c) q2 = Reshape(q1, heads)

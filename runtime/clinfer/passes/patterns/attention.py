@@ -26,6 +26,7 @@ from clinfer_kernels.dims import Dim
 
 # One operator rounds once, which in bfloat16 is seen: its pieces stay as the model has them.
 _FLOATS = frozenset({"float16", "float32", "float64"})
+_LARGEST_HEAD = 512  # of which one pass over the keys keeps a query's results in registers
 
 
 def attention(rw: Rewriter, node: Node) -> Outcome:
@@ -48,6 +49,9 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
         return Refusal(f"each of its steps rounds to {q.dtype}")
     if len(ranks) != 1 or not ranks <= {2, 3, 4}:
         return Refusal("q, k and v are not of one rank up to 4")
+    sizes = (q.known_shape[-1], v.known_shape[-1])
+    if not all(isinstance(size, int) and size <= _LARGEST_HEAD for size in sizes):
+        return Refusal(f"heads of {sizes[0]} and {sizes[1]} are two products and a softmax")
     q, k, v = (_rank4(rw, value) for value in (q, k, v))
     pair = _unrepeated(rw, q, k, v)
     if pair is None:
