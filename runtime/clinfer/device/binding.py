@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import partial
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
@@ -407,29 +407,46 @@ class Event(_Held):
         return int.from_bytes(content, sys.byteorder)
 
 
-def enqueue_nd_range_kernel(
+def launch(
     queue: CommandQueue, kernel: Kernel, shape: Sequence[int], group: Sequence[int]
-) -> Event | None:
-    """Queues a launch with the arguments the kernel has now; sizes in work-items.
+) -> Callable[[], Event | None]:
+    """What queues a launch with the arguments the kernel has then; sizes in work-items.
 
-    Gives an event on a profiling queue, nothing on another.
+    It gives an event on a profiling queue, nothing on another. All that a call passes is made here.
     """
-    sizes = _size_arrays(len(shape))
-    event = (ctypes.c_void_p * 1)() if queue.is_profiling else None
-    code = functions().clEnqueueNDRangeKernel(
-        queue.int_ptr,
-        kernel.int_ptr,
+    sizes = ctypes.c_size_t * len(shape)
+    call = partial(
+        functions().clEnqueueNDRangeKernel,
+        ctypes.c_void_p(queue.int_ptr),
+        ctypes.c_void_p(kernel.int_ptr),
         len(shape),
         None,
         sizes(*shape),
         sizes(*group),
         0,
         None,
-        event,
     )
-    if code:
-        check(code, "clEnqueueNDRangeKernel")
-    return None if event is None else Event(event[0] or 0)
+
+    alive = (queue, kernel)
+
+    def enqueue(_: object = alive) -> None:
+        code = call(None)
+        if code:
+            check(code, "clEnqueueNDRangeKernel")
+
+    def enqueue_timed(_: object = alive) -> Event:
+        event = (ctypes.c_void_p * 1)()
+        check(call(event), "clEnqueueNDRangeKernel")
+        return Event(event[0] or 0)
+
+    return enqueue_timed if queue.is_profiling else enqueue
+
+
+def enqueue_nd_range_kernel(
+    queue: CommandQueue, kernel: Kernel, shape: Sequence[int], group: Sequence[int]
+) -> Event | None:
+    """Queues a launch, as `launch` says."""
+    return launch(queue, kernel, shape, group)()
 
 
 def enqueue_copy(
@@ -452,11 +469,6 @@ def enqueue_copy(
     where = (queue.int_ptr, buffer.int_ptr, int(is_blocking), start)
     what = (array.nbytes, _address(array))
     check(getattr(functions(), function)(*where, *what, 0, None, None), function)
-
-
-@cache
-def _size_arrays(rank: int) -> Any:
-    return ctypes.c_size_t * rank
 
 
 def _address(array: Array) -> int:

@@ -221,9 +221,7 @@ class QueueInstance(Instance):
                 kernel.set_arg(index, cl.LocalMemory(max(value, 1)))
             else:
                 kernel.set_arg(index, scalar_bytes(kind, value))
-        enqueue = cl.enqueue_nd_range_kernel
-        queue, shape, group = self.queue, bound.global_size, bound.local_size
-        return lambda: enqueue(queue, kernel, shape, group)
+        return cl.launch(self.queue, kernel, bound.global_size, bound.local_size)
 
     def _set_buffer(self, kernel: Any, index: int, number: int) -> None:
         kernel.set_arg(index, self.buffers[number])
