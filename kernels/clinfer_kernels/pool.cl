@@ -4,7 +4,8 @@
 //     window       *   *     *                     the innermost axis, begin to end; along the
 //              first   begin   end                 other axes those in the padding are skipped$far.
 //
-// A task is one pixel by a block of channels.
+// A task is one pixel by a block of channels. Windows are walked $walked.
+$contract
 #define LANES $lanes // channels of a vector
 
 $head
@@ -24,16 +25,7 @@ $count
             const int left = channel1 - channel;
             $acc_vec acc = $identity;
 $before
-            for (int row = 0; row < rows; ++row) {
-                int outer = row;
 $taps
-                const int line_at = $line_at;
-                for (int t = begin; t < end; ++t) {
-                    const int at = line_at + $tap_at * x_s$last;
-                    const $x_vec value = $load;
-$step
-                }
-            }
 $after
 $finish
         }

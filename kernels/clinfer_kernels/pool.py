@@ -6,6 +6,7 @@ class "gpu" neighbouring work-items take neighbouring channels of a pixel.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -34,6 +35,7 @@ from clinfer_kernels.window import (
 )
 
 Axes = tuple[WindowAxis, ...]
+Words = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,14 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
         ("tasks", tasks),
     ):
         signature.scalar(name, value)
-    far = "_far" if is_far else ""
-    entry = f"pool_{spec.kind}_r{rank}{'_indices' if len(spec.outs) > 1 else ''}{far}"
-    outer = windowed(rank - 1)
+    words = (
+        "_indices" if len(spec.outs) > 1 else "",
+        "_far" if is_far else "",
+        "" if spec.order == "any" else f"_{spec.order}",
+    )
+    entry = f"pool_{spec.kind}_r{rank}{''.join(words)}"
+    walk = _walk(rank, is_far)
+    operation = _operation(spec, axes, pixels, tile.lanes, is_far)
     text = fill(
         "pool",
         target,
@@ -108,12 +115,14 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
         lanes=tile.lanes,
         last=rank - 1,
         **(shares() if tile.whole_pixels else neighbours()),
-        **_operation(spec, axes, pixels, tile.lanes, is_far),
+        **operation,
+        range=walk["range"],
+        far=walk["far"],
+        taps=block(_taps(spec, rank, walk, operation, _load(spec, tile.lanes)), 3),
+        walked="by columns" if spec.order == "columns" else "by rows",
         position=block(decode_position(rank, "position"), 2),
         locate=block(locate(pixels, "flat"), 2),
-        **_walk(rank, is_far),
-        line_at=input_at(outer),
-        load=_load(spec, tile.lanes),
+        contract="" if spec.order == "any" else "#pragma OPENCL FP_CONTRACT OFF",
     )
     flops = positions(axes) * channels
     for axis in axes:
@@ -138,6 +147,27 @@ def _outer_taps(axes: Axes) -> int:
     return prod(axis.taps for axis in axes[:-1])
 
 
+def _taps(spec: PoolSpec, rank: int, walk: Words, operation: Words, load: str) -> list[str]:
+    """The loops over the taps of a window; by columns each column's sum is added at once."""
+    vec, line_at = operation["x_vec"], input_at(windowed(rank - 1))
+    column, row = (
+        "for (int t = begin; t < end; ++t) {",
+        "for (int row = 0; row < rows; ++row) {",
+    )
+    inside = [f"const int at = line_at + {walk['tap_at']} * x_s{rank - 1};"]
+    inside.append(f"const {vec} value = {load};")
+    line = ["int outer = row;", *walk["taps"].splitlines(), f"const int line_at = {line_at};"]
+    if spec.order != "columns":
+        step = [*inside, *operation["step"].splitlines()]
+        return _loop(row, [*line, *_loop(column, step)])
+    part = _loop(row, [*line, *inside, "part += value;"])
+    return _loop(column, [f"{vec} part = 0;", *part, "acc += part;"])
+
+
+def _loop(head: str, body: list[str]) -> list[str]:
+    return [head, *(f"    {line}" for line in body), "}"]
+
+
 def _walk(rank: int, is_far: bool) -> dict[str, str]:
     """The parts of the text that say which taps are walked, and what each reads."""
     last, outer = rank - 1, windowed(rank - 1)
@@ -150,7 +180,7 @@ def _walk(rank: int, is_far: bool) -> dict[str, str]:
         ]
         return {
             "range": block(lines, 2),
-            "taps": block([*decode_taps(outer, "outer"), *tap_indices(outer)], 4),
+            "taps": block([*decode_taps(outer, "outer"), *tap_indices(outer)], 0),
             "tap_at": f"(first + t * tap_step{last})",
             "far": "",
         }
@@ -167,7 +197,7 @@ def _walk(rank: int, is_far: bool) -> dict[str, str]:
     taps += [f"const int j{a} = first{a} + (long)(begin{a} + t{a}) * tap_step{a};" for a in outer]
     return {
         "range": block(lines, 2),
-        "taps": block(taps, 4),
+        "taps": block(taps, 0),
         "tap_at": f"(int)(first + (long)t * tap_step{last})",
         "far": ";\n// here, where windows reach far, they are ranges along all axes",
     }
@@ -255,7 +285,7 @@ def _operation(
         "identity": f"({vec})({kind.identity.format(**words)})",
         "count": block(count, 2),
         "before": block(before, 3),
-        "step": block(step, 5),
+        "step": block(step, 0),
         "after": block(after, 3),
         "finish": block(finish(pixels, spec.epilogue, "pooled", "channel", width, "left"), 3),
     }

@@ -21,9 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from clinfer_kernels.expr import Builder, Expr, Line, prune
-from clinfer_kernels.types import rounded
+from clinfer_kernels.types import is_float, rounded
 
 _LARGEST = 1 << 22
+_ROUNDS = frozenset(["round", "round_near", "round_even", "near_bits"])
 _SHORT = ("uint8", "int8", "uint16", "int16")
 
 
@@ -66,6 +67,12 @@ def requantised(expr: Expr) -> Expr:
             number = builder.op(line.op, *args, dtype=line.dtype, attrs=line.attrs)
         numbers.append(number)
     return builder.build(*(numbers[v] for v in expr.outputs))
+
+
+def rounds(expr: Expr) -> bool:
+    """Whether it makes whole numbers, in integers or floats, so that a last bit may count."""
+    dtypes = (expr.dtype(value) for value in expr.outputs)
+    return any(line.op in _ROUNDS for line in expr.lines) or not all(map(is_float, dtypes))
 
 
 def _shorter(builder: Builder, end: _End, numbers: list[int], dtype: str) -> tuple[int, int]:

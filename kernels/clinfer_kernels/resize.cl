@@ -6,6 +6,7 @@
 //
 // A task is a piece of one or more lines along the innermost dimension. The taps of the other
 // dimensions are the same for a whole line, those of the innermost one for all lines.
+$contract
 #define TAPS $taps // along one axis
 #define OUTER $outer // combinations of taps of the outer axes
 #define LANES $lanes // elements of a vector

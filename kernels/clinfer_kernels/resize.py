@@ -3,7 +3,9 @@
 One text serves both classes: on class "cpu" a task is a line along the innermost dimension, in
 vectors where that is not resized; on class "gpu" a task is one element. Coordinates are computed in
 float32 (float64 for float64), in the order of operations of the ONNX specification; for the nearest
-element exactly, in integers. Integers are interpolated in float32 and cut toward zero.
+element exactly, in integers. Integers are interpolated in float32 and cut toward zero. What becomes
+integers is ONNX Runtime's to the last bit, as halves are frequent: the sum of elements times the
+products of their weights.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from clinfer_kernels.common import kernel_head
 from clinfer_kernels.dims import Dim, ceildiv, minimum, product
 from clinfer_kernels.nest import stride_kind
 from clinfer_kernels.pixels import declare_pixels, finish, locate
+from clinfer_kernels.requantise import rounds
 from clinfer_kernels.resize_problem import Problem, as_fraction, problem_of
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
@@ -125,6 +128,7 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
         piece=tile.piece or 1,
         real="double" if acc == "float64" else "float",
         coordinates=spec.coordinates,
+        contract="#pragma OPENCL FP_CONTRACT OFF" if _is_rounded(spec) else "",
         places=block(_places(spec), 0),
         **(neighbours() if tile.piece == 1 else shares()),
         inner_taps=block(_inner_taps(problem, spec.mode == "nearest"), 2),
@@ -166,6 +170,12 @@ def _acc(spec: ResizeSpec) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
+def _is_rounded(spec: ResizeSpec) -> bool:
+    """Whether whole numbers are made of what is interpolated, so that its last bit may count."""
+    is_whole = not is_float(spec.ins[0].dtype) or rounds(spec.epilogue)
+    return spec.mode != "nearest" and is_whole
+
+
 def _places(spec: ResizeSpec) -> list[str]:
     """The function taps_of: the indices and weights of position o along an axis."""
     if spec.mode == "nearest":
@@ -180,9 +190,7 @@ def _places(spec: ResizeSpec) -> list[str]:
             "    weight[0] = 1;",
             "}",
         ]
-    exact = [] if is_float(spec.ins[0].dtype) else ["#pragma OPENCL FP_CONTRACT OFF"]
     return [
-        *exact,
         "static void taps_of(int o, int size, int out, real scale, int* index, real* weight)",
         "{",
         f"    const real x = {_SOURCES[spec.coordinates]};",
@@ -193,7 +201,7 @@ def _places(spec: ResizeSpec) -> list[str]:
 
 def _mode(spec: ResizeSpec) -> list[str]:
     """Index and weight of each tap from x, the position in the input."""
-    if spec.mode == "linear" and not is_float(spec.ins[0].dtype):
+    if spec.mode == "linear" and _is_rounded(spec):
         return _LINEAR_OF_INTEGERS
     lines = ["const int low = floor_of(x);", "const real r = x - low;"]
     if spec.mode == "linear":
@@ -207,7 +215,7 @@ def _mode(spec: ResizeSpec) -> list[str]:
     return [*lines, *_cubic(literal(spec.cubic_a, _acc(spec)), spec.exclude_outside)]
 
 
-# As ONNX Runtime computes them: what is cut afterwards must be the same to the last bit.
+# As ONNX Runtime computes them: what is cut or rounded afterwards must be the same to the last bit.
 _LINEAR_OF_INTEGERS = [
     "const real at = clamp(x, (real)0, (real)(size - 1));",
     "index[0] = (int)at;",
@@ -309,7 +317,7 @@ def _combine_inner(spec: ResizeSpec, problem: Problem, vec: str) -> list[str]:
     last = len(problem.axes) - 1
     if spec.mode == "nearest":
         return [f"const {vec} sum = {_element(spec, 'at[0]', 'near[j - j0]', last)};"]
-    if not is_float(spec.ins[0].dtype):
+    if _is_rounded(spec):
         return [
             f"{vec} sum = 0;",
             "for (int t = 0; t < OUTER * TAPS; ++t) {",

@@ -262,6 +262,7 @@ class PoolSpec(Spec):
     ins[0]: [N, spatial..., C]; outs[0]: [N, out spatial..., C]; outs[1], if present (max): int64
     flat indices of the maxima as ONNX counts them in the NC-spatial layout (`column_major` as
     storage_order). `count_include_pad` for averages, `p` for lp. epilogue as in ConvSpec.
+    `order`: in which elements of a window are added, each sum rounded once.
     """
 
     kind: Literal["max", "average", "lp"]
@@ -275,6 +276,7 @@ class PoolSpec(Spec):
     outs: tuple[Tensor, ...]
     p: int = 2
     column_major: bool = False
+    order: Literal["any", "rows", "columns"] = "any"
 
 
 @dataclass(frozen=True)

@@ -79,3 +79,19 @@ def test_ranks_that_do_not_fit_are_named() -> None:
         read(model("Attention", inputs, {"num_heads": 2}))
     with pytest.raises(ShapeError, match="input 1: 1 dimensions expected"):
         read(model("BiasGelu", {"x": numbers(4), "b": numbers(2, 4)}))
+
+
+@pytest.mark.parametrize(
+    ("domain", "op", "advice"),
+    [
+        ("com.microsoft.nchwc", "Conv", "ORT_ENABLE_EXTENDED"),
+        ("com.microsoft", "BeamSearch", "export the decoder"),
+        ("com.microsoft", "EPContext", "binary for one device"),
+        ("ai.onnx.contrib", "BertTokenizer", "before or after"),
+    ],
+)
+def test_what_is_refused_says_what_to_do(domain: str, op: str, advice: str) -> None:
+    content = model(op, {"x": numbers(2, 3)}, domain=domain)
+    content.opset_import[1].domain = domain
+    with pytest.raises(ModelError, match=f"'{op}' of '{domain}' is not supported.*{advice}"):
+        read(content)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from graph_helpers import model, run
 
@@ -31,6 +33,12 @@ def test_shapes_follow_from_folded_constants() -> None:
         y = Reshape(x, s) }""").graph()
     fold(graph)
     assert str(graph.outputs[0].shape) == "(N, 4, 3)"
+
+
+def test_infinite_constants_are_made_silently() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folded("m (float[1] x) => (float[1] y) <float[1] a = {0}> { b = Log(a) y = Add(x, b) }")
 
 
 def test_large_expansions_stay() -> None:

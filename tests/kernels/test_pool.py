@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from clinfer_kernels.dims import Dim, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.spec import Target, Tensor, dense
 from clinfer_kernels.specs import PoolSpec
+from clinfer_kernels.terms import Term
 
 Array = np.ndarray[Any, Any]
 BOTH = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
@@ -64,6 +65,7 @@ class Window:
         epilogue: Expr | None = None,
         operands: tuple[Tensor, ...] = (),
         column_major: bool = False,
+        order: Literal["any", "rows", "columns"] = "any",
     ) -> PoolSpec:
         return PoolSpec(
             kind=self.kind,
@@ -77,6 +79,7 @@ class Window:
             outs=outs,
             p=self.p,
             column_major=column_major,
+            order=order,
         )
 
 
@@ -197,6 +200,33 @@ def test_dtypes_of_maxima(dtype: str, target: Target) -> None:
     made = run_kernel(kernel, [x], [(shape, dtype)])[0]
     expected = window.reference(x.astype(np.float32))[0]
     np.testing.assert_array_equal(made, expected.astype(dtype))
+
+
+@BOTH
+@pytest.mark.parametrize("opset", [18, 19])
+@pytest.mark.parametrize("name", ["average", "average with padding", "average 3d"])
+def test_averages_that_become_integers_are_to_the_bit(
+    name: str, opset: int, target: Target
+) -> None:
+    """Of decoded bytes: a quarter of them may lie halfway between two integers.
+
+    ONNX Runtime adds a window by columns before operator set 19, by rows from there on.
+    """
+    window = WINDOWS[name]
+    codes = rng.integers(0, 256, (window.n, *window.size, window.c))
+    x = codes.astype(np.float32) * np.float32(0.02387)
+    attrs = window.attributes()
+    attrs.pop("dilations")
+    (first,) = run_node("AveragePool", [channels_first(x)], attrs, opset=opset)
+    expected = channels_last(first)
+    b = Builder(["float32"])
+    bits = b.build((Term(b, 0) * float(2**21)).cast("int32").number)
+    order: Literal["rows", "columns"] = "columns" if opset < 19 else "rows"
+    out = dense("int32", expected.shape)
+    spec = window.spec(dense("float32", x.shape), (out,), bits, order=order)
+    kernel = pool.emit(spec, pool.candidates(spec, target)[0], target)
+    made = run_kernel(kernel, [x], [(expected.shape, "int32")])[0]
+    np.testing.assert_array_equal(made, (expected * np.float32(2**21)).astype(np.int32))
 
 
 @BOTH

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from harness import TARGETS, numpy_dtype, run_kernel, view_of
 from onnx.reference import ReferenceEvaluator
@@ -19,6 +20,7 @@ from clinfer_kernels.expr import Builder, identity
 from clinfer_kernels.resize_problem import as_fraction
 from clinfer_kernels.spec import Target, Tensor, dense
 from clinfer_kernels.specs import ResizeSpec
+from clinfer_kernels.terms import Term
 
 Array = np.ndarray[Any, Any]
 BOTH = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
@@ -203,6 +205,40 @@ def test_dtypes(dtype: str, mode: str, target: Target) -> None:
     made = run_kernel(kernel, [x], [(how.out, dtype)])[0]
     expected = how.reference(x.astype(np.float32)).astype(dtype)
     np.testing.assert_allclose(made.astype(np.float32), expected.astype(np.float32), 2e-3, 2e-3)
+
+
+@BOTH
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_what_becomes_whole_is_to_the_bit(dtype: str, last: bool, target: Target) -> None:
+    """As ONNX Runtime adds four elements by the products of their weights."""
+    x = rng.integers(0, 256, (2, 3, 5, 6)).astype(np.float32) * np.float32(0.02387)
+    y = _doubled(x)
+    if last:
+        x, y = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, y))
+    how = How(x.shape, scales=(1, 2, 2, 1) if last else (1, 1, 2, 2))
+    b = Builder(["float32"])
+    whole = (Term(b, 0) * float(2**20)).op("round")
+    ends = b.build((whole if dtype == "float32" else whole.cast(dtype)).number)
+    spec = how.spec(dense("float32", x.shape), dense(dtype, y.shape), epilogue=ends)
+    kernel = resize.emit(spec, resize.candidates(spec, target)[0], target)
+    made = run_kernel(kernel, [x], [(y.shape, dtype)])[0]
+    np.testing.assert_array_equal(made, np.rint(y * np.float32(2**20)))
+
+
+def _doubled(x: Array) -> Array:
+    """Twice as large, by ONNX Runtime."""
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
+    node = onnx.helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear")
+    infos = [onnx.helper.make_tensor_value_info(n, 1, None) for n in "xy"]
+    graph = onnx.helper.make_graph([node], "resize", infos[:1], infos[1:], [scales])
+    imports = [onnx.helper.make_opsetid("", 19)]
+    content = onnx.helper.make_model(graph, opset_imports=imports, ir_version=9)
+    session = onnxruntime.InferenceSession(
+        content.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    made: Array = session.run(None, {"x": x})[0]
+    return made
 
 
 @BOTH

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from clinfer.passes.pipeline import PHASES
 from passes.interpreter import run_graph
@@ -266,3 +267,30 @@ def test_what_a_sum_reads_stays_bytes_in_memory() -> None:
     graph, _ = optimised(proto, cls="cpu")
     made = [node.output.dtype for node in graph.nodes if node.op == "MatMul"]
     assert sorted(map(str, made)) == ["float32", "uint8"]
+
+
+HALVES = {
+    "of a sum": (
+        "d = DequantizeLinear(x, s, z) t = Transpose(x) e = DequantizeLinear(t, r, z)"
+        " a = Add(d, e) y = QuantizeLinear(a, q, z)",
+        {"s": np.float32(0.0235), "r": np.float32(0.03), "q": np.float32(0.04), "z": np.int8(9)},
+    ),
+    "of a sum with a constant in bytes": (
+        "d = DequantizeLinear(x, s, z) c = DequantizeLinear(k, s, z) a = Add(d, c)"
+        " y = QuantizeLinear(a, q, z)",
+        {"s": np.float32(1 / 127), "q": np.float32(2 / 127), "k": np.int8(127), "z": np.int8(0)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_integers_and_a_half_fall_as_the_definition_lets_them(name: str) -> None:
+    """Where scales have simple ratios these are frequent; each operator's rounding decides."""
+    body, constants = HALVES[name]
+    proto = model("int8[64, 64] x => int8[64, 64] y", body, constants, 21)
+    x = integers((64, 64), "int8")
+    options = SessionOptions()
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = InferenceSession(proto.SerializeToString(), options)
+    graph, _ = optimised(proto, cls="cpu")
+    np.testing.assert_array_equal(run_graph(graph, {"x": x})[0], session.run(None, {"x": x})[0])

@@ -27,6 +27,38 @@ if TYPE_CHECKING:
     from clinfer.operators.custom import CustomOperator
 
 
+_LAID_OUT = (
+    "ONNX Runtime has laid the model out for the processor or device that saved it; save it with "
+    "graph_optimization_level ORT_ENABLE_EXTENDED, not ORT_ENABLE_ALL, or give the model it was "
+    "made of"
+)
+_GENERATES = (
+    "it is a loop of generation around a decoder; export the decoder as a model of its own, with "
+    "its past as inputs (optimum's text-generation-with-past, onnxruntime-genai), and choose "
+    "tokens in the program"
+)
+_COMPILED = "it holds a binary for one device; give the model it was made of"
+_PROCESSES = (
+    "it is of onnxruntime-extensions; do what it does (tokens, pictures, sounds) before or after "
+    "the model, or give it to the Core with add_extension (docs/extensions.md)"
+)
+# What to do about operators of a domain, or one of them, that are not taken.
+_INSTEAD = {
+    "com.microsoft.nchwc": _LAID_OUT,
+    "com.ms.internal.nhwc": _LAID_OUT,
+    "ai.onnx.contrib": _PROCESSES,
+    "com.microsoft.extensions": _PROCESSES,
+    f"{contrib.DOMAIN}.EPContext": _COMPILED,
+    **dict.fromkeys(
+        (
+            f"{contrib.DOMAIN}.{op}"
+            for op in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
+        ),
+        _GENERATES,
+    ),
+}
+
+
 def check_node(proto: NodeProto, domain: str, version: int, where: str) -> None:
     """`ModelError` for an unknown operator, or one whose inputs or attributes are not its schema's.
 
@@ -121,6 +153,9 @@ def _type_fault(
 
 
 def _unknown(domain: str, op: str, version: int, where: str) -> ModelError:
+    instead = _INSTEAD.get(domain) or _INSTEAD.get(f"{domain}.{op}")
+    if instead is not None:
+        return ModelError(f"{where}: operator '{op}' of '{domain}' is not supported: {instead}")
     if domain not in known_domains():
         return ModelError(
             f"{where}: operator '{op}' of the custom domain '{domain}' is not known and the model "

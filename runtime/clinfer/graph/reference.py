@@ -180,7 +180,8 @@ class HostOp:
             self._evaluators[signature] = self._evaluator(inputs)
         feeds = {n: v for n, v in zip(self.inputs, inputs, strict=True) if n}
         try:
-            return list(self._evaluators[signature].run(None, feeds))
+            with np.errstate(all="ignore"):  # what is infinite or no number is a result
+                return list(self._evaluators[signature].run(None, feeds))
         except (RecursionError, *INPUTS_DO_NOT_FIT):
             raise
         except Exception as error:  # also names its author did not define for these inputs

@@ -11,6 +11,7 @@ from clinfer.graph.contrib.attention import self_attention
 from clinfer.graph.contrib.maker import Maker, Rule
 from clinfer.graph.contrib.norms import embedded
 from clinfer.graph.ir import Value
+from clinfer_kernels.types import highest, lowest
 
 
 def real(make: Maker, index: int) -> Value:
@@ -66,10 +67,19 @@ def _quantised_softmax(make: Maker) -> Value:
     return make("QuantizeLinear", _softmax(make, real(make, 0)), make("Div", one, inverse), point)
 
 
-def _pool(make: Maker, x: Value) -> Value:
+def _pool(make: Maker) -> Value:
+    """As ONNX Runtime rounds: the window row by row, and to even behind the zero point."""
     names = ("ceil_mode", "pads", "auto_pad", "strides", "kernel_shape", "count_include_pad")
     attrs = {n: make.attr(n) for n in names if make.attr(n) is not None}
-    return channels_first(make, x, lambda y: make("AveragePool", y, **attrs))
+    mean = channels_first(
+        make, real(make, 0), lambda y: make("AveragePool", y, **attrs, order="rows")
+    )
+    zero, dtype = make.input(4), make.x(0).dtype or "uint8"
+    steps = make.sum(
+        make("Div", mean, make.x(3)), None if zero is None else make.cast(zero, "float32")
+    )
+    ends = [make.constant(end, "float32") for end in (lowest(dtype), highest(dtype))]
+    return make.cast(make("Clip", make("Round", steps), *ends), dtype)
 
 
 def _global_pool(make: Maker, x: Value) -> Value:
@@ -216,7 +226,7 @@ RULES: dict[str, Rule] = {
     "QLinearLeakyRelu": _unary(_leaky),
     "QLinearReduceMean": _unary(_mean),
     "QLinearSoftmax": _quantised_softmax,
-    "QLinearAveragePool": _unary(_pool),
+    "QLinearAveragePool": _pool,
     "QLinearGlobalAveragePool": _unary(_global_pool),
     "QLinearConcat": _concat,
     "QLinearWhere": _where,

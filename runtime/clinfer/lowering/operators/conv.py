@@ -12,6 +12,7 @@ from clinfer.lowering.table import lowers
 from clinfer.passes.query import prologue_inputs
 from clinfer_kernels.dims import product
 from clinfer_kernels.expr import Builder, Expr
+from clinfer_kernels.requantise import rounds
 from clinfer_kernels.specs import (
     ConvSpec,
     MatmulSpec,
@@ -121,6 +122,8 @@ def pool(ctx: Lowering, node: Node) -> None:
     fused = epilogue(ctx, node, node.output.known_shape, source.dtype)
     values = [v for v in node.outputs if v is not None]
     targets = [ctx.output(v) for v in values]
+    # Halves are frequent where averages of bytes are quantised: sums are ONNX Runtime's.
+    is_rounded = node.attrs["kind"] == "average" and rounds(fused.expr)
     ctx.launch(
         PoolSpec,
         [source, *fused.operands],
@@ -135,6 +138,7 @@ def pool(ctx: Lowering, node: Node) -> None:
         epilogue=fused.expr,
         p=node.attrs.get("p", 2),
         column_major=bool(node.attrs.get("storage_order", 0)),
+        order=node.attrs["order"] if is_rounded else "any",
     )
     for value, target in zip(values, targets, strict=True):
         ctx.bind(value, target)

@@ -17,6 +17,7 @@ from clinfer.passes.window import window
 _CONVOLVED = frozenset({"float16", "bfloat16", "float32", "float64", "int32", "uint8", "int8"})
 _FAR = 1 << 28  # that indices, which begin in the padding, may be from the data
 _MOST_PHASES = 1024  # launches of one transposed convolution
+_BY_ROWS = 19  # the operator set from which AveragePool has dilations
 _POOLS = {"MaxPool": "max", "AveragePool": "average", "LpPool": "lp"}
 
 
@@ -73,6 +74,7 @@ def pool(rw: Rewriter, node: Node) -> Outcome:
     attrs["count_include_pad"] = node.attrs.get("count_include_pad", 0)
     attrs["p"] = node.attrs.get("p", 2)
     attrs["storage_order"] = node.attrs.get("storage_order", 0)
+    attrs["order"] = node.attrs.get("order", _order(node.version))
     perm = to_last(len(x.known_shape))
     outputs: list[Value | None] = []
     for value in node.outputs:
@@ -87,6 +89,11 @@ def pool(rw: Rewriter, node: Node) -> Outcome:
     rw.insert(Node("Pool", [rw.transpose(x, perm)], outputs, attrs, node.name, "clinfer"))
     back = inverse(perm)
     return [None if v is None else rw.transpose(v, back) for v in outputs]
+
+
+def _order(version: int | None) -> str:
+    """In which ONNX Runtime adds the elements of a window; it has two implementations."""
+    return "columns" if version is not None and version < _BY_ROWS else "rows"
 
 
 RULES = (

@@ -5,10 +5,14 @@
     Q(x)               = Q1(x * (1 / s))                   of other ends of a product
 
 Q1 has the scale 1. Such sums are rounded already; what is given or decoded by itself is divided, as
-ONNX defines it. A factor passes Relu, LeakyRelu and Clip, whose bounds it changes.
+ONNX defines it, and so are sums whose scales have simple ratios to Q's: many of them lie halfway
+between two integers, and the definition's own rounding decides where they go. A factor passes Relu,
+LeakyRelu and Clip, whose bounds it changes.
 """
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 import numpy as np
 
@@ -16,6 +20,7 @@ from clinfer.graph.ir import Array, Node, Value
 from clinfer.passes.quantise.encoded import encoding
 from clinfer.passes.rewrite import Outcome, Rewriter, Rule
 
+_LARGEST = 128  # denominators beyond make halves rare
 _DEPTH = 6  # operators between a product and the end that quantises
 _PASSED = ("LeakyRelu", "Relu")  # f(x * k) = f(x) * k for positive k
 _BETWEEN = ("Add", "Cast", "Clip", "LeakyRelu", "Mul", "Relu", "Sigmoid")
@@ -28,7 +33,7 @@ def scale_once(rw: Rewriter, node: Node) -> Outcome:
         return None
     factor = np.asarray(np.float32(1) / scale.reshape(()))
     x = node.required(0)
-    if not np.isfinite(factor) or factor <= 0 or not _is_rounded(x, _DEPTH):
+    if not np.isfinite(factor) or factor <= 0 or not _is_rounded(x, factor, _DEPTH):
         return None
     scaled = _scaled(rw, x, factor, _DEPTH)
     if scaled is None:
@@ -44,7 +49,7 @@ def scale_once(rw: Rewriter, node: Node) -> Outcome:
     )
 
 
-def _is_rounded(value: Value, depth: int) -> bool:
+def _is_rounded(value: Value, factor: Array, depth: int) -> bool:
     """Whether an integer product made it, or a sum or product of decoded values."""
     node = value.producer
     if node is None or depth == 0:
@@ -52,10 +57,30 @@ def _is_rounded(value: Value, depth: int) -> bool:
     if node.op in ("MatMulInteger", "ConvInteger"):
         return True
     if node.op in ("Add", "Mul") and all(map(_is_decoded, node.inputs)):
-        return True
+        return not _has_halves(node, factor)
     if node.op not in _BETWEEN:
         return False
-    return any(v is not None and _is_rounded(v, depth - 1) for v in node.inputs)
+    return any(v is not None and _is_rounded(v, factor, depth - 1) for v in node.inputs)
+
+
+def _has_halves(node: Node, factor: Array) -> bool:
+    """Whether a sum or product of decoded values, by `factor`, often is an integer and a half."""
+    scales: list[Array | None] = []
+    for value in node.inputs:
+        decoding = None if value is None else value.producer
+        scales.append(None if decoding is None else decoding.required(1).const)
+    if any(scale is None or scale.size != 1 for scale in scales):
+        return False
+    numbers = [float(np.float64(s.reshape(-1)[0]) * factor) for s in scales if s is not None]
+    if node.op == "Mul":
+        numbers = [numbers[0] * numbers[1] / float(factor)]
+    return all(_is_simple(number) for number in numbers)
+
+
+def _is_simple(number: float) -> bool:
+    """Whether it is a fraction of small integers, as near as float32 holds one."""
+    near = Fraction(number).limit_denominator(_LARGEST)
+    return abs(number - near) <= 2.0**-21 * abs(number)
 
 
 def _is_decoded(value: Value | None) -> bool:

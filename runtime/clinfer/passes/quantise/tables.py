@@ -2,10 +2,10 @@
 
     Q(f(D(x), D(x), c ...)) = Lookup(x, table)        table[code] = Q(f(D(code), ...))
 
-f are pointwise operators on decoded values of x and constants of one element: activations, which
-QDQ graphs write as a quantised Sigmoid and a quantised product. The table is computed when the
-model is compiled, every operator's result rounded once to float32, so nothing is lost to a
-kernel's approximation. A table of a table is one.
+f are pointwise operators on decoded values of x and constants of one element, decoded or not:
+activations, which QDQ graphs write as a quantised Sigmoid and a quantised product. The table is
+computed when the model is compiled, every operator's result rounded once to float32, so nothing is
+lost to a kernel's approximation. A table of a table is one.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class _Search:
             return value.const.size == 1 and value.dtype == "float32"
         found = encoded(value)
         if found is not None:
-            return found.axis is None and self._is_root(_source(found.data))
+            is_number = found.data.const is not None and found.data.const.size == 1
+            return found.axis is None and (is_number or self._is_root(_source(found.data)))
         node = value.producer
         if node is None or node.domain or node.op not in _FUNCTIONS or depth == 0:
             return False
@@ -110,6 +111,8 @@ class _Search:
         if value.const is not None:
             return value.const.reshape(())
         found = encoded(value)
+        if found is not None and found.data.const is not None:
+            return _decoded(found, found.data.const.reshape(()).view(np.uint8))
         if found is not None:
             return _decoded(found, self._codes(found.data))
         node = value.producer

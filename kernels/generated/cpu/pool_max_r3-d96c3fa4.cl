@@ -1,13 +1,29 @@
+typedef float8 float8_unaligned __attribute__((aligned(4)));
+static float8 load_float32x8(const __global float* p) {
+    return *(const __global float8_unaligned*)p;
+}
+static float8 load_part_float32x8(const __global float* p, int s, int n) {
+    float lanes[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    for (int j = 0; j < n; ++j) lanes[j] = p[j * s];
+    return (float8)(lanes[0], lanes[1], lanes[2], lanes[3], lanes[4], lanes[5], lanes[6], lanes[7]);
+}
+static void store_float32x8(float8 v, __global float* p) {
+    *(__global float8_unaligned*)p = v;
+}
+static void store_part_float32x8(float8 v, __global float* p, int s, int n) {
+    const float lanes[8] = {v.s0, v.s1, v.s2, v.s3, v.s4, v.s5, v.s6, v.s7};
+    for (int j = 0; j < n; ++j) p[j * s] = lanes[j];
+}
 // y[pixel][c] = epilogue(max over the taps t of x[pixel at t][c]), padding left out
 //
 //     index    -2 -1 | 0  1  2  3  4  5  6 | 7     A window's taps in the input are a range along
 //     window       *   *     *                     the innermost axis, begin to end; along the
 //              first   begin   end                 other axes those in the padding are skipped.
 //
-// A task is one pixel by a block of channels.
-#define LANES 1 // channels of a vector
+// A task is one pixel by a block of channels. Windows are walked by rows.
+#define LANES 8 // channels of a vector
 
-__kernel __attribute__((reqd_work_group_size(256, 1, 1)))
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void pool_max_r3(
         __global const float* restrict x,
         __global float* restrict y0,
@@ -35,7 +51,7 @@ void pool_max_r3(
         const int channel_tasks,
         const int tasks)
 {
-    for (int task = (int)get_global_id(0); task < tasks; task += (int)get_global_size(0)) {
+    for (int task = (long)tasks * (get_global_id(0)) / get_global_size(0); task < (long)tasks * (get_global_id(0) + 1) / get_global_size(0); task += 1) {
         const int channel0 = task % channel_tasks * channel_block;
         const int channel1 = channel0 + channel_block < C ? channel0 + channel_block : C;
         const int pixel = task / channel_tasks;
@@ -56,7 +72,7 @@ void pool_max_r3(
         const int end = reach < taps2 ? reach : taps2;
         for (int channel = channel0; channel < channel1; channel += LANES) {
             const int left = channel1 - channel;
-            float acc = (float)((-INFINITY));
+            float8 acc = (float8)((-INFINITY));
             for (int row = 0; row < rows; ++row) {
                 int outer = row;
                 int t1;
@@ -66,12 +82,16 @@ void pool_max_r3(
                 const int line_at = x_o + o0 * x_s0 + j1 * x_s1;
                 for (int t = begin; t < end; ++t) {
                     const int at = line_at + (first + t * tap_step2) * x_s2;
-                    const float value = x[at + channel];
+                    const float8 value = left >= LANES ? load_float32x8(x + at + channel) : load_part_float32x8(x + at + channel, 1, left);
                     acc = value > acc ? value : acc;
                 }
             }
-            const float pooled = acc;
-            y0[y0_at + channel] = pooled;
+            const float8 pooled = acc;
+            if (left >= 8) {
+                store_float32x8(pooled, y0 + y0_at + channel);
+            } else {
+                store_part_float32x8(pooled, y0 + y0_at + channel, 1, left);
+            }
         }
     }
 }
