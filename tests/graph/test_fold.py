@@ -36,10 +36,11 @@ def test_shapes_follow_from_folded_constants() -> None:
 
 
 def test_infinite_constants_are_made_silently() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         folded("""m (float[4] x) => (float[4] y) <int64[1] n = {4}> {
             a = ConstantOfShape(n) b = Log(a) y = Add(x, b) }""")
+    assert told == []
 
 
 def test_large_expansions_stay() -> None:
