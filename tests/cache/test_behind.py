@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import pytest
 from cache_helpers import in_child, noise, posix_only, program_record, run_python
 
 from clinfer.cache import Entry, KeyRecord, Layers, Store, behind
+from clinfer.cache.remote import RemoteStore
 from clocks import LIMIT
 
 LARGE = {"weights": noise(1000) * 9000}
@@ -98,6 +100,31 @@ def test_without_a_thread_it_is_stored_at_once(
         patch.setattr(threading.Thread, "start", refused)
         put_behind(Store(tmp_path))
     assert Store(tmp_path).info().entries == 1
+
+
+@posix_only
+def test_a_directory_that_was_removed_meanwhile_is_not_made_again(slow: Slow) -> None:
+    put_behind(slow)
+    shutil.rmtree(slow.directory)
+    slow.go.set()
+    assert slow.stats.unstored == {"unwritable": 1}
+    assert not slow.directory.exists()
+
+
+def test_what_is_on_its_way_to_a_remote_store_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, push = threading.Event(), RemoteStore.push
+
+    def pushed(*arguments: object) -> object:
+        assert go.wait(LIMIT)
+        return push(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RemoteStore, "push", pushed)
+    layers = Layers(remote=RemoteStore(tmp_path.as_uri()))
+    layers.put_made(program_record(), lambda: LARGE, 1.0, ExitStack())
+    threading.Timer(0.05, go.set).start()
+    assert isinstance(layers.lookup(program_record()), Entry)
 
 
 @posix_only

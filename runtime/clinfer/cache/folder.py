@@ -143,6 +143,14 @@ class Folder:
                 write_atomic(tag, temporary, [memoryview(TAG)], readable=self.readable)
         return temporary
 
+    def prepared(self) -> Path:
+        """The folder for temporary files, which `prepare` has made; nothing is made here.
+
+        Raises UntrustedDirectoryError and OSError.
+        """
+        self.check()
+        return self.directory / "tmp"
+
     def slots(self) -> Iterator[Slot]:
         """Every entry's file, in no order. Folders that cannot be read are passed over."""
         for path, status in self._files("entries", depth=2):

@@ -152,6 +152,7 @@ class Layers:
     @property
     def stats(self) -> Stats:
         """What happened in this process so far, each look-up counted once."""
+        behind.settle()
         own = self._counters.snapshot()
         if self.writable is None:
             return own
@@ -201,6 +202,7 @@ class Layers:
         *,
         seconds: float = 0.0,
         page_aligned: Collection[str] = PAGE_ALIGNED,
+        prepared: bool = False,
     ) -> bool:
         """Stores an entry as `Store.put` does, and remotely, where the mode allows.
 
@@ -210,7 +212,9 @@ class Layers:
             return False
         stored = False
         if self.writable is not None:
-            stored = self.writable.put(record, sections, seconds=seconds, page_aligned=page_aligned)
+            stored = self.writable.put(
+                record, sections, seconds=seconds, page_aligned=page_aligned, prepared=prepared
+            )
             if stored and LOG.shows_debug:
                 tell_stored(record, self.writable.directory, sections, seconds)
         self.push(record, sections, seconds=seconds, page_aligned=page_aligned)
@@ -240,7 +244,8 @@ class Layers:
         """Stores what `make` gives; a `BuildError` of it is counted and costs the entry only.
 
         With `held` a large entry is stored behind the caller (`clinfer.cache.behind`), what `held`
-        holds, a build lock, until then. The content must not change any more.
+        holds, a build lock, until then. The content must not change any more. Its folders are made
+        here: whoever removes the directory after this call does not find it made again.
         """
         if not self.mode.writes:
             return
@@ -254,10 +259,11 @@ class Layers:
             self.put(record, sections, seconds=seconds)
             return
         lock = held.pop_all()
+        prepared = self.writable is not None and self.writable.prepare(record)
 
         def store() -> None:
             with lock:
-                self.put(record, sections, seconds=seconds)
+                self.put(record, sections, seconds=seconds, prepared=prepared)
 
         behind.run(record.digest, store)
 
@@ -343,6 +349,7 @@ class Layers:
         """The entry from the remote store, kept in the writable one; `miss` is why it is needed."""
         if self.remote is None or not self.mode.reads:
             return miss
+        behind.settle(record.digest)
         found = self.remote.fetch(record)
         if isinstance(found, Miss):
             return found if miss.reason is Reason.ABSENT else miss

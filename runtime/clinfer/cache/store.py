@@ -105,17 +105,29 @@ class Store:
         *,
         seconds: float = 0.0,
         page_aligned: Collection[str] = PAGE_ALIGNED,
+        prepared: bool = False,
     ) -> bool:
         """Stores an entry, replacing an older one; returns whether it is stored.
 
-        `seconds` is what building the content took. Never raises for a fault of the file system,
-        whose reason is counted; raises CacheError for a section name that is not allowed.
+        `seconds` is what building the content took. `prepared`: `prepare` has made its folders, and
+        where they are gone, nothing is stored and nobody told. Never raises for a fault of the file
+        system, whose reason is counted; raises CacheError for a section name that is not allowed.
         """
 
         def parts() -> Iterator[memoryview]:
             return pieces(record, sections, seconds=seconds, page_aligned=page_aligned)
 
-        return self._put(record, payload_bytes(sections), parts) is None
+        return self._put(record, payload_bytes(sections), parts, prepared) is None
+
+    def prepare(self, record: KeyRecord) -> bool:
+        """Makes the folders that an entry needs; returns whether they are there."""
+        if self.readonly:
+            return False
+        try:
+            self.folder.prepare(self.folder.entry(record.digest))
+        except (OSError, UntrustedDirectoryError):
+            return False
+        return True
 
     def adopt(self, container: Container) -> Miss | None:
         """Stores an entry made elsewhere, byte for byte; None, or why it is not stored.
@@ -289,18 +301,23 @@ class Store:
             if abs(path.stat().st_mtime - time.time()) > self._touch_interval:
                 os.utime(path)
 
-    def _put(self, record: KeyRecord, payload: int, parts: Parts) -> Miss | None:
+    def _put(
+        self, record: KeyRecord, payload: int, parts: Parts, prepared: bool = False
+    ) -> Miss | None:
         """Stores what `parts` gives; `payload` is its size in bytes, padding left out or not."""
-        written = self._checked_write(record, payload, parts)
+        written = self._checked_write(record, payload, parts, prepared)
         if isinstance(written, Miss):
             self._counters.unstored(written.reason)
-            self._report(written)
+            if not prepared or self.directory.exists():
+                self._report(written)
             return written
         self._counters.stored(written)
         self._make_room(written)
         return None
 
-    def _checked_write(self, record: KeyRecord, payload: int, parts: Parts) -> int | Miss:
+    def _checked_write(
+        self, record: KeyRecord, payload: int, parts: Parts, prepared: bool
+    ) -> int | Miss:
         if self.readonly:
             return Miss(Reason.READ_ONLY, "the store is read-only")
         if self.size_limit is not None and payload > self.size_limit:
@@ -309,19 +326,22 @@ class Store:
                 f"{self.size_limit}; CLINFER_CACHE_SIZE sets another"
             )
             return Miss(Reason.TOO_LARGE, detail)
-        return self._write(self.folder.entry(record.digest), parts)
+        return self._write(self.folder.entry(record.digest), parts, prepared)
 
-    def _write(self, path: Path, parts: Parts) -> int | Miss:
+    def _write(self, path: Path, parts: Parts, prepared: bool = False) -> int | Miss:
         """The bytes written, or why not."""
 
         def attempt() -> int:
-            temporary = self.folder.prepare(path)
+            temporary = self.folder.prepared() if prepared else self.folder.prepare(path)
             return write_atomic(path, temporary, parts(), readable=self.folder.readable)
 
         try:
-            # The directory may be removed at any moment; then it is made once more.
-            with suppress(FileNotFoundError):
+            try:
                 return attempt()
+            except FileNotFoundError:
+                # The directory may be removed at any moment; then it is made once more.
+                if prepared:
+                    raise
             return attempt()
         except UntrustedDirectoryError as error:
             return Miss(Reason.REFUSED, str(error))
