@@ -235,6 +235,8 @@ def _abs(x: Term) -> Term:
 POINTWISE: dict[str, PointwiseOp] = {
     # no operator of ONNX: bytes by their bits in a table (`types.TABLE`), made by passes
     "clinfer.Lookup": _plain("lookup", 2),
+    # nor this: x * y + z, rounded once where the device has an instruction for it
+    "clinfer.MulAdd": _plain("mul_add", 3),
     # one operation
     "Acos": _plain("acos"),
     "Acosh": _plain("acosh"),

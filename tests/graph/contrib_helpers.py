@@ -7,12 +7,28 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from graph_helpers import by_onnxruntime, run
 from onnx import helper, numpy_helper
 
 from clinfer.graph.reader import read
 
 Arrays = Mapping[str, Any]
+EIGHT = pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+
+
+def eight(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> Any:
+    info = np.iinfo(dtype)
+    rng = np.random.default_rng([seed, *shape])
+    return rng.integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+def scale(number: float) -> Any:
+    return np.array(number, np.float32)
+
+
+def zero(number: int, dtype: Any) -> Any:
+    return np.array(number, dtype)
 
 
 def numbers(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Any:

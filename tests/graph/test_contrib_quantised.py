@@ -7,36 +7,20 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from contrib_helpers import compared, found, model, numbers
+from contrib_helpers import EIGHT, compared, eight, found, model, numbers, scale, zero
 from graph_helpers import by_onnxruntime
 from onnx import helper, numpy_helper
 
-from clinfer import Core
 from clinfer.errors import ClinferError
 from clinfer.graph.reader import read
 from clinfer_kernels.narrow import TABLES
 
-EIGHT = pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 FREE = {2: "n"}
-
-
-def eight(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> Any:
-    info = np.iinfo(dtype)
-    rng = np.random.default_rng([seed, *shape])
-    return rng.integers(info.min, info.max + 1, shape).astype(dtype)
 
 
 def weights(*shape: int, dtype: Any) -> Any:
     """Numbers that ONNX Runtime multiplies exactly: it adds pairs in 16 bits on some processors."""
     return eight(*shape, dtype=dtype) if dtype is np.uint8 else eight(*shape, dtype=dtype) // 2
-
-
-def scale(number: float) -> Any:
-    return np.array(number, np.float32)
-
-
-def zero(number: int, dtype: Any) -> Any:
-    return np.array(number, dtype)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -294,21 +278,6 @@ def test_unary_operators(dtype: Any, name: str) -> None:
     }
     constant = ("xs", "xz", "ys", "yz")
     compared(op, inputs, attrs, free=FREE, atol=1, constant=constant)
-
-
-@EIGHT
-@pytest.mark.parametrize("last", [0, 1])
-def test_halves_of_averages_go_to_even_behind_the_zero_point(dtype: Any, last: int) -> None:
-    """A quarter of these averages are halves of a step, which is the input's too."""
-    point = {"s": scale(0.02387), "z": zero(7, dtype)}
-    inputs = {"x": eight(2, 6, 8, 8, dtype=dtype), **point, "ys": point["s"], "yz": point["z"]}
-    attrs = {"kernel_shape": [2, 2], "strides": [2, 2], "channels_last": last}
-    constant = ("s", "z", "ys", "yz")
-    content = model("QLinearAveragePool", inputs, attrs, constant=constant)
-    (want,) = by_onnxruntime(content, {"x": inputs["x"]})
-    np.testing.assert_array_equal(found(content, {"x": inputs["x"]})[0], want)
-    compiled = Core().compile_model(content, "CPU")
-    np.testing.assert_array_equal(compiled({"x": inputs["x"]})["y0"], want)
 
 
 def test_softmax_takes_the_whole_part_of_the_inverse_scale() -> None:

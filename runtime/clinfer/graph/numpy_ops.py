@@ -21,6 +21,7 @@ from clinfer.graph.numpy_pool import average_pool, lp_pool, max_pool
 from clinfer.graph.numpy_quantise import (
     conv_integer,
     dequantize_linear,
+    multiply_add,
     quantize_linear,
     quantized_dtype,
 )
@@ -210,6 +211,7 @@ TABLE: dict[str, Function] = {
     "QuantizeLinear": quantize_linear,
     "DequantizeLinear": dequantize_linear,
     "clinfer.Decode": dequantize_linear,
+    "clinfer.MulAdd": multiply_add,
     "clinfer.Random": numpy_random.random,
     "clinfer.Seed": numpy_random.seed,
     "MaxRoiPool": max_roi_pool,

@@ -36,6 +36,12 @@ def quantized_dtype(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> str | No
     return name if name in _RANGES else None
 
 
+def multiply_add(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
+    """x * y + z of float32, by float64, which holds the products."""
+    x, y, z = (value.astype(np.float64) for value in inputs)
+    return [np.asarray(x * y + z, np.float32)]
+
+
 def quantize_linear(attrs: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
     """round(x / scale) + zero, saturating; NaN becomes the least number, as in ONNX Runtime."""
     x, scale = inputs[0], inputs[1]

@@ -1,6 +1,12 @@
 """Operators on numbers of 8 bits: they are made floats, computed with and quantised again.
 
-Products are those of integers, exact, and scaled afterwards.
+Products are those of integers, exact, and scaled afterwards. Where a last bit decides between two
+integers, sums and products are ONNX Runtime's (of AVX2, with fused multiply-adds):
+
+    QLinearAdd                  round(a * (sa / sy) + (b * (sb / sy) + rest)), of the bytes
+                                rest = zy - (za * (sa / sy) + zb * (sb / sy))
+    QLinearMul                  round((a - za) * (b - zb) * (sa * sb / sy) + zy)
+    QLinearGlobalAveragePool    round(sum(x - zx) * (sx / (sy * count))) + zy
 """
 
 from __future__ import annotations
@@ -25,11 +31,47 @@ def quantised(make: Maker, x: Value, scale: int, like: Value) -> Value:
     return make("QuantizeLinear", x, make.x(scale), make.like(0, like) if zero is None else zero)
 
 
-def _binary(op: str) -> Rule:
-    def rule(make: Maker) -> Value:
-        return quantised(make, make(op, real(make, 0), real(make, 3)), 6, make.x(0))
+def whole(make: Maker, index: int, zero: Value | None = None) -> Value:
+    """The integers of input `index` less the zero point, as floats."""
+    return make("DequantizeLinear", make.x(index), make.constant(1, "float32"), zero)
 
-    return rule
+
+def stepped(make: Maker, steps: Value, zero: Value | None = None) -> Value:
+    """Steps rounded, plus the zero point, clipped to the type of input 0."""
+    point = make.like(0, make.x(0)) if zero is None else zero
+    return make("QuantizeLinear", steps, make.constant(1, "float32"), point)
+
+
+def _add(make: Maker) -> Value:
+    """A number that is added to many comes first."""
+    first, second = (3, 0) if _repeats(make.x(0), make.x(3)) else (0, 3)
+    a, b = (make("Div", make.x(index + 1), make.x(6)) for index in (first, second))
+    zeros = [_point(make, index + 2) for index in (first, second)]
+    rest = make("clinfer.MulAdd", a, zeros[0], make("Mul", b, zeros[1]))
+    rest = make("Sub", _point(make, 7), rest)
+    inner = make("clinfer.MulAdd", whole(make, second), b, rest)
+    return stepped(make, make("clinfer.MulAdd", whole(make, first), a, inner))
+
+
+def _point(make: Maker, index: int) -> Value:
+    """A zero point as a float."""
+    zero = make.input(index)
+    return make.constant(0, "float32") if zero is None else make.cast(zero, "float32")
+
+
+def _repeats(a: Value, b: Value) -> bool:
+    """Whether a has one number for the innermost that b has several of."""
+    if a.shape is None or b.shape is None:
+        return False
+    ranks = max(len(a.shape), len(b.shape))
+    sizes = ((1,) * (ranks - len(v.shape)) + tuple(v.shape) for v in (a, b) if v.shape is not None)
+    return next((x == 1 for x, y in reversed(list(zip(*sizes, strict=True))) if x != y), False)
+
+
+def _mul(make: Maker) -> Value:
+    product = make("Mul", whole(make, 0, make.input(2)), whole(make, 3, make.input(5)))
+    scale = make("Div", make("Mul", make.x(1), make.x(4)), make.x(6))
+    return stepped(make, make("Add", make("Mul", product, scale), _point(make, 7)))
 
 
 def _unary(body: Callable[[Maker, Value], Value]) -> Rule:
@@ -82,8 +124,15 @@ def _pool(make: Maker) -> Value:
     return make.cast(make("Clip", make("Round", steps), *ends), dtype)
 
 
-def _global_pool(make: Maker, x: Value) -> Value:
-    return channels_first(make, x, lambda y: make("GlobalAveragePool", y))
+def _global_pool(make: Maker) -> Value:
+    """A sum of integers, which floats hold exactly, by one factor."""
+    shape, is_last = make.shape(0), make.attr("channels_last", 0)
+    axes = make.constant(range(1 if is_last else 2, len(shape) - (1 if is_last else 0)))
+    total = make("ReduceSum", whole(make, 0, make.input(2)), axes, keepdims=1)
+    sizes = make("Gather", make("Shape", make.x(0)), axes)
+    count = make.cast(make("ReduceProd", sizes, keepdims=0), "float32")
+    scale = make("Div", make.x(1), make("Mul", make.x(3), count))
+    return stepped(make, make("Mul", total, scale), make.input(4))
 
 
 def channels_first(make: Maker, x: Value, body: Callable[[Value], Value]) -> Value:
@@ -220,14 +269,14 @@ RULES: dict[str, Rule] = {
     "MulInteger": _multiplied,
     "QEmbedLayerNormalization": _embed_layer_norm,
     "ReduceSumInteger": _summed,
-    "QLinearAdd": _binary("Add"),
-    "QLinearMul": _binary("Mul"),
+    "QLinearAdd": _add,
+    "QLinearMul": _mul,
     "QLinearSigmoid": _unary(lambda make, x: make("Sigmoid", x)),
     "QLinearLeakyRelu": _unary(_leaky),
     "QLinearReduceMean": _unary(_mean),
     "QLinearSoftmax": _quantised_softmax,
     "QLinearAveragePool": _pool,
-    "QLinearGlobalAveragePool": _unary(_global_pool),
+    "QLinearGlobalAveragePool": _global_pool,
     "QLinearConcat": _concat,
     "QLinearWhere": _where,
     "QLinearConv": _conv,

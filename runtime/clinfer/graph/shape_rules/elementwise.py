@@ -17,7 +17,7 @@ def broadcast(call: Call) -> list[Type]:
     if len(known) != len(dtypes):
         raise UnknownShape
     shape = shapes[0] if call.op == "Clip" else call.broadcast(*shapes)
-    return [Type(POINTWISE[call.op].dtype(known, call.node.attrs), shape)]
+    return [Type(POINTWISE[call.node.kind].dtype(known, call.node.attrs), shape)]
 
 
 RULES: dict[str, Rule] = dict.fromkeys(POINTWISE.keys() - _ELSEWHERE, broadcast)

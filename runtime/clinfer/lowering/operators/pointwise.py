@@ -17,7 +17,7 @@ def pointwise(ctx: Lowering, node: Node) -> None:
     for value in (*inputs, node.output):
         device_dtype(value)
     shape = node.output.known_shape
-    expr = node.attrs["expr"] if node.domain == "clinfer" else _expression(node)
+    expr = node.attrs["expr"] if node.kind == "clinfer.Pointwise" else _expression(node)
     views = [ctx.view(v).broadcast(shape) for v in inputs]
     target = ctx.output(node.output)
     ctx.launch(PointwiseSpec, views, [target], node.describe(), expr=expr)
@@ -29,5 +29,5 @@ def _expression(node: Node) -> Expr:
     if any(v is None for v in node.inputs):
         raise Unlowerable("an optional input in the middle is absent")
     builder = Builder([str(v.dtype) for v in node.inputs if v is not None])
-    result = POINTWISE[node.op].build(builder, list(range(len(node.inputs))), node.attrs)
+    result = POINTWISE[node.kind].build(builder, list(range(len(node.inputs))), node.attrs)
     return builder.build(result)

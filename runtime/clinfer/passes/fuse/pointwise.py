@@ -36,7 +36,7 @@ def to_pointwise(rw: Rewriter, node: Node) -> Outcome:
         else:
             numbers.append(_literal(builder, value) if _is_literal(value) else next(waiting))
     try:
-        expr = builder.build(POINTWISE[node.op].build(builder, numbers, node.attrs))
+        expr = builder.build(POINTWISE[node.kind].build(builder, numbers, node.attrs))
     except ValueError as error:
         return Refusal(str(error))
     if expr.output_dtypes[0] != node.output.dtype:

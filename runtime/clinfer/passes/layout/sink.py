@@ -98,7 +98,13 @@ def below_pointwise(rw: Rewriter, node: Node) -> Outcome:
     operands = [None if v is None else undo(rw, v, perm) for v in node.inputs]
     shape = permuted(node.output.known_shape, inverse(perm))
     made = rw.emit(
-        node.op, operands, node.output.dtype, shape, attrs=node.attrs, version=node.version
+        node.op,
+        operands,
+        node.output.dtype,
+        shape,
+        attrs=node.attrs,
+        domain=node.domain,
+        version=node.version,
     )
     return rw.transpose(made, perm)
 

@@ -96,7 +96,7 @@ class _Search:
             is_number = found.data.const is not None and found.data.const.size == 1
             return found.axis is None and (is_number or self._is_root(_source(found.data)))
         node = value.producer
-        if node is None or node.domain or node.op not in _FUNCTIONS or depth == 0:
+        if node is None or node.kind not in _FUNCTIONS or depth == 0:
             return False
         if value.dtype != "float32" or value.shape != self.shape or None in node.inputs:
             return False
@@ -118,7 +118,7 @@ class _Search:
         node = value.producer
         assert node is not None
         operands = [self.value(v).astype(np.float64) for v in node.inputs if v is not None]
-        return np.asarray(_FUNCTIONS[node.op](node.attrs, *operands), np.float32)
+        return np.asarray(_FUNCTIONS[node.kind](node.attrs, *operands), np.float32)
 
     def _codes(self, data: Value) -> Array:
         if data is self.root:
@@ -177,6 +177,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "LeakyRelu": _leaky_relu,
     "Log": _plain(np.log),
     "Mul": _plain(np.multiply),
+    "clinfer.MulAdd": _plain(lambda x, y, z: x * y + z),
     "Neg": _plain(np.negative),
     "Relu": _plain(lambda x: np.maximum(x, 0)),
     "Sigmoid": _plain(lambda x: 1 / (1 + np.exp(-x))),
