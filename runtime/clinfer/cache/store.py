@@ -308,7 +308,7 @@ class Store:
         written = self._checked_write(record, payload, parts, prepared)
         if isinstance(written, Miss):
             self._counters.unstored(written.reason)
-            if not prepared or self.directory.exists():
+            if written.detail:
                 self._report(written)
             return written
         self._counters.stored(written)
@@ -341,7 +341,7 @@ class Store:
             except FileNotFoundError:
                 # The directory may be removed at any moment; then it is made once more.
                 if prepared:
-                    raise
+                    return Miss(Reason.UNWRITABLE, "")
             return attempt()
         except UntrustedDirectoryError as error:
             return Miss(Reason.REFUSED, str(error))
