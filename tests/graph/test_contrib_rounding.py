@@ -11,6 +11,8 @@ from graph_helpers import by_onnxruntime, proto
 from onnx import helper, numpy_helper
 
 from clinfer import Core
+from passes.interpreter import run_graph
+from passes.passes_helpers import optimised
 
 SHAPES = {
     "of one shape": ((256, 256), (256, 256)),
@@ -56,6 +58,25 @@ def test_a_residual_block_of_qlinear_operators_gives_the_same_bytes() -> None:
     feeds = {"x": eight(2, 4, 6, 6)}
     (want,) = by_onnxruntime(content, feeds)
     np.testing.assert_array_equal(Core().compile_model(content, "CPU")(feeds)["y"], want)
+
+
+CHAIN = """agraph (uint8[256] x) => (uint8[256] y)
+<float s = {0.02}, uint8 z = {121}, float t = {0.01}, uint8 k = {200}> {
+    a = com.microsoft.QLinearSigmoid(x, s, z, t, z)
+    m = com.microsoft.QLinearMul(x, s, z, a, t, z, t, z)
+    y = com.microsoft.QLinearAdd(m, t, z, k, t, z, s, z)
+}"""
+
+
+def test_a_chain_on_one_tensor_is_a_table_of_the_same_bytes() -> None:
+    content = proto(CHAIN)
+    content.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    graph, _ = optimised(content, cls="cpu")
+    (node,) = graph.nodes
+    assert [line.op for line in node.attrs["expr"].lines] == ["lookup"]
+    feeds = {"x": np.arange(256, dtype=np.uint8)}
+    (want,) = by_onnxruntime(content, feeds)
+    np.testing.assert_array_equal(run_graph(graph, feeds)[0], want)
 
 
 @EIGHT

@@ -32,8 +32,11 @@ def quantised(make: Maker, x: Value, scale: int, like: Value) -> Value:
 
 
 def whole(make: Maker, index: int, zero: Value | None = None) -> Value:
-    """The integers of input `index` less the zero point, as floats."""
-    return make("DequantizeLinear", make.x(index), make.constant(1, "float32"), zero)
+    """The integers of input `index` less the zero point, as floats; constants stay bytes."""
+    x = make.x(index)
+    if zero is None and x.const is not None and x.const.size == 1:  # goes into what it is added to
+        return make.cast(x, "float32")
+    return make("DequantizeLinear", x, make.constant(1, "float32"), zero)
 
 
 def stepped(make: Maker, steps: Value, zero: Value | None = None) -> Value:

@@ -66,9 +66,10 @@ def dequantize(rw: Rewriter, node: Node) -> Outcome:
     except _UnfitError as error:
         return Refusal(str(error))
     assert scale is not None
-    moved = _shifted(rw, x, zero, "float32")
-    scaled = rw.emit("Mul", [moved, cast(rw, scale, "float32")], "float32", x.shape)
-    return join(cast(rw, scaled, result))
+    numbers = _shifted(rw, x, zero, "float32")
+    if scalar(scale) != 1:
+        numbers = rw.emit("Mul", [numbers, cast(rw, scale, "float32")], "float32", x.shape)
+    return join(cast(rw, numbers, result))
 
 
 def matmul_integer(rw: Rewriter, node: Node) -> Outcome:
