@@ -43,13 +43,11 @@ def run(digest: str, task: Callable[[], object]) -> None:
                 _pending.pop(thread, None)
 
     thread = threading.Thread(target=work, name="clinfer-store", daemon=False)
-    with _lock:
-        _pending[thread] = digest
     try:
-        thread.start()
+        with _lock:  # which its end waits for, so that it ends after it is known
+            thread.start()
+            _pending[thread] = digest
     except RuntimeError:
-        with _lock:
-            _pending.pop(thread, None)
         task()
 
 
@@ -60,8 +58,7 @@ def settle(digest: str | None = None) -> None:
     with _lock:
         waited = [t for t, stored in _pending.items() if digest in (None, stored)]
     for thread in waited:
-        # A thread that is about to start cannot be joined; the one that stores waits for nobody.
-        if thread.ident is not None and thread is not threading.current_thread():
+        if thread is not threading.current_thread():  # the one that stores waits for nobody
             thread.join()
 
 
