@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from clinfer.dtypes import to_numpy
@@ -64,26 +66,31 @@ def layer_norm(rw: Rewriter, node: Node) -> Outcome:
     if _statistics_read(rw, node):
         if any(v is not None and v.dtype != x.dtype for v in node.outputs):
             return Refusal("its statistics are read in another dtype")
-        statistics = _statistics(rw, x, axis, eps)
+        center, variance = moments(rw, x, range(axis, len(x.known_shape)))
+        statistics = [center, inverse_deviation(rw, variance, eps)]
     normal = emit_norm(rw, x, len(x.known_shape) - axis, eps)
     return [scale_and_shift(rw, normal, node.required(1), node.input(2)), *statistics]
 
 
-def _statistics(rw: Rewriter, x: Value, axis: int, eps: float) -> list[Value]:
-    """[mean, 1 / sqrt(variance + eps)] over the dimensions from `axis` on."""
-    rank = len(x.known_shape)
-    shape = (*x.known_shape[:axis], *([1] * (rank - axis)))
-    attrs = {"axes": list(range(axis, rank)), "keepdims": 1}
+def mean(rw: Rewriter, x: Value, axes: Sequence[int]) -> Value:
+    """The mean over the axes, which stay with size 1."""
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.known_shape))
+    attrs = {"axes": list(axes), "keepdims": 1}
+    return rw.emit("ReduceMean", [x], x.dtype, shape, attrs=attrs, version=ATTRIBUTE_FORM)
 
-    def mean(value: Value) -> Value:
-        return rw.emit("ReduceMean", [value], x.dtype, shape, attrs=attrs, version=ATTRIBUTE_FORM)
 
-    center = mean(x)
+def moments(rw: Rewriter, x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
+    """Mean and variance over the axes, which stay with size 1."""
+    center = mean(rw, x, axes)
     away = rw.emit("Sub", [x, center], x.dtype, x.shape)
-    variance = mean(rw.emit("Mul", [away, away], x.dtype, x.shape))
-    spread = rw.emit("Add", [variance, number(rw, eps, x.dtype)], x.dtype, shape)
-    root = rw.emit("Sqrt", [spread], x.dtype, shape)
-    return [center, rw.emit("Reciprocal", [root], x.dtype, shape)]
+    return center, mean(rw, rw.emit("Mul", [away, away], x.dtype, x.shape), axes)
+
+
+def inverse_deviation(rw: Rewriter, variance: Value, eps: float) -> Value:
+    """1 / sqrt(variance + eps)."""
+    dtype, shape = variance.dtype, variance.shape
+    spread = rw.emit("Add", [variance, number(rw, eps, dtype)], dtype, shape)
+    return rw.emit("Reciprocal", [rw.emit("Sqrt", [spread], dtype, shape)], dtype, shape)
 
 
 def rms_norm(rw: Rewriter, node: Node) -> Outcome:

@@ -7,12 +7,10 @@ it reduces trails in x too the transpose moves below it (`sink.below_trailing`);
 from __future__ import annotations
 
 from clinfer.graph.ir import Node, Shape, Value
-from clinfer.passes.canonicalise.linear import ATTRIBUTE_FORM
-from clinfer.passes.canonicalise.maker import number
-from clinfer.passes.canonicalise.norms import emit_norm
+from clinfer.passes.canonicalise.norms import emit_norm, inverse_deviation, mean, moments
 from clinfer.passes.layout.sink import transposed
 from clinfer.passes.rewrite import Outcome, Rewriter, Rule
-from clinfer_kernels.dims import Dim, floordiv, product
+from clinfer_kernels.dims import product
 
 
 def apart(rw: Rewriter, node: Node) -> Outcome:
@@ -31,16 +29,13 @@ def apart(rw: Rewriter, node: Node) -> Outcome:
     groups, channels = shape[1], before[1]
     if not isinstance(groups, int) or not isinstance(channels, int) or groups < 1:
         return None
-    if shape[0] != before[0] or channels % groups or shape[2] != _each(before, groups):
+    each = channels // groups
+    if shape[0] != before[0] or channels % groups or shape[2] != each * product(before[2:]):
         return None
-    inner = before[1:] if groups == 1 else (groups, channels // groups, *before[2:])
+    inner = before[1:] if groups == 1 else (groups, each, *before[2:])
     wide = rw.reshape(whole, (before[0], *inner))
     axes = len(before) - 1
     return rw.reshape(emit_norm(rw, wide, axes, node.attrs["eps"], node.attrs["rms"]), shape)
-
-
-def _each(shape: tuple[Dim, ...], groups: int) -> Dim:
-    return floordiv(shape[1], groups) * product(shape[2:])
 
 
 def below_norm(rw: Rewriter, node: Node) -> Outcome:
@@ -65,13 +60,13 @@ def below_norm(rw: Rewriter, node: Node) -> Outcome:
         return None
     shape = x.known_shape
     flat = rw.reshape(x, (*shape[: tail - 1], product(shape[tail - 1 :])))
-    center, variance = _statistics(rw, flat, rows)
+    center, variance = moments(rw, flat, rows)
     if tail < rank:
         center, variance = _joined(rw, center, variance, shape[tail - 1 :])
-    each = center.known_shape
-    spread = rw.emit("Add", [variance, number(rw, node.attrs["eps"], x.dtype)], x.dtype, each)
-    scale = rw.emit("Reciprocal", [rw.emit("Sqrt", [spread], x.dtype, each)], x.dtype, each)
-    away = rw.emit("Add", [flat, rw.emit("Neg", [center], x.dtype, each)], x.dtype, flat.shape)
+    scale = inverse_deviation(rw, variance, node.attrs["eps"])
+    # Not the difference that the variance is made of: of two readers it would be kept for both.
+    shift = rw.emit("Neg", [center], x.dtype, center.shape)
+    away = rw.emit("Add", [flat, shift], x.dtype, flat.shape)
     made = rw.emit("Mul", [away, scale], x.dtype, flat.shape)
     return rw.transpose(rw.reshape(made, shape), perm)
 
@@ -82,26 +77,13 @@ def _joined(rw: Rewriter, center: Value, variance: Value, sizes: Shape) -> tuple
     wide = (*flat[:-1], *sizes)
     inner = list(range(len(flat), len(wide)))
     center, variance = rw.reshape(center, wide), rw.reshape(variance, wide)
-    middle = _mean(rw, center, inner)
+    middle = mean(rw, center, inner)
     away = rw.emit("Sub", [center, middle], dtype, wide)
     squares = rw.emit("Mul", [away, away], dtype, wide)
-    whole = _mean(rw, rw.emit("Add", [variance, squares], dtype, wide), inner)
+    whole = mean(rw, rw.emit("Add", [variance, squares], dtype, wide), inner)
     repeated = (rw.emit("Expand", [value], dtype, wide) for value in (middle, whole))
     first, second = (rw.reshape(value, flat) for value in repeated)
     return first, second
-
-
-def _statistics(rw: Rewriter, x: Value, axes: list[int]) -> tuple[Value, Value]:
-    """Mean and variance over the axes, which stay with size 1."""
-    center = _mean(rw, x, axes)
-    away = rw.emit("Sub", [x, center], x.dtype, x.shape)
-    return center, _mean(rw, rw.emit("Mul", [away, away], x.dtype, x.shape), axes)
-
-
-def _mean(rw: Rewriter, x: Value, axes: list[int]) -> Value:
-    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.known_shape))
-    attrs = {"axes": axes, "keepdims": 1}
-    return rw.emit("ReduceMean", [x], x.dtype, shape, attrs=attrs, version=ATTRIBUTE_FORM)
 
 
 APART = Rule("norm-apart", ("clinfer.Norm",), apart)
