@@ -72,13 +72,11 @@ def cpu_tiles(spec: ConvSpec, target: Target) -> tuple[CpuTile, ...]:
     vecs = filled_vectors(problem.filters, lanes)
     most = (_ROWS_WIDE if target.vector_width >= 16 else _ROWS)[vecs]
     rows = _even_rows(problem.positions, most)
-    x = spec.ins[0]
-    in_place = x.dtype == problem.acc and x.strides[-1] == 1 and problem.prologue is None
     best = CpuTile(
         rows=rows,
         vecs=_few_rows_vectors(problem.filters, lanes) if rows <= 2 else vecs,
         lanes=lanes,
-        copy_x=not in_place,
+        copy_x=not problem.reads_in_place,
         pack_w=not spec.constant_w,
     )
     cuts = ((2, 16), (8, 2), (16, 1))

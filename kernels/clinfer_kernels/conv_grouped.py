@@ -46,15 +46,14 @@ def grouped_tiles(spec: ConvSpec, target: Target) -> tuple[GroupedTile, ...]:
         return ()
     if not spec.constant_w or spec.transposed or groups == 1:
         return ()
-    x = spec.ins[0]
-    in_place = x.dtype == problem.acc and x.strides[-1] == 1 and problem.prologue is None
     rows = _ROWS_WIDE if target.vector_width >= 16 else _ROWS
     widest = vector_lanes(target, problem.acc)
     tiles = []
     for lanes in (widest, widest // 2):
         if lanes <= filters or lanes % filters or groups * filters % lanes:
             continue
-        tile = GroupedTile(rows, 1, lanes, not in_place, per=filters, channels=channels)
+        copies = not problem.reads_in_place
+        tile = GroupedTile(rows, 1, lanes, copies, per=filters, channels=channels)
         if 2 <= tile.chunk <= _MOST and not tile.chunk & (tile.chunk - 1):
             tiles.append(tile)
     return tuple(tiles + [replace(tile, tiles=8, tasks=2) for tile in tiles])

@@ -74,6 +74,11 @@ class Problem:
         """Whether each channel has one filter of its own."""
         return self.channels == 1 and self.filters == 1 and self.groups != 1
 
+    @property
+    def reads_in_place(self) -> bool:
+        """Whether vectors of channels are read where x lies, as they are."""
+        return self.x.dtype == self.acc and self.x.strides[-1] == 1 and self.prologue is None
+
 
 def vector_lanes(target: Target, acc: str) -> int:
     """Lanes of the vectors that sums are kept in: as many as a register of class "cpu" holds."""

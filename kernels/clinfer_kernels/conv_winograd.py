@@ -100,13 +100,11 @@ def winograd_tiles(spec: ConvSpec, target: Target) -> tuple[WinogradTile, ...]:
     if window != ((3, 3), (1, 1), (1, 1), 1, False) or not spec.constant_w:
         return ()
     problem = problems_of(spec)[0]
-    x = spec.ins[0]
     lanes = vector_lanes(target, problem.acc)
     channels, filters = problem.channels, problem.filters
     if not (isinstance(channels, int) and isinstance(filters, int)):
         return ()
-    in_place = x.dtype == problem.acc == "float32" and x.strides[-1] == 1
-    in_place = in_place and problem.prologue is None
+    in_place = problem.acc == "float32" and problem.reads_in_place
     if not in_place or channels % lanes or min(channels, filters) < 32:
         return ()
     rows = 7 if target.vector_width >= 16 else 6

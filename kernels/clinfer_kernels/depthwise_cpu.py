@@ -71,12 +71,10 @@ def depthwise_tiles(spec: ConvSpec, target: Target) -> tuple[DepthwiseTile, ...]
     pixels = min(7, (MAX_COLUMNS - most) // step + 1)
     if pixels < 1 or any(not problem.window for problem in problems):
         return ()
-    x = spec.ins[0]
-    in_place = x.dtype == first.acc and x.strides[-1] == 1 and first.prologue is None
     lanes = vector_lanes(target, first.acc)
     if isinstance(first.groups, int):
         lanes = min((lanes, lanes // 2), key=partial(_steps, first.groups))
-    best = DepthwiseTile(pixels, lanes, not in_place)
+    best = DepthwiseTile(pixels, lanes, not first.reads_in_place)
     return (best, replace(best, pixels=min(4, pixels)))
 
 
