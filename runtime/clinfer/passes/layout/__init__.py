@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from clinfer.graph.ir import Graph, Node
 from clinfer.passes.dead import remove_dead, share_common
+from clinfer.passes.layout.blocks import RULES as BLOCKS
 from clinfer.passes.layout.channels_last import RULES as CHANNELS_LAST
 from clinfer.passes.layout.norms import APART, BELOW_NORM
 from clinfer.passes.layout.projections import RULES as PROJECTIONS
@@ -21,14 +22,16 @@ def choose_layout(graph: Graph, log: Log) -> None:
 
 
 def choose_layout_cpu(graph: Graph, log: Log) -> None:
-    """As `choose_layout`; launches cost little here, so norms too go below transposes in pieces."""
-    _choose(graph, log, (APART, *SINK_RULES, BELOW_NORM))
+    """As `choose_layout`; launches cost little here, so norms too go below transposes in pieces,
+    and convolutions of a few filters fill vectors (`blocks.py`)."""
+    _choose(graph, log, (APART, *SINK_RULES, BELOW_NORM), BLOCKS)
 
 
-def _choose(graph: Graph, log: Log, rules: Sequence[Rule]) -> None:
+def _choose(graph: Graph, log: Log, rules: Sequence[Rule], last: Sequence[Rule] = ()) -> None:
     run_rules(graph, CHANNELS_LAST, log, "layout")
     run_rules(graph, rules, log, "layout")
     run_rules(graph, PROJECTIONS, log, "layout")
+    run_rules(graph, last, log, "layout")
     run_rules(graph, FINISH_RULES, log, "layout")
     share_common(graph, log)
     remove_dead(graph)
