@@ -5,6 +5,9 @@
 //                        \________/               COLUMNS inputs is read once and added to all
 //     outputs          0  1  2 ...   (STEP 1)     outputs whose windows it is in.
 //
+// A tap's weights are loaded where the first output of the tile needs them: of wide windows no more
+// taps than outputs are in registers at a time.
+//
 // A task is a row of outputs by a block of channels. Bit j of `columns` says whether column j lies
 // in the input. Channels beyond the last whole vector are done one by one.
 #define PIXELS $pixels // outputs of a tile along the innermost axis
@@ -30,10 +33,10 @@ $parameters)
 $position
         for (int o = 0; o < out$last; o += PIXELS) {
             const int first = o * step$last + origin$last + LOW;
-            int columns = 0;
+            long columns = 0;
             #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                columns |= ((uint)(first + j) < (uint)size$last) << j;
+                columns |= (long)((uint)(first + j) < (uint)size$last) << j;
             }
             const int stored = o + PIXELS < out$last ? PIXELS : out$last - o;
 $rows
@@ -51,13 +54,13 @@ $locate
 $taps
                     const __global $acc_type* tap_w = w + w_o + row * WIDTH * C + channel;
                     vec y[WIDTH];
-                    #pragma unroll
-                    for (int t = 0; t < WIDTH; ++t) y[t] = $load_w;
                     const int line_at = $line_at;
                     int at = line_at + first * x_s$last + channel;
                     #pragma unroll
                     for (int j = 0; j < COLUMNS; ++j) {
-                        if (columns & 1 << j) {
+                        const int t = (j + LOW) / TAP_STEP;
+                        if ((j + LOW) % TAP_STEP == 0 && t >= 0 && t < WIDTH) y[t] = $load_w;
+                        if (columns & 1L << j) {
                             const vec value = $load_x;
                             #pragma unroll
                             for (int r = 0; r < PIXELS; ++r) {

@@ -36,7 +36,7 @@ from clinfer_kernels.window import (
 if TYPE_CHECKING:
     pass
 
-MAX_COLUMNS = 31  # columns are bits of an int
+MAX_COLUMNS = 63  # columns are bits of a long
 _CHEAP = 12  # lines of an epilogue that is written out for each pixel
 
 

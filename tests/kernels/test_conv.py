@@ -164,6 +164,7 @@ PLAIN = {
     "depthwise strided": Window(16, 16, (9, 17), (5, 5), (2, 2), (2, 1, 2, 2), groups=16),
     "depthwise dilated": Window(24, 24, (8, 9), (3, 3), (1, 2), (2, 3, 2, 3), (2, 3), 24),
     "depthwise 1d": Window(8, 8, (20,), (4,), pads=(3, 0), groups=8),
+    "depthwise wide": Window(16, 16, (3, 45), (2, 31), pads=(0, 15, 1, 15), groups=16),
     "depthwise 3d": Window(9, 9, (4, 5, 6), (3, 3, 3), pads=(1,) * 6, groups=9),
     "1x1x1": Window(7, 5, (3, 4, 5), (1, 1, 1)),
 }

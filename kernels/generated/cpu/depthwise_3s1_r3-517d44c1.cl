@@ -33,6 +33,9 @@ static float exp_float(float x) { return exp(x); }
 //                        \________/               COLUMNS inputs is read once and added to all
 //     outputs          0  1  2 ...   (STEP 1)     outputs whose windows it is in.
 //
+// A tap's weights are loaded where the first output of the tile needs them: of wide windows no more
+// taps than outputs are in registers at a time.
+//
 // A task is a row of outputs by a block of channels. Bit j of `columns` says whether column j lies
 // in the input. Channels beyond the last whole vector are done one by one.
 #define PIXELS 7 // outputs of a tile along the innermost axis
@@ -91,10 +94,10 @@ void depthwise_3s1_r3(
         o0 = position;
         for (int o = 0; o < out2; o += PIXELS) {
             const int first = o * step2 + origin2 + LOW;
-            int columns = 0;
+            long columns = 0;
             #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                columns |= ((uint)(first + j) < (uint)size2) << j;
+                columns |= (long)((uint)(first + j) < (uint)size2) << j;
             }
             const int stored = o + PIXELS < out2 ? PIXELS : out2 - o;
             int y0_rows[PIXELS];
@@ -121,13 +124,13 @@ void depthwise_3s1_r3(
                     if ((uint)j1 >= (uint)size1) continue;
                     const __global float* tap_w = w + w_o + row * WIDTH * C + channel;
                     vec y[WIDTH];
-                    #pragma unroll
-                    for (int t = 0; t < WIDTH; ++t) y[t] = load_float32x8(tap_w + t * C);
                     const int line_at = x_o + o0 * x_s0 + j1 * x_s1;
                     int at = line_at + first * x_s2 + channel;
                     #pragma unroll
                     for (int j = 0; j < COLUMNS; ++j) {
-                        if (columns & 1 << j) {
+                        const int t = (j + LOW) / TAP_STEP;
+                        if ((j + LOW) % TAP_STEP == 0 && t >= 0 && t < WIDTH) y[t] = load_float32x8(tap_w + t * C);
+                        if (columns & 1L << j) {
                             const vec value = load_float32x8(x + at);
                             #pragma unroll
                             for (int r = 0; r < PIXELS; ++r) {
