@@ -5,7 +5,8 @@
 //     source(o)           |               there is. Several axes: all combinations ($coordinates).
 //
 // A task is a piece of one or more lines along the innermost dimension. The taps of the other
-// dimensions are the same for a whole line, those of the innermost one for all lines.
+// dimensions are the same for a whole line, and for the next one where its position along a dimension
+// is; those of the innermost one are the same for all lines.
 $contract
 #define TAPS $taps // along one axis
 #define OUTER $outer // combinations of taps of the outer axes
@@ -46,6 +47,7 @@ $parameters)
         const int line0 = task / pieces * line_block;
         const int line1 = line0 + line_block < lines ? line0 + line_block : lines;
 $inner_taps
+$kept_taps
         for (int number = line0; number < line1; ++number) {
             int line = number;
 $locate

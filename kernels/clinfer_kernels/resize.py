@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
-from clinfer_kernels.dims import Dim, ceildiv, minimum, product
+from clinfer_kernels.dims import Dim, ceildiv, floordiv, maximum, minimum, product
 from clinfer_kernels.nest import stride_kind
 from clinfer_kernels.pixels import declare_pixels, finish, locate
 from clinfer_kernels.requantise import rounds
@@ -55,6 +55,7 @@ _ROUNDING = {
     "ceil": "-quotient(-over, under)",
     "simple": "up < down ? -quotient(-over, under) : quotient(over, under)",
 }
+_TASKS = 16  # of whole lines, per compute unit at least
 _TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 
 
@@ -62,7 +63,8 @@ _TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 class ResizeTile:
     """`local` work-items of a work-group; `lanes` elements of a vector.
 
-    A task has `piece` elements of each of `line_block` lines; 0: whole lines. `waves`: work-groups
+    A task has `piece` elements of each of `line_block` lines; 0: whole lines, fewer of them where
+    there would be less than 16 tasks per compute unit. `waves`: work-groups
     per compute unit at most.
     """
 
@@ -87,7 +89,7 @@ def candidates(spec: ResizeSpec, target: Target) -> tuple[ResizeTile, ...]:
         return (ResizeTile(1, 1, 256, 16), ResizeTile(1, 1, 64, 1))
     dtypes = (spec.ins[0].dtype, spec.outs[0].dtype, *spec.epilogue.inputs)
     width = lanes(target, dtypes)
-    return (ResizeTile(1, width, 0, 1), ResizeTile(1, 1, 0, 1))
+    return (ResizeTile(1, width, 0, 16), ResizeTile(1, 1, 0, 1))
 
 
 def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
@@ -99,7 +101,11 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
     lines = product(axis.size for axis in problem.axes[:-1])
     piece: Dim = tile.piece or inner
     pieces: Dim = ceildiv(inner, tile.piece) if tile.piece else 1
-    tasks = ceildiv(lines, tile.line_block) * pieces * minimum(inner, 1)
+    line_block: Dim = tile.line_block
+    if not tile.piece:
+        fair = floordiv(lines, _TASKS * target.compute_units)
+        line_block = maximum(minimum(fair, line_block), 1)
+    tasks = ceildiv(lines, line_block) * pieces * minimum(inner, 1)
     groups = minimum(ceildiv(tasks, tile.local), tile.waves * target.compute_units)
     signature = _signature(problem, spec.mode == "nearest")
     shared = problem.pixels.in_place if target.cls == "cpu" else ()
@@ -109,7 +115,7 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
         ("piece", piece),
         ("pieces", pieces),
         ("lines", lines),
-        ("line_block", tile.line_block),
+        ("line_block", line_block),
         ("tasks", tasks),
     ):
         signature.scalar(name, value)
@@ -132,6 +138,7 @@ def emit(spec: ResizeSpec, tile: ResizeTile, target: Target) -> Kernel:
         places=block(_places(spec), 0),
         **(neighbours() if tile.piece == 1 else shares()),
         inner_taps=block(_inner_taps(problem, spec.mode == "nearest"), 2),
+        kept_taps=block(_kept_taps(problem), 2),
         locate=block(locate(problem.pixels, "line"), 3),
         x_at=" + ".join(["x_o", *(f"i{k} * x_s{k}" for k in fixed)]),
         outer_taps=block(_outer_taps(problem, spec.mode == "nearest"), 3),
@@ -279,14 +286,23 @@ def _inner_taps(problem: Problem, exact: bool) -> list[str]:
     ]
 
 
+def _kept_taps(problem: Problem) -> list[str]:
+    """Declares the taps of each outer axis, and the position whose they are."""
+    return [
+        line
+        for k in problem.outer
+        for line in (f"int kept{k} = -1;", f"int index{k}[TAPS];", f"real weight{k}[TAPS];")
+    ]
+
+
 def _outer_taps(problem: Problem, exact: bool) -> list[str]:
     """Statements that multiply the combinations by the taps of each outer axis."""
     lines: list[str] = []
     for k in problem.outer:
         lines += [
-            f"int index{k}[TAPS];",
-            f"real weight{k}[TAPS];",
-            _taps_call(problem, exact, k, f"i{k}", f"index{k}", f"weight{k}"),
+            f"if (i{k} != kept{k}) "
+            + _taps_call(problem, exact, k, f"i{k}", f"index{k}", f"weight{k}"),
+            f"kept{k} = i{k};",
             "for (int t = count * TAPS - 1; t >= 0; --t) {",
             f"    at[t] = at[t / TAPS] + index{k}[t % TAPS] * x_s{k};",
             f"    weight[t] = weight[t / TAPS] * weight{k}[t % TAPS];",
@@ -306,6 +322,7 @@ def _combine(spec: ResizeSpec, problem: Problem, width: int) -> list[str]:
         return [f"const {vec} sum = {_load(spec, problem, 'at[0]', width)};"]
     return [
         f"{vec} sum = 0;",
+        "#pragma unroll",
         "for (int t = 0; t < OUTER; ++t) {",
         f"    const {vec} value = {_load(spec, problem, 'at[t]', width)};",
         "    sum += value * weight[t];",

@@ -109,6 +109,7 @@ def check(how: How, target: Target, tolerance: float = 1e-5) -> None:
 HOWS = {
     "2x nearest, channels last": How((1, 4, 5, 11), (1, 8, 10, 11), mode="nearest"),
     "2x linear, channels last": How((2, 4, 5, 19), scales=(1, 2, 2, 1)),
+    "several lines of a task": How((1, 6, 10, 5), (1, 13, 31, 5)),
     "2x linear, channels first": How((1, 3, 4, 5), (1, 3, 8, 10)),
     "down": How((1, 9, 7, 4), (1, 5, 3, 4)),
     "scale that does not divide": How((1, 2, 5, 7), scales=(1, 1, 1.7, 0.6)),
