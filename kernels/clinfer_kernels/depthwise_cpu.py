@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory, packings
 from clinfer_kernels.common import kernel_head
@@ -32,9 +31,6 @@ from clinfer_kernels.window import (
     tap_indices,
     windowed,
 )
-
-if TYPE_CHECKING:
-    pass
 
 MAX_COLUMNS = 63  # columns are bits of a long
 _CHEAP = 12  # lines of an epilogue that is written out for each pixel

@@ -7,7 +7,6 @@ one int a channel, so that `integer_dot` adds a column of the window at once. Su
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
 from clinfer_kernels.byte_packings import DepthwiseBytes
@@ -32,9 +31,6 @@ from clinfer_kernels.window import (
     input_at,
     windowed,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _FOUR = 4  # bytes of an int
 _CHEAP = 32  # lines of an epilogue that is written out for each pixel

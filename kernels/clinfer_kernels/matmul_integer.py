@@ -8,7 +8,6 @@ and a number a column.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
 from clinfer_kernels.byte_packings import FLIP, MatrixBytes
@@ -25,10 +24,6 @@ from clinfer_kernels.requantise import finished as short_end
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.template import block, fill
-
-if TYPE_CHECKING:
-    pass
-
 
 BYTES = ("uint8", "int8")
 """What A may hold; B holds int8."""

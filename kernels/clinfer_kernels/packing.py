@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from clinfer_kernels import memory
 from clinfer_kernels.common import kernel_head
@@ -31,9 +30,6 @@ from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Target
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, vector
-
-if TYPE_CHECKING:
-    pass
 
 MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
 _BLOCK = 64  # rows that a task copies

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clinfer import feeds
 from clinfer.ports import Port, index_of
-
-if TYPE_CHECKING:
-    pass
 
 Key = str | int | Port
 

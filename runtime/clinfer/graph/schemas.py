@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from clinfer.dtypes import BY_ONNX
 from clinfer.graph import experimental
 from clinfer.graph.contrib import schema as contrib
-
-if TYPE_CHECKING:
-    pass
 
 OLDEST_OPSET = 6
 
