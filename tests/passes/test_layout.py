@@ -248,3 +248,23 @@ def test_a_convolution_without_a_kernel_stays_and_says_why():
     graph, report = optimised(proto)
     assert kinds(graph) == {"Conv": 1}
     assert any("1 to 3 spatial dimensions" in line for line in report.lines())
+
+
+@pytest.mark.parametrize(
+    ("attrs", "size", "kernel"),
+    [
+        ("dilations = [12, 12], pads = [12, 12, 12, 12]", (9, 14), [1, 3]),
+        ("dilations = [6, 3], pads = [6, 2, 7, 4], strides = [2, 1]", (5, 3), [1, 2]),
+        ("dilations = [5, 5], pads = [4, 6, 6, 1]", (4, 11), [2, 3]),
+        ("pads = [3, 3, 3, 3]", (2, 1), [3, 3]),
+    ],
+)
+@pytest.mark.parametrize("group", [1, 2])
+def test_taps_that_meet_only_padding_are_cut(attrs, size, kernel, group):
+    constants = {"w": random((4, 4 // group, 3, 3), 1), "b": random((4,), 2)}
+    height, width = size
+    body = f"y = Conv<{attrs}, group = {group}>(x, w, b)"
+    proto = model(f"float[n, 4, {height}, {width}] x => float[n, 4, h, v] y", body, constants)
+    graph = check(proto, {"x": random((2, 4, *size))}, rtol=1e-5, atol=1e-5)
+    (conv,) = [n for n in graph.nodes if n.kind == "clinfer.Conv"]
+    assert conv.attrs["kernel"] == kernel == list(conv.required(1).const.shape[2:])

@@ -27,8 +27,7 @@ def real(make: Maker, index: int) -> Value:
 
 def quantised(make: Maker, x: Value, scale: int, like: Value) -> Value:
     """x by the scale that is input `scale` and the zero point behind it; of the type of `like`."""
-    zero = make.input(scale + 1)
-    return make("QuantizeLinear", x, make.x(scale), make.like(0, like) if zero is None else zero)
+    return make("QuantizeLinear", x, make.x(scale), _or_zero(make, make.input(scale + 1), like))
 
 
 def whole(make: Maker, index: int, zero: Value | None = None) -> Value:
@@ -41,8 +40,13 @@ def whole(make: Maker, index: int, zero: Value | None = None) -> Value:
 
 def stepped(make: Maker, steps: Value, zero: Value | None = None) -> Value:
     """Steps rounded, plus the zero point, clipped to the type of input 0."""
-    point = make.like(0, make.x(0)) if zero is None else zero
+    point = _or_zero(make, zero, make.x(0))
     return make("QuantizeLinear", steps, make.constant(1, "float32"), point)
+
+
+def _or_zero(make: Maker, zero: Value | None, like: Value) -> Value:
+    """A zero point, which says the type of the result too: 0 of the type of `like` if not given."""
+    return make.like(0, like) if zero is None else zero
 
 
 def _add(make: Maker) -> Value:
@@ -107,9 +111,9 @@ def _quantised_softmax(make: Maker) -> Value:
     """ONNX Runtime multiplies by the whole part of 1 / scale, which its quantised models expect."""
     one = make.constant(1, "float32")
     inverse = make("Floor", make("Div", one, make.x(3)))
-    zero = make.input(4)
-    point = make.like(0, make.x(0)) if zero is None else zero
-    return make("QuantizeLinear", _softmax(make, real(make, 0)), make("Div", one, inverse), point)
+    scale = make("Div", one, inverse)
+    point = _or_zero(make, make.input(4), make.x(0))
+    return make("QuantizeLinear", _softmax(make, real(make, 0)), scale, point)
 
 
 def _pool(make: Maker) -> Value:
@@ -119,10 +123,8 @@ def _pool(make: Maker) -> Value:
     mean = channels_first(
         make, real(make, 0), lambda y: make("AveragePool", y, **attrs, order="rows")
     )
-    zero, dtype = make.input(4), make.x(0).dtype or "uint8"
-    steps = make.sum(
-        make("Div", mean, make.x(3)), None if zero is None else make.cast(zero, "float32")
-    )
+    dtype = make.x(0).dtype or "uint8"
+    steps = make("Add", make("Div", mean, make.x(3)), _point(make, 4))
     ends = [make.constant(end, "float32") for end in (lowest(dtype), highest(dtype))]
     return make.cast(make("Clip", make("Round", steps), *ends), dtype)
 

@@ -5,13 +5,17 @@ Conv(x [N, C, spatial...])  =  Transpose(clinfer.Conv(Transpose(x)) + bias)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from clinfer.graph.ir import Node, Value
 from clinfer.passes.query import inverse
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer.passes.window import window
+from clinfer_kernels.dims import Dim
 
 # Those of 8 bits are summed in int32.
 _CONVOLVED = frozenset({"float16", "bfloat16", "float32", "float64", "int32", "uint8", "int8"})
@@ -41,6 +45,8 @@ def convolution(rw: Rewriter, node: Node) -> Outcome:
     attrs["group"] = node.attrs.get("group", 1)
     if "zero" in node.attrs:
         attrs["zero"] = node.attrs["zero"]
+    if node.op == "Conv" and weights.const is not None:
+        weights = _met(rw, attrs, weights, x.known_shape[2:], node.output.known_shape[2:])
     dtype = node.output.dtype
     perm = to_last(len(x.known_shape))
     inputs = [rw.transpose(x, perm), weights]
@@ -50,6 +56,32 @@ def convolution(rw: Rewriter, node: Node) -> Outcome:
     if bias is not None:
         made = rw.emit("Add", [made, bias], dtype, shape)
     return rw.transpose(made, inverse(perm))
+
+
+def _met(
+    rw: Rewriter, attrs: dict[str, Any], weights: Value, sizes: Sequence[Dim], outs: Sequence[Dim]
+) -> Value:
+    """The weights without the first and last taps of each axis that meet nothing but padding, as
+    the outer ones of far dilated windows do; `attrs` become those of what is left."""
+    kept, rank = [slice(None), slice(None)], len(sizes)
+    kernel, pads = list(attrs["kernel"]), list(attrs["pads"])
+    for a, (size, out) in enumerate(zip(sizes, outs, strict=True)):
+        step, taps, front = attrs["dilations"][a], kernel[a], pads[a]
+        first, end = 0, taps
+        if isinstance(size, int) and isinstance(out, int):
+            last = (out - 1) * attrs["strides"][a] - front  # where the last window begins
+            while first < taps - 1 and last + first * step < 0 and front >= (first + 1) * step:
+                first += 1
+            back = pads[a + rank]
+            while end - 1 > first and (end - 1) * step - front >= size and back >= step:
+                end, back = end - 1, back - step
+            pads[a], pads[a + rank] = front - first * step, back
+        kernel[a] = end - first
+        kept.append(slice(first, end))
+    if weights.const is None or kernel == attrs["kernel"]:
+        return weights
+    attrs.update(kernel=kernel, pads=pads)
+    return rw.constant(np.ascontiguousarray(weights.const[tuple(kept)]))
 
 
 def _reaches(attrs: Mapping[str, list[int]]) -> list[int]:
