@@ -34,8 +34,11 @@ import ml_dtypes
 import numpy as np
 import pyopencl as cl
 
+from clinfer.device import pocl_header
 from clinfer.device.pocl_cpu import name_a_known_processor
 from clinfer.device.processor import float_lanes
+from clinfer.device.quirks import quirks_of
+from clinfer.device.sources import STANDARD
 from clinfer_kernels.dims import evaluate
 from clinfer_kernels.spec import Arg, Kernel, Launch, Target, Tensor
 from platforms import POCL, dialect, options, platform
@@ -96,14 +99,31 @@ def session() -> Session:
 
 @lru_cache(maxsize=4096)
 def program(source: str, options: tuple[str, ...] = ()) -> cl.Program:
-    """The built program of a source; built once."""
-    made = cl.Program(session().context, source)
+    """The built program of a source; built once, as devices build it (`compiling.py`)."""
+    flags = [STANDARD, *options]
+    if _knows_short_header():
+        text = f"{pocl_header.declarations(source)}\n{source}"
+        try:
+            return _build(text, [*flags, pocl_header.WITHOUT_HEADER])
+        except cl.RuntimeError:
+            pass  # it uses what is not declared, or is wrong
     try:
-        made.build(options=["-cl-std=CL1.2", *options])
+        return _build(source, flags)
     except cl.RuntimeError as error:
         numbered = "\n".join(f"{i + 1:4} {x}" for i, x in enumerate(source.splitlines()))
         raise AssertionError(f"{error}\n{numbered}") from error
+
+
+def _build(text: str, flags: list[str]) -> cl.Program:
+    made = cl.Program(session().context, text)
+    made.build(options=flags)
     return made
+
+
+@lru_cache(maxsize=1)
+def _knows_short_header() -> bool:
+    found = session().device.platform
+    return quirks_of(found.name, found.version).short_header
 
 
 def view_of(array: Array, base: Array) -> Tensor:
