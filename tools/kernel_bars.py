@@ -186,7 +186,7 @@ def _kernel(gpu: Gpu, steps: tuple[Step, ...]) -> Kernel:
     gpu = gpu.running(first.source)
     facts = (first.source, first.entry, first.options, gpu.arch, gpu.vendor)
     try:
-        analysis = analysed(listings.compiled(*facts), gpu, first.items)
+        analysis = analysed(listings.compiled(*facts), gpu, first.items, first.entry)
     except RefusedError as error:
         return Kernel(first.entry, steps, None, 0.0, str(error))
     total = sum(microseconds(gpu, step, analysis) for step in steps)

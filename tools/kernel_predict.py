@@ -16,6 +16,7 @@ from kernel_gpus import Gpu
 from kernel_isa import Kinds, Listing, Loop, listing_of
 from kernel_listings import Code
 
+_TERMS = (("_3xtf32_", 3), ("_bf16x3_", 6))  # instructions for one multiply-add
 _START = 2000  # clocks: a launch's first waves, and its last
 _FREE = frozenset({"wait", "scalar", "control"})
 _VECTOR = frozenset({"fma", "fma2", "float", "half", "int"})  # what AMD's SIMDs issue
@@ -83,7 +84,7 @@ class Analysis:
         return max(_widest(k, "ldg") for k in (self.hot, self.home, *(c for c, _ in self.copies)))
 
 
-def analysed(code: Code, gpu: Gpu, items: int) -> Analysis:
+def analysed(code: Code, gpu: Gpu, items: int, entry: str = "") -> Analysis:
     """What a kernel's listing says; `items` are the work-items of a group."""
     listing = listing_of(code.listing, gpu.vendor)
     hot = max(listing.loops, key=lambda loop: _weight(listing, loop), default=None)
@@ -103,7 +104,7 @@ def analysed(code: Code, gpu: Gpu, items: int) -> Analysis:
     if len(copies) > 1:
         copies = [(kinds, max(1, ceil(trips / len(copies)))) for kinds, trips in copies]
     matrix = _matrix(listing, hot)
-    terms = 3 if "_3xtf32_" in code.listing else 1  # instructions for one multiply-add
+    terms = next((n for name, n in _TERMS if name in entry), 1)
     adds = (own["fma"] + 2 * own["fma2"]) * gpu.wave + sum(matrix.values()) / terms
     multiplying = own["fma"] + own["fma2"] + own["mma"]
     spilled = code.spilled or listing.kinds(0, whole.last)["spill"]

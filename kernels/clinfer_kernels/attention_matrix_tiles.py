@@ -188,7 +188,7 @@ def matrix_tiles(problem: Problem, target: Target) -> tuple[MatrixTile, ...]:
     or runs of few queries share out the keys."""
     stored = (problem.q.dtype, problem.k.dtype, problem.v.dtype)
     unit = unit_for(stored, target) if problem.acc == "float32" else None
-    if unit is None or unit.acc != "float32" or is_split(problem):
+    if unit is None or unit.acc != "float32" or unit.terms.planes or is_split(problem):
         return ()
     wave = (unit.rows.lanes, unit.cols.lanes, unit.packing.size)
     sizes = (problem.depth, problem.columns)

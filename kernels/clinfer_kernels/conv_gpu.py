@@ -90,7 +90,7 @@ def _stored(problem: Problem) -> tuple[str, str]:
 def _narrow_dtype(problem: Problem, target: Target) -> str:
     """The 16-bit dtype of constant panels; '' for that of the sums."""
     unit = unit_for(_stored(problem), target)
-    if unit is None or problem.acc != "float32" or unit.packing.size != 2:
+    if unit is None or problem.acc != "float32" or unit.packing.size != 2 or unit.is_exact:
         return ""
     return unit.operand
 

@@ -63,7 +63,7 @@ class Target(NamedTuple):
     extensions: frozenset[str] = frozenset()
     dialect: str = "pocl"  # compiler family, for quirks: "pocl" | "intel" | "nvidia" | "amd" | ...
     matrix_units: tuple[str, ...] = ()
-    precision: str = "f32"  # of float32 products: "f32" | "3xtf32" | "tf32" | "f16" | "bf16"
+    precision: str = "f32"  # of float32 products: "f32", "3xtf32", "bf16x3", "tf32", "f16", "bf16"
 
     @property
     def features(self) -> frozenset[str]:

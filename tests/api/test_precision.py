@@ -49,7 +49,9 @@ def test_names_of_precisions(given, kept):
 
 @pytest.mark.parametrize("given", ["i8", "", "f64", 16])
 def test_others_are_refused(given):
-    with pytest.raises(clinfer.PropertyError, match="one of dynamic, f32, 3xtf32, tf32, f16, bf16"):
+    with pytest.raises(
+        clinfer.PropertyError, match="one of dynamic, f32, 3xtf32, bf16x3, tf32, f16, bf16"
+    ):
         clinfer.Core().set_property({"INFERENCE_PRECISION_HINT": given})
 
 
@@ -102,15 +104,18 @@ def test_the_hint_reaches_targets_and_keys(gpu, monkeypatch):
     assert hinted.context is device.context
 
 
-def test_unasked_a_device_takes_the_fastest_exact_unit(gpu, monkeypatch):
-    """By default three terms of TF32; `f32` and devices without the unit multiply in float32."""
+@pytest.mark.parametrize(
+    ("exact", "hint"), [("mma_3xtf32 emulated", "3xtf32"), ("dpas8_bf16x3 emulated", "bf16x3")]
+)
+def test_unasked_a_device_takes_the_fastest_exact_unit(gpu, monkeypatch, exact, hint):
+    """By default several terms; `f32` and devices without the unit multiply in float32."""
     core = clinfer.Core()
     device = core._device(gpu)
     assert core.get_property(gpu, "INFERENCE_PRECISION_HINT") == "dynamic"
     assert device.at_precision("dynamic") is device
-    units = ("mma_bf16 emulated", "mma_3xtf32 emulated")
+    units = ("mma_bf16 emulated", exact)
     monkeypatch.setattr(device, "target", device.target._replace(matrix_units=units))
-    assert device.at_precision("dynamic").target.precision == "3xtf32"
+    assert device.at_precision("dynamic").target.precision == hint
     assert device.at_precision("f32").target.precision == "f32"
 
 

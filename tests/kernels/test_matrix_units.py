@@ -17,6 +17,7 @@ from clinfer_kernels.contraction.matrix_tiles import cuts_of
 from clinfer_kernels.contraction.matrix_units import EMULATED, MATRIX_UNITS, available, unit_for
 from clinfer_kernels.contraction.narrow import narrowed
 from clinfer_kernels.contraction.tiles import LocalTile, Sized
+from clinfer_kernels.contraction.units_intel import DPAS
 from clinfer_kernels.conv_gpu import GpuTile
 from clinfer_kernels.dims import sym
 from clinfer_kernels.expr import identity
@@ -104,7 +105,7 @@ LEAST = [(1, 1, 1), (3, 5, 1), (3, 5, 0)]
 def layout_of(name):
     """What loads, places and results follow from."""
     unit = MATRIX_UNITS[name]
-    how = unit.terms, unit.flips, unit.packing.size
+    how = unit.terms.hint, unit.flips, unit.packing.size
     return unit.rows, unit.cols, unit.a, unit.b, unit.k, unit.order, *how
 
 
@@ -186,15 +187,21 @@ def test_operands_of_16_bits_are_multiplied_exactly(name, dtype, sizes):
     assert np.all(error <= 1.01 * rounding * np.abs(expected) + 2**-20 * magnitudes)
 
 
-EXACT = tile_of("mma_3xtf32", (8, 8, 4, 8, 32))
+# Float32's results by sums of smaller numbers: of two TF32, and of three bfloat16.
+EXACT = {
+    "3xtf32": tile_of("mma_3xtf32", (8, 8, 4, 8, 32)),
+    "bf16x3": tile_of("dpas8_bf16x3", (4, 16, 8, 4, 32)),
+}
 PLAIN_TILE = LocalTile(4, 4, 4, 4, unroll=1)
+exact = pytest.mark.parametrize("how", EXACT)
 
 
-def both(a, b):
-    """a @ b by three terms and by multiply-adds of float32."""
+def both(how, a, b):
+    """a @ b by sums of terms and by multiply-adds of float32."""
     spec = product(a.shape[0], b.shape[1], a.shape[1], constant=False)
     shape = [((a.shape[0], b.shape[1]), "float32")]
-    return [run_kernel(matmul.emit(spec, t, GPU), [a, b], shape)[0] for t in (EXACT, PLAIN_TILE)]
+    tiles = EXACT[how], PLAIN_TILE
+    return [run_kernel(matmul.emit(spec, t, GPU), [a, b], shape)[0] for t in tiles]
 
 
 def hard(kind, shape):
@@ -217,16 +224,18 @@ def hard(kind, shape):
     "kind", ["positive", "magnitudes", "cancelling", "full significands", "tiny", "huge"]
 )
 @pytest.mark.parametrize("k", [64, 768])
-def test_three_terms_are_as_good_as_float32(kind, k):
+@exact
+def test_sums_of_terms_are_as_good_as_float32(how, kind, k):
     """No more than what the multiply-adds of a float32 kernel are off by, or than ten roundings of
     the sum of magnitudes; the emulation rounds an instruction's sums towards zero.
     """
     a, b = hard(kind, (24, k)), np.ascontiguousarray(hard(kind, (20, k)).T)
-    exact, plain = (off(got, a, b) for got in both(a, b))
-    assert exact <= max(plain, 10 * 2**-24)
+    got, plain = (off(found, a, b) for found in both(how, a, b))
+    assert got <= max(plain, 10 * 2**-24)
 
 
-def test_three_terms_keep_what_is_not_finite():
+@exact
+def test_sums_of_terms_keep_what_is_not_finite(how):
     """Infinity and NaN as float32 has them: infinite operands, zeros beside them, NaN of any bits,
     numbers next to the largest, and sums beyond it."""
     a, b = (rng.standard_normal(s, np.float32) for s in ((40, 70), (70, 37)))
@@ -237,30 +246,35 @@ def test_three_terms_keep_what_is_not_finite():
     a[5, 11], b[11] = np.finfo(np.float32).max, 1
     a[6, :2], b[:2, 5] = (3e38, 3e38), 1
     a[7, :2], b[:2, 6] = (3e38, -3e38), 8
-    got, plain = both(a, b)
+    got, plain = both(how, a, b)
     assert not np.isfinite(plain).all()
     np.testing.assert_array_equal(np.isnan(got), np.isnan(plain))
     np.testing.assert_array_equal(np.isinf(got), np.isinf(plain))
     np.testing.assert_allclose(got, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_subnormal_operands_lose_what_tf32_has_not():
+@exact
+def test_subnormal_operands_lose_what_the_terms_have_not(how):
     """The rest of an operand below 2^-113 has no bits in TF32: an absolute error of 2^-136."""
     a = np.float32(2.0**-130) * rng.standard_normal((8, 64), np.float32)
     b = rng.standard_normal((64, 8), np.float32)
-    got, _ = both(a, b)
+    got, _ = both(how, a, b)
     expected = a.astype(float) @ b.astype(float)
     assert np.max(np.abs(got - expected)) <= 2.0**-135 * np.abs(b).sum(0).max()
 
 
-@pytest.mark.parametrize("name", ["3x3", "few channels", "grouped", "one tap"])
-def test_convolutions_of_three_terms(name):
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*((name, "3xtf32") for name in ("3x3", "few channels", "grouped", "one tap")),
+     ("3x3", "bf16x3")],
+)  # fmt: skip
+def test_convolutions_of_several_terms(name, how):
     """As exact as float32's; one infinite input makes the results infinite or NaN that see it."""
     one_tap = Window(32, 21, (5, 4), (3, 3), pads=(1, 1, 1, 1))
     window = {**PLAIN, "one tap": one_tap}[name]
-    target = GPU._replace(precision="3xtf32", matrix_units=("mma_3xtf32" + EMULATED,))
-    check(window, target, tile=GpuTile(EXACT, not window.constant))
-    check(window, target, tile=GpuTile(EXACT, not window.constant), infinite=True)
+    target = GPU._replace(precision=how, matrix_units=(EXACT[how].unit,))
+    check(window, target, tile=GpuTile(EXACT[how], not window.constant))
+    check(window, target, tile=GpuTile(EXACT[how], not window.constant), infinite=True)
 
 
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "given"])
@@ -361,6 +375,27 @@ def test_storage_and_hint_choose_the_unit_of_amd(name, dtype, precision, unit):
     )  # fmt: skip
     made = entries(product(4096, 768, 768, dtype), target)
     assert made[0].startswith(f"matmul_{unit}_" if unit else "matmul_local_")
+
+
+INTEL = NVIDIA._replace(
+    compute_units=512, dialect="intel", subgroup_sizes=(8, 16, 32), local_mem=65536, vendor="intel",
+    matrix_units=available((), "", (DPAS,), (8, 16, 32)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sizes", "precision", "unit"),
+    [
+        ((4096, 768, 768), "f32", "shuffled_f32"),
+        ((4096, 768, 768), "bf16x3", "dpas8_bf16x3"),
+        ((4096, 768, 768), "bf16", "dpas8_bf16"),
+        ((128, 768, 768), "bf16x3", "shuffled_f32"),  # few groups: less to make of operands
+        ((4096, 768, 16), "bf16x3", "shuffled_f32"),  # a short sum
+    ],
+)
+def test_sizes_choose_between_units_of_the_same_results(sizes, precision, unit):
+    made = entries(product(*sizes), INTEL._replace(precision=precision))
+    assert made[0].startswith(f"matmul_{unit}_")
 
 
 @pytest.mark.parametrize(("left", "unit"), [("int8", "mma_s8"), ("uint8", "mma_u8")])

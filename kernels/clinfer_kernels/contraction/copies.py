@@ -13,7 +13,7 @@ so that one of the two is the same for all pieces of a work-item.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinfer_kernels.contraction.puts import Pieces, put_lines
 from clinfer_kernels.contraction.units import LANES, Packing
@@ -169,7 +169,10 @@ class Copy:
 
     def _put(self, turn: str) -> list[str]:
         n, steps = self.name, self.work_group // self._row
-        to = f"{n}_tile + {turn} * {self.k_step * self.pitch}"
+        size = self.k_step * self.pitch
+        if self.packing is not None and self.packing.planes:
+            return self._put_planes(turn, size, steps, self.packing)
+        to = f"{n}_tile + {turn} * {size}"
         if self.packing is not None:
             return self._put_packed(to, steps, self.packing)
         if self.walk.along == "place":
@@ -190,14 +193,29 @@ class Copy:
         made = [f"__local {self.acc}* {n}_to = {to};", *self._loop(body)]
         return ["{", *_inside(made), "}"]
 
+    def _put_planes(self, turn: str, size: int, steps: int, packing: Packing) -> list[str]:
+        """The pieces' summands, one after the other: a piece becomes what is left of it."""
+        lines = []
+        for number, plane in enumerate(packing.planes):
+            own = replace(packing, pack=plane.pack, planes=())
+            to = f"{self.name}_tile + {turn} * {packing.count * size} + {number * size}"
+            lines += replace(self, packing=own)._put_packed(to, steps, own)
+            piece = f"{self.name}_piece@"
+            rest = f"{plane.rest}({piece})"
+            if self.walk.width == 1:
+                rest = f"{plane.rest}(({self.vec})({piece}, 0, 0, 0)).s0"
+            lines += self._loop([f"{piece} = {rest};"]) if plane.rest else []
+        return lines
+
     def _put_packed(self, to: str, steps: int, packing: Packing) -> list[str]:
         """The pieces as vectors along k: [k / LANES][place][LANES]."""
         n, pitch = self.name, self.pitch
         v = packing.together[n == "b"]
-        if v < LANES:
+        if v != LANES:
             pack = "" if self._is_ready else packing.pack
             counts = (self.pieces, self.walk.width, self.walk.along == "k", self._turn, steps)
-            body = put_lines(Pieces(n, *counts, pitch, v, pack, packing.element))
+            gap = packing.gaps[n == "b"]
+            body = put_lines(Pieces(n, *counts, pitch, v, pack, packing.element, gap))
         elif self.walk.along == "k":
             at = f"({n}_k / LANES * {pitch} + {n}_place + @ * {steps}) * LANES"
             if self.walk.width > 1:

@@ -45,7 +45,7 @@ def emulation(unit: MatrixUnit) -> list[str]:
 def _value(unit: MatrixUnit, name: str) -> str:
     """Element i of register x of an operand; B holds int8 where A has 8 bits."""
     is_signed = unit.operand == "uint8" and (name == "b" or unit.flips)
-    text = VALUE["int8" if is_signed else unit.operand]
+    text = VALUE["int8" if is_signed else unit.packing.operand]
     return f"flushed({text})" if unit.flushes else text
 
 
@@ -63,11 +63,12 @@ def emulated(unit: MatrixUnit, tile: Shape, a: Fragments, b: Fragments) -> list[
     """An instruction of all fragments: what `MULTIPLY` is with all pairs of `a` and `b`."""
     waves = tile.wg_rows * tile.wg_cols // unit.lanes
     each, k = unit.rows.each * unit.cols.each, unit.k
-    sums = f"(({unit.type}*)&acc[p][q])[d]"
+    name = "apart" if unit.is_exact else "acc"
+    sums = f"(({unit.type}*)&{name}[p][q])[d]"
     if unit.has_scalars:
         row = _number("p", f"d / {unit.cols.each}", unit.rows)
         column = _number("q", f"d % {unit.cols.each}", unit.cols)
-        sums = f"{'apart' if unit.is_exact else 'acc'}[{row}][{column}]"
+        sums = f"{name}[{row}][{column}]"
     operands = [
         f"{n}_matrix + ({f} * {waves} + wave) * {side.count * k}"
         for n, f, side in (("a", "p", unit.rows), ("b", "q", unit.cols))

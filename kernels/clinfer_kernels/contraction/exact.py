@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clinfer_kernels.contraction.units import LANES, Shape, Unit
+from clinfer_kernels.contraction.instructions import MatrixUnit
+from clinfer_kernels.contraction.units import LANES, Shape
 from clinfer_kernels.contraction.walks import Walk
 
 _LARGE = "0x7E000000u"  # the exponent from 2^125 on
 
 
-def again(tile: Shape, unit: Unit, a: Walk, b: Walk) -> list[str]:
+def again(tile: Shape, unit: MatrixUnit, a: Walk, b: Walk) -> list[str]:
     """Statements before the results are finished: those of `acc`, rows by columns of float32, that
     are NaN, infinite or from 2^125 on become what multiply-adds give. `a` and `b` are the walks."""
     vectors = tile.cols // LANES
     lines = ["uint wrong = 0;"]
     for n in range(tile.rows * vectors):
-        each = (f"acc[{n // vectors}][{n % vectors * LANES + lane}]" for lane in range(LANES))
+        columns = (n % vectors * LANES + lane for lane in range(LANES))
+        each = (f"acc{unit.sum_at(n // vectors, column)}" for column in columns)
         tests = (f"(as_uint({x}) & {_LARGE}) == {_LARGE}" for x in each)
         lines.append(f"if ({' | '.join(f'({t})' for t in tests)}) wrong |= {hex(1 << n)}u;")
     return [
@@ -38,14 +40,11 @@ def again(tile: Shape, unit: Unit, a: Walk, b: Walk) -> list[str]:
         "        float sum = 0;",
         "        #pragma unroll 1",
         "        for (int k = k_begin; k < k_end; ++k) {",
-        *_deeper(_element("a", a.single(), "i")),
-        *_deeper(_element("b", b.single(), "j")),
+        *_deeper(_element("a", a.single(), "i"), 12),
+        *_deeper(_element("b", b.single(), "j"), 12),
         "            sum += a_value * b_value;",
         "        }",
-        "        #pragma unroll",
-        "        for (int n = 0; n < ROWS * COLS; ++n) {",
-        "            if (n == e) acc[n / COLS][n % COLS] = sum;",
-        "        }",
+        *_deeper(_kept(tile, unit), 8),
         "    }",
         "}",
     ]
@@ -71,5 +70,18 @@ def _element(name: str, walk: Walk, place: str) -> list[str]:
     ]
 
 
-def _deeper(lines: Sequence[str]) -> list[str]:
-    return [f"            {line}" for line in lines]
+def _kept(tile: Shape, unit: MatrixUnit) -> list[str]:
+    """Statements that make `sum` the result of number `e`."""
+    if unit.has_scalars:
+        return [
+            "#pragma unroll",
+            "for (int n = 0; n < ROWS * COLS; ++n) {",
+            "    if (n == e) acc[n / COLS][n % COLS] = sum;",
+            "}",
+        ]
+    each = ((r, c) for r in range(tile.rows) for c in range(tile.cols))
+    return [f"if (e == {n}) acc{unit.sum_at(r, c)} = sum;" for n, (r, c) in enumerate(each)]
+
+
+def _deeper(lines: Sequence[str], spaces: int) -> list[str]:
+    return [f"{' ' * spaces}{line}" for line in lines]

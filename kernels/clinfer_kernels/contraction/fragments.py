@@ -81,7 +81,8 @@ class Layout:
     Register number i begins at index `index` + registers[i][0] and k `k` + registers[i][1], the
     texts being those of `lane`; its elements are neighbours along k. `together`: neighbouring k
     that lie side by side in local memory, [k / together][place]; with `is_across` a register has no
-    more of an index, and goes on with the next.
+    more of an index, and goes on with the next. `gap`: elements left free behind every four places,
+    so that lanes with four places each read different banks.
     """
 
     index: str
@@ -89,6 +90,7 @@ class Layout:
     registers: tuple[tuple[int, int], ...]
     together: int
     is_across: bool = False
+    gap: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from clinfer_kernels.contraction.emulation import emulated, emulation, matrices
 from clinfer_kernels.contraction.fragments import PLAIN, Layout, Order, Side
-from clinfer_kernels.contraction.packed import HIGH, PACK
+from clinfer_kernels.contraction.packed import PACK
+from clinfer_kernels.contraction.summands import ONE, Plane, Summands
 from clinfer_kernels.contraction.units import LANES, Packing, Shape
 from clinfer_kernels.types import size_of
 
@@ -40,12 +41,11 @@ class MatrixUnit:
     `issue`: the instruction as statements on `d` (a vector of results), or d0, d1, ... where the
     `results` are "scalars", and a0, ..., b0, ...
 
-    `terms` 3: float32 operands are the sum of two TF32, the products of which are added but for
-    that of the small ones (Markidis et al., "NVIDIA Tensor Core Programmability, Performance &
-    Precision", 2018). Instructions round their sums towards zero, so each adds to a sum that begins
-    at 0 every `depth` k, and that is added to the others to nearest (Ootomo & Yokota, "Recovering
-    single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak
-    performance", 2022). What is not finite is made again by multiply-adds (`exact`). `flushes`:
+    `terms`: float32 operands are sums, the products of whose larger parts are added. Instructions
+    may round their sums towards zero, so each adds to a sum that begins at 0 every `depth` k, and
+    that is added to the others to nearest (Ootomo & Yokota, "Recovering single precision accuracy
+    from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022). What is not
+    finite is made again by multiply-adds (`exact`). `flushes`:
     16-bit operands that are subnormal count as zero. `flips`: uint8 of A are multiplied as int8,
     128 less; a further fragment of A, all 64, gives half of what that lacks.
 
@@ -73,7 +73,7 @@ class MatrixUnit:
     acc: str = "float32"
     results: str = "vectors"
     pack: str = ""
-    terms: int = 1
+    terms: Summands = ONE
     flushes: bool = False
     flips: bool = False
     attribute: str = ""
@@ -104,7 +104,7 @@ class MatrixUnit:
     @property
     def is_exact(self) -> bool:
         """Whether sums of several terms are to give float32's results, infinite ones included."""
-        return self.terms == 3
+        return not self.terms.is_one
 
     @property
     def has_scalars(self) -> bool:
@@ -118,12 +118,17 @@ class MatrixUnit:
 
     @property
     def packing(self) -> Packing:
-        size = 4 if self.operand in ("tf32", "float32") else size_of(self.operand)
+        planes = self.terms.planes
+        operand = "bfloat16" if planes else self.operand
+        size = 4 if operand in ("tf32", "float32") else size_of(operand)
         element = {4: "float", 2: "ushort", 1: "uchar"}[size]
         bits = {4: "float4", 2: "uint2", 1: "uchar4"}[size]
         pack = "packed" if self.pack else ""
         together = (self.a.together, self.b.together)
-        return Packing(self.operand, element, bits, size, pack, together, self.pad, self.flips)
+        gaps = (self.a.gap, self.b.gap)
+        return Packing(
+            operand, element, bits, size, pack, together, self.pad, self.flips, planes, gaps
+        )
 
     @property
     def type(self) -> str:
@@ -143,19 +148,20 @@ class MatrixUnit:
         """What a group reads of local memory in a step of `tile.k_step`."""
         strips, blocks = self.fragments(tile)
         words = strips * len(self.a.registers) + blocks * len(self.b.registers)
+        words *= self.packing.count
         return words * 4 * tile.wg_rows * tile.wg_cols * tile.k_step // self.k
 
     # -- what a unit is ----------------------------------------------------------------------------
 
     def helpers(self) -> list[str]:
         text = [f"#pragma OPENCL EXTENSION {self.extension} : enable"] if self.extension else []
-        if self.terms == 3:
-            text.append(HIGH)
+        if self.is_exact:
+            text.append(self.terms.helpers)
         if self.pack:
             text.append(PACK[self.pack.partition(" ")[0] if self.is_emulated else self.pack])
         if self.is_emulated:
             return [*text, *emulation(self)]
-        if self.is_exact:
+        if self.is_exact and self.has_scalars:
             issue = self.issue.replace("{%0, %1, %2, %3};", "{z, z, z, z};}").replace(
                 '"+f"', '"=f"'
             )
@@ -183,12 +189,14 @@ class MatrixUnit:
         for n, layout, side in (("a", self.a, rows), ("b", self.b, cols)):
             first = "wave_row" if n == "a" else "wave_col"
             v, k = layout.together, self.order.text(f"{n}_slot")
+            place = side.place_text(f"{n}_index")
+            gaps = f" + ({first} + {place}) / LANES * {layout.gap}" if layout.gap else ""
             lines += [
                 f"const int {n}_index = {layout.index};",
                 f"const int {n}_slot = {layout.k};",
                 f"const int {n}_first_k = {k};",
                 f"const int {n}_first = ({n}_first_k / {v} * {n.upper()}_PITCH + {first}"
-                f" + {side.place_text(f'{n}_index')}) * {v} + {n}_first_k % {v};",
+                f" + {place}) * {v} + {n}_first_k % {v}{gaps};",
             ]
         if self.is_emulated:
             lines += [f"const int wave = {wave};", *matrices(self, tile)]
@@ -253,7 +261,7 @@ class MatrixUnit:
         """The pointer to a lane's first element of operand `n`."""
         return [
             f"const __local {self.packing.element}* {n}_from_tile = {n}_tile"
-            f" + turn * (K_STEP * {n.upper()}_PITCH) + {n}_first;"
+            f" + turn * ({self.packing.times}K_STEP * {n.upper()}_PITCH) + {n}_first;"
         ]
 
     def settled(self, tile: Shape) -> list[str]:
@@ -280,16 +288,25 @@ class MatrixUnit:
         lines: list[str] = []
         values: dict[Register, str] = dict(kept)
         loaded = {"a", "b"} - {register.name for register in kept}
+        by_block = self.is_exact and not self.has_scalars and not self.is_emulated
+        block_loads: list[list[str]] = []
         for n, layout, side, count in (
             ("a", self.a, self.rows, strips),
             ("b", self.b, self.cols, blocks),
         ):
-            if n in loaded:
-                loads, found = self._loads(n, layout, side, count)
-                lines += loads
+            if n not in loaded:
+                continue
+            fragments = [range(f, f + 1) for f in range(count)]
+            is_apart = by_block and n == "b"
+            for own in fragments if is_apart else [range(count)]:
+                loads, found = self._loads(n, layout, side, own)
                 values |= found
+                if is_apart:
+                    block_loads.append(loads)
+                else:
+                    lines += loads
         turns: list[tuple[list[list[str]], list[list[str]]]] = []
-        for terms, s in product(self._terms, range(self.depth // self.k)):
+        for terms, s in product(self.terms.products, range(self.depth // self.k)):
             a, b = (
                 [
                     [f"{values[Register(n, f, s, i)].replace('@', term)}" for i in range(registers)]
@@ -306,7 +323,7 @@ class MatrixUnit:
         if self.is_emulated:
             return [*lines, *self._emulated(tile, turns)]
         if self.is_exact:
-            return [*lines, *self._apart(turns)]
+            return [*lines, *self._apart(turns, block_loads)]
         return [*lines, *(line for a, b in turns for line in self._native(a, b))]
 
     def _emulated(
@@ -315,15 +332,26 @@ class MatrixUnit:
         made = [line for a, b in turns for line in emulated(self, tile, a, b)]
         if not self.is_exact:
             return made
-        add = "acc[n / COLS][n % COLS] += apart[n / COLS][n % COLS];"
+        rows, cols, kind = "ROWS", "COLS", "float"
+        if not self.has_scalars:
+            rows, cols = map(str, self.fragments(tile))
+            kind = f"float{self.rows.each * self.cols.each}"
+        add = f"acc[n / {cols}][n % {cols}] += apart[n / {cols}][n % {cols}];"
         return [
-            "float apart[ROWS][COLS] = {{0}};",
+            f"{kind} apart[{rows}][{cols}] = {{{{0}}}};",
             *made,
-            f"for (int n = 0; n < ROWS * COLS; ++n) {add}",
+            f"for (int n = 0; n < {rows} * {cols}; ++n) {add}",
         ]
 
-    def _apart(self, turns: Sequence[tuple[list[list[str]], list[list[str]]]]) -> list[str]:
-        """The instructions on sums that begin at 0, for a strip of rows at a time."""
+    def _apart(
+        self,
+        turns: Sequence[tuple[list[list[str]], list[list[str]]]],
+        loads: Sequence[Sequence[str]],
+    ) -> list[str]:
+        """The instructions on sums that begin at 0, for a strip of rows at a time; where results
+        are vectors, for a block of columns, behind its `loads`."""
+        if not self.has_scalars:
+            return self._apart_vectors(turns, loads)
         each = range(self.rows.each * self.cols.each)
         lines = []
         for p in range(len(turns[0][0])):
@@ -341,32 +369,55 @@ class MatrixUnit:
             lines.append("}")
         return lines
 
+    def _apart_vectors(
+        self,
+        turns: Sequence[tuple[list[list[str]], list[list[str]]]],
+        loads: Sequence[Sequence[str]],
+    ) -> list[str]:
+        kind = f"float{self.rows.each * self.cols.each}"
+        strips, lines = range(len(turns[0][0])), []
+        for q in range(len(turns[0][1])):
+            lines += ["{", *_inside(loads[q] if loads else [])]
+            lines += [f"    {kind} d{p} = ({kind})(0);" for p in strips]
+            for a, b in turns:
+                for p in strips:
+                    lines.append(f"    MULTIPLY({', '.join([f'd{p}', *a[p], *b[q]])});")
+            lines += [*(f"    acc[{p}][{q}] += d{p};" for p in strips), "}"]
+        return lines
+
     def _d(self, p: int, q: int) -> list[str]:
         """The results of fragments p and q, in the order of the instruction's registers."""
         own = _all(self.rows.each, self.cols.each)
         return [f"acc[{self.rows.number(r, p)}][{self.cols.number(c, q)}]" for r, c in own]
 
     def _loads(
-        self, n: str, layout: Layout, side: Side, count: int
+        self, n: str, layout: Layout, side: Side, fragments: range
     ) -> tuple[list[str], dict[Register, str]]:
-        """The loads of an operand's registers, and each as text; `@` stands for a term's suffix."""
+        """The loads of the registers of some fragments of an operand, and each as text; `@` stands
+        for a term's suffix."""
         v, size = layout.together, self.packing.size
         at: dict[tuple[int, int], Register] = {}
-        for f, s, i in _all(count, self.depth // self.k, len(layout.registers)):
+        own = product(fragments, *map(range, (self.depth // self.k, len(layout.registers))))
+        for f, s, i in own:
             index, slot = layout.registers[i]
             k = self.order.k(slot, s)
-            word = (side.place(index, f) * v + k % v) * size // 4
+            place = side.place(index, f)
+            word = (place * v + place // LANES * layout.gap + k % v) * size // 4
             at[k // v, word] = Register(n, f, s, i)
         lines, values = [], {}
         for number, (row, word, words) in enumerate(_runs(at, self.words)):
-            step = f"(k + {row * v})" if row else "k"
-            offset = f"{step} * {n.upper()}_PITCH" + (f" + {word * 4 // size}" if word else "")
             kind = "uint" if words == 1 else f"uint{words}"
-            name = f"{n}{number}"
-            value = f"*(const __local {kind}*)({n}_from_tile + {offset})"
-            if words > _ALIGNED:
-                value = f"vload8(0, (const __local uint*)({n}_from_tile + {offset}))"
-            lines.append(f"const {kind} {name} = {value};")
+            name = f"{n}{number}" if fragments.start == 0 else f"{n}{fragments.start}_{number}"
+            for plane, part in enumerate(self.terms.planes or (Plane("", ""),)):
+                first = "".join(
+                    [f" + {plane} * K_STEP" if plane else "", f" + {row * v}" * (row > 0)]
+                )
+                step = f"(k{first})" if first else "k"
+                offset = f"{step} * {n.upper()}_PITCH" + (f" + {word * 4 // size}" if word else "")
+                value = f"*(const __local {kind}*)({n}_from_tile + {offset})"
+                if words > _ALIGNED:
+                    value = f"vload8(0, (const __local uint*)({n}_from_tile + {offset}))"
+                lines.append(f"const {kind} {name}{part.name} = {value};")
             lines += self._split(name)
             for w in range(words):
                 register = at[row, word + w]
@@ -375,17 +426,12 @@ class MatrixUnit:
 
     def _split(self, name: str) -> list[str]:
         """The terms of four elements."""
-        if self.terms == 1:
+        if self.terms.is_one or self.terms.planes:
             return []
         return [
             f"const uint4 {name}h = high({name});",
             f"const uint4 {name}l = low({name}, {name}h);",
         ]
-
-    @property
-    def _terms(self) -> tuple[tuple[str, str], ...]:
-        """Small ones first: then only the last sums are rounded by much."""
-        return (("l", "h"), ("h", "l"), ("h", "h")) if self.terms == 3 else (("", ""),)
 
     def _native(self, a: list[list[str]], b: list[list[str]]) -> list[str]:
         lines = []

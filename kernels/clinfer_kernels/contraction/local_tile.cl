@@ -20,14 +20,14 @@
 #define TILE_M (WG_ROWS * ROWS)
 #define TILE_N (WG_COLS * COLS)
 #define WG_SIZE (WG_ROWS * WG_COLS)
-#define A_PITCH (TILE_M + $pad) // of a tile's rows: vectors stay aligned, columns change banks
-#define B_PITCH (TILE_N + $pad)
+#define A_PITCH (TILE_M + $a_pad) // of a tile's rows: vectors stay aligned, columns change banks
+#define B_PITCH (TILE_N + $b_pad)
 
 $head
 $parameters)
 {
-    __local $element a_tile[2 * K_STEP * A_PITCH] __attribute__((aligned($align)));
-    __local $element b_tile[2 * K_STEP * B_PITCH] __attribute__((aligned($align)));
+    __local $element a_tile[$tiles * K_STEP * A_PITCH] __attribute__((aligned($align)));
+    __local $element b_tile[$tiles * K_STEP * B_PITCH] __attribute__((aligned($align)));
 $places
     $each_task {
         const int a0 = task % row_tasks * TILE_M;

@@ -85,9 +85,11 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
         cols=tile.cols,
         k_step=tile.k_step,
         unroll=tile.unroll,
+        tiles=2 * (1 if unit.packing is None else unit.packing.count),
         element=acc if unit.packing is None else unit.packing.element,
         align=max(16, LANES * compute_size(product.acc)),
-        pad="LANES" if unit.packing is None else unit.packing.pad,
+        a_pad="LANES" if unit.packing is None else unit.packing.pad_of(0, tile.tile_m),
+        b_pad="LANES" if unit.packing is None else unit.packing.pad_of(1, tile.tile_n),
         places=block([] if anew else places, 1),
         part=block([*anew, *part_lines(is_split)], 2),
         batch=block(product.batch(names), 2),
@@ -133,17 +135,19 @@ def _copy(name: str, walk: Walk, product: Product, tile: LocalTile, unit: Unit) 
     size = tile.tile_m if name == "a" else tile.tile_n
     dtype, packing = product.acc, unit.packing
     as_stored = packing is not None and walk.is_stored and walk.dtype == packing.operand
+    as_stored = as_stored and not (packing and packing.planes)
     if packing is not None and (packing.size == 1 or (packing.size == 2 and as_stored)):
         walk, dtype = walk.bits(), bits_of(walk.dtype)
     types = (register(dtype, LANES), compute(dtype))
     whole_k = isinstance(product.k, int) and product.k % tile.k_step == 0
-    pitch = size + (LANES if packing is None else packing.pad)
+    pitch = size + (LANES if packing is None else packing.pad_of(name == "b", size))
     return Copy(name, walk, size, tile.k_step, tile.work_group, pitch, *types, whole_k, packing)
 
 
 def _again(tile: LocalTile, unit: Unit, a: Walk, b: Walk) -> list[str]:
-    is_exact = isinstance(unit, MatrixUnit) and unit.is_exact
-    return again(tile, unit, a, b) if is_exact else []
+    if isinstance(unit, MatrixUnit) and unit.is_exact:
+        return again(tile, unit, a, b)
+    return []
 
 
 def _anew(unit: Unit, tile: LocalTile, target: Target) -> list[str]:

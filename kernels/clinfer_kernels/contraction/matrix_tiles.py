@@ -10,7 +10,8 @@ from clinfer_kernels.types import size_of
 Cut = tuple[int, int, int, int, int]
 """Work-items along M and N, results of each along M and N, and k of a step."""
 
-# By the lanes of a wave along rows and columns, and the bytes of an operand, the largest first.
+# By the lanes of a wave along rows and columns, and the bytes of an operand, or of all that it is a
+# sum of: the largest first.
 _CUTS: dict[tuple[int, int, int], tuple[Cut, ...]] = {
     (8, 4, 1): (
         (32, 8, 8, 16, 32),  # 256 x 128, waves of 64 x 64
@@ -73,6 +74,18 @@ _CUTS: dict[tuple[int, int, int], tuple[Cut, ...]] = {
         (4, 16, 16, 4, 32),  # 64 x 64, waves of 16 x 32
         (4, 16, 8, 4, 32),  # 32 x 64
     ),
+    (1, 8, 6): (
+        (8, 32, 16, 4, 16),  # 128 x 128, waves of 16 x 32
+        (8, 16, 16, 4, 16),  # 128 x 64
+        (4, 16, 16, 4, 16),  # 64 x 64
+        (4, 16, 8, 4, 16),  # 32 x 64
+    ),
+    (1, 16, 6): (
+        (8, 32, 16, 4, 16),  # 128 x 128, waves of 16 x 64
+        (8, 16, 16, 4, 16),  # 128 x 64
+        (4, 16, 16, 4, 16),  # 64 x 64
+        (4, 16, 8, 4, 16),  # 32 x 64
+    ),
     (1, 16, 1): (
         (8, 32, 16, 4, 64),  # 128 x 128, waves of 16 x 64
         (8, 16, 16, 4, 64),  # 128 x 64
@@ -105,7 +118,7 @@ def cuts_of(unit: MatrixUnit) -> tuple[Cut, ...]:
     """The cuts for waves like the unit's."""
     if unit.is_lane:
         return _DOT_CUTS
-    return _CUTS[unit.rows.lanes, unit.cols.lanes, unit.packing.size]
+    return _CUTS[unit.rows.lanes, unit.cols.lanes, unit.packing.size * unit.packing.count]
 
 
 def has_registers(unit: MatrixUnit, tile: Shape, a: Walk, b: Walk) -> bool:

@@ -23,6 +23,7 @@ EMULATED = " emulated"
 _HINTED = {
     "f32": "float32",
     "3xtf32": "float32",
+    "bf16x3": "float32",
     "tf32": "tf32",
     "f16": "float16",
     "bf16": "bfloat16",
@@ -78,4 +79,4 @@ def unit_for(stored: Sequence[str], target: Target) -> MatrixUnit | None:
 
 def _is_allowed(unit: MatrixUnit, target: Target) -> bool:
     """Sums of several terms lose infinite operands, so that they are to be asked for."""
-    return unit.terms == 1 or target.precision == "3xtf32"
+    return unit.terms.hint in ("", target.precision)

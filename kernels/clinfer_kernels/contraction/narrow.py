@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def narrow_of(dtype: str, unit: MatrixUnit | None) -> str:
     """The 16-bit dtype that constants of `dtype` are kept in for a unit; '' where they stay."""
-    if unit is None or dtype != "float32" or unit.packing.size != 2:
+    if unit is None or dtype != "float32" or unit.packing.size != 2 or unit.is_exact:
         return ""
     return unit.operand
 

@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-HIGH = """// float32 as two TF32: the nearest, ties away from zero, and the rest, whose 12 bits
-// lose one. Neither loses NaN, and what is infinite, or becomes so, makes the rest NaN.
-static uint4 high(uint4 v) { return (v + 0x1000u) & 0xFFFFE000u; }
-static uint4 low(uint4 v, uint4 h)
-{
-    return as_uint4(as_float4(v) - as_float4(h)) & 0xFFFFE000u;
-}"""
-
 FLUSHED = """// What instructions see that take subnormal float16 for zero.
 static float flushed(float x) { return fabs(x) < 0x1p-14f ? 0.0f : x; }"""
 

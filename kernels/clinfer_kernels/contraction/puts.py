@@ -1,6 +1,6 @@
 """Pieces of an operand put into local memory for units that want one k or two side by side.
 
-The operand lies as [k / v][place][v], v being 2 or 1; pieces are vectors, or single elements.
+The operand lies as [k / v][place][v], v being 16, 2 or 1; pieces are vectors, or single elements.
 `walks.Copy` puts those of v = 4 itself.
 """
 
@@ -28,6 +28,7 @@ class Pieces(NamedTuple):
     v: int
     pack: str  # makes 16 bits each of float32; '' where pieces have their bits already
     element: str
+    gap: int = 0  # behind every four places, as `fragments.Layout`
 
 
 def put_lines(pieces: Pieces) -> list[str]:
@@ -41,10 +42,14 @@ def _along_k(p: Pieces) -> list[str]:
         place = f"{n}_place + {u * p.steps}"
         piece = _bits(p, f"{n}_piece{u}")
         if p.width == 1:
-            at = f"({n}_k / {v} * {p.pitch} + {place}) * {v} + {n}_k % {v}"
+            at = f"({n}_k / {v} * {p.pitch} + {place}) * {v} + {n}_k % {v}{_gaps(p, place)}"
             lines.append(f"{n}_to[{at}] = {piece}.s0;")
             continue
         lines.append(f"const {p.element}4 {n}_bits{u} = {piece};")
+        if v > LANES:
+            at = f"({n}_k / {v} * {p.pitch} + {place}) * {v} + {n}_k % {v}{_gaps(p, place)}"
+            lines.append(_store(p, at, f"{n}_bits{u}", LANES))
+            continue
         for j in range(0, LANES, v):
             at = f"(({n}_k + {j}) / {v} * {p.pitch} + {place}) * {v}"
             lanes = "".join(str(j + i) for i in range(v))
@@ -52,7 +57,34 @@ def _along_k(p: Pieces) -> list[str]:
     return lines
 
 
+def _columns(p: Pieces) -> list[str]:
+    """Pieces along places whose neighbouring k are fewer than lie side by side: one column after
+    the other."""
+    n, v, turn = p.name, p.v, p.turn
+    lines = []
+    for first in range(0, p.pieces, turn):
+        k = f"({turn} * ({n}_k + {first // turn * p.steps}))"
+        names = [f"{n}_bits{first + i}" for i in range(turn)]
+        lines += [
+            f"const {p.element}4 {name} = {_bits(p, f'{n}_piece{first + i}')};"
+            for i, name in enumerate(names)
+        ]
+        for place in range(p.width):
+            at = f"({k} / {v} * {p.pitch} + {n}_place + {place}) * {v} + {k} % {v}"
+            at += _gaps(p, f"{n}_place")
+            lanes = ", ".join(f"{name}.s{place}" for name in names)
+            lines.append(_store(p, at, f"({p.element}{turn})({lanes})", turn))
+    return lines
+
+
+def _gaps(p: Pieces, place: str) -> str:
+    """What a place's address has besides; neighbours in a vector have as much."""
+    return f" + ({place}) / {LANES} * {p.gap}" if p.gap else ""
+
+
 def _along_places(p: Pieces) -> list[str]:
+    if p.v > LANES:
+        return _columns(p)
     n, v, lines = p.name, p.v, []
     for first in range(0, p.pieces, v):
         block, own = first // p.turn, first % p.turn

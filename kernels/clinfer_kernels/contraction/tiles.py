@@ -33,6 +33,7 @@ _AROUND = 90  # other instructions of a step: copies, addresses, the barrier
 _LOADED_BYTES = 27  # that a unit gets of the last cache in a clock, all units asking
 _LATENCY = 500  # clocks of a step whose loads nothing hides
 _LOCAL_BYTES = 128  # of local memory in a clock, where each lane reads bytes of its own
+_MADE_BYTES = 64  # of summands that a unit makes of float32 in a clock
 _MOST_SUMS = 256  # bytes of sums that a work-item keeps
 _ITEMS_AT_ONCE = 512  # work-items of a unit, with some 128 registers each
 _CLOCKS_OF = 32  # values of k: a multiple of every tile's step
@@ -73,10 +74,11 @@ class LocalTile:
 
     def local_bytes(self, size: int) -> int:
         """Local memory for elements of `size` bytes; matrix units have their own."""
-        packing = UNITS[self.unit].packing
-        size = size if packing is None else packing.size
-        pad = LANES if packing is None else packing.pad
-        return 2 * self.k_step * (self.tile_m + self.tile_n + 2 * pad) * size
+        packing, pads = UNITS[self.unit].packing, 2 * LANES
+        if packing is not None:
+            size = packing.size * packing.count
+            pads = packing.pad_of(0, self.tile_m) + packing.pad_of(1, self.tile_n)
+        return 2 * self.k_step * (self.tile_m + self.tile_n + pads) * size
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,11 @@ class Device:
 def _matrix_clocks(tile: LocalTile, size: int, unit: MatrixUnit) -> int:
     """As `Device.clocks`, with the unit's own reads of local memory."""
     results = tile.tile_m * tile.tile_n
-    put = (tile.tile_m + tile.tile_n) * tile.k_step * unit.packing.size
+    put = (tile.tile_m + tile.tile_n) * tile.k_step * unit.packing.size * unit.packing.count
     local = (unit.read_bytes(tile) + put) // _LOCAL_BYTES
     loaded = (tile.tile_m + tile.tile_n) * size * tile.k_step // _LOADED_BYTES
-    return max(results * tile.k_step // unit.rate, local, loaded) + _AROUND
+    made = put // _MADE_BYTES if unit.packing.planes else 0
+    return max(results * tile.k_step // unit.rate + made, local, loaded) + _AROUND
 
 
 _EVERY = (_SMALL, _NARROW, _FLAT, _LINE, _TINY, _LEAST)
@@ -203,7 +206,9 @@ def choices(product: Product, target: Target, has_rows: bool) -> tuple[Choice, .
         few = ()
     sized = Sized(found[0], _small(product, found, target), few)
     if matrix:
-        small = next((t for t in matrix if (t.tile_m, t.tile_n) == (64, 64)), matrix[-1])
+        size = compute_size(product.acc)
+        square = [t for t in matrix if (t.tile_m, t.tile_n) == (64, 64)] or matrix[-1:]
+        small = min(square, key=lambda tile: _device(target).clocks(tile, size))
         return (Sized(matrix[0], small, few), *matrix, sized, *plain)
     return (sized, *list(dict.fromkeys((sized.small, *found)))[:_MOST_GUESSES], *plain)
 
@@ -223,11 +228,21 @@ def _fitting(product: Product, target: Target) -> list[LocalTile]:
 
 
 def _matrix_tiles(product: Product, target: Target) -> list[LocalTile]:
-    """The tiles of the matrix unit that the product may use, the largest first."""
+    """The tiles of the matrix unit that the product may use, the largest first; where that one adds
+    several terms to float32's results, those of a unit that multiplies float32 itself behind them.
+    """
     unit = unit_for(product.stored, target)
+    if unit is None or not unit.is_exact:
+        return _tiles_of(unit, product, target)
+    is_short = isinstance(product.k, int) and product.k < _LEAST_EXACT
+    own = unit_for(product.stored, target._replace(precision="f32"))
+    found = [] if is_short else _tiles_of(unit, product, target)
+    return [*found, *_tiles_of(own, product, target)]
+
+
+def _tiles_of(unit: MatrixUnit | None, product: Product, target: Target) -> list[LocalTile]:
+    """The tiles of a unit, the largest first."""
     if unit is None or unit.acc != product.acc:
-        return []
-    if unit.is_exact and isinstance(product.k, int) and product.k < _LEAST_EXACT:
         return []
     tiles = [LocalTile(*cut, unit=unit.name) for cut in cuts_of(unit)]
     found = [

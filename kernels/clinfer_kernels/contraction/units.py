@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from clinfer_kernels.contraction.summands import Plane
+
 LANES = 4
 """Elements of the vectors that tiles are read and written in: 16 bytes of float32."""
 
@@ -42,10 +44,12 @@ class Shape(Protocol):
 class Packing:
     """Operands in local memory as [k / v][place][v], in elements of `size` bytes.
 
-    v: 4, 2 or 1, `together` of A and of B. `pack`: the function that makes LANES elements of a
+    v: 16, 4, 2 or 1, `together` of A and of B. `pack`: the function that makes LANES elements of a
     vector of sums' type; `bits`: the type of what it gives; `element`: that of one. `operand` is
     the dtype they have. `pad`: places between a tile's last and the next k's first. `flips`: A's
-    bytes get their highest bit inverted.
+    bytes get their highest bit inverted. `planes`: what elements are sums of, one tile each; none
+    where a tile holds the elements. `gaps`: of A and of B, as
+    `fragments.Layout`.
     """
 
     operand: str
@@ -56,6 +60,23 @@ class Packing:
     together: tuple[int, int] = (LANES, LANES)
     pad: int = LANES
     flips: bool = False
+    planes: tuple[Plane, ...] = ()
+    gaps: tuple[int, int] = (0, 0)
+
+    def pad_of(self, side: int, places: int) -> int:
+        """Places between the last of `places` and the next k's first, of A (`side` 0) or of B."""
+        v = self.together[side]
+        return self.pad + (places // LANES * self.gaps[side] + v - 1) // v
+
+    @property
+    def count(self) -> int:
+        """Tiles that hold a tile of the operand."""
+        return max(1, len(self.planes))
+
+    @property
+    def times(self) -> str:
+        """`count` as a factor in text; '' for one."""
+        return f"{self.count} * " if self.planes else ""
 
 
 class Unit(Protocol):

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from clinfer_kernels.contraction.fragments import Layout, Order, Side
 from clinfer_kernels.contraction.instructions import MatrixUnit
+from clinfer_kernels.contraction.summands import THREE_BF16
 from clinfer_kernels.contraction.unit_rows import arguments
 
 SUB_GROUPS = "cl_intel_subgroups"
 DPAS = "cl_intel_subgroup_matrix_multiply_accumulate"
 """The extension of Intel's drivers."""
 
+_NAMED = 256  # registers of a hardware thread, each a word of a lane's where sub-groups fill one
 _THREAD = 2048  # 32-bit registers of a hardware thread that has 256 of eight
 
 
@@ -43,6 +45,18 @@ def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
         pad=4 if lanes == 8 else 8,
         words=8,
         registers=_THREAD // lanes,
+    )
+
+
+def _dpas_thirds(lanes: int) -> MatrixUnit:
+    """`_dpas` of float32 that are sums of three bfloat16, six products each. All k of a column of B
+    lie side by side: read as one vector they are registers that follow each other, as `dpas` wants.
+    """
+    unit = _dpas(f"dpas{lanes}_bf16x3", "bfloat16", "bf16", lanes)
+    rate = unit.rate // len(THREE_BF16.products)
+    b = replace(unit.b, together=16, gap=8)
+    return replace(
+        unit, operand="float32", b=b, pack="", terms=THREE_BF16, rate=rate, registers=_NAMED
     )
 
 
@@ -103,6 +117,8 @@ def _shuffled() -> MatrixUnit:
 
 
 ROWS: Sequence[MatrixUnit] = (
+    _dpas_thirds(8),
+    _dpas_thirds(16),
     _shuffled(),
     _dpas("dpas8_f16", "float16", "f16", 8),
     _dpas("dpas8_bf16", "bfloat16", "bf16", 8),

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from clinfer_kernels.contraction.fragments import Layout, Order, Side
 from clinfer_kernels.contraction.instructions import MatrixUnit
+from clinfer_kernels.contraction.summands import ONE, TWO_TF32, Summands
 from clinfer_kernels.contraction.unit_rows import dot
 
 
-def _mma(name: str, operand: str, kind: str, rate: int, terms: int = 1) -> MatrixUnit:
+def _mma(name: str, operand: str, kind: str, rate: int, terms: Summands = ONE) -> MatrixUnit:
     """mma.sync, m16 n8. With p elements of a register, lane = 4 g + t, element i of register r is
 
     A   row g + 8 (r mod 2)    k p t + (K / 2) (r div 2) + i
@@ -43,12 +44,12 @@ def _mma(name: str, operand: str, kind: str, rate: int, terms: int = 1) -> Matri
         b=Layout(*first, ((0, 0), (0, half)), 4),
         issue=issue,
         needs=("sm_80",),
-        rate=rate // terms,
+        rate=rate // len(terms.products),
         depth=max(16, k),
         order=order,
         acc="int32" if is_integer else "float32",
         results="scalars",
-        pack="" if terms == 3 or is_integer else operand if p == 1 else f"{operand} ptx",
+        pack="" if not terms.is_one or is_integer else operand if p == 1 else f"{operand} ptx",
         terms=terms,
         pad=8 if is_integer else 4,
     )
@@ -62,7 +63,7 @@ ROWS: Sequence[MatrixUnit] = (
     _mma("mma_f16", "float16", "f16", 1024),
     _mma("mma_bf16", "bfloat16", "bf16", 1024),
     _mma("mma_tf32", "tf32", "tf32", 512),
-    _mma("mma_3xtf32", "float32", "tf32", 512, terms=3),
+    _mma("mma_3xtf32", "float32", "tf32", 512, terms=TWO_TF32),
     _mma("mma_s8", "int8", "s8", 2048),
     _mma("mma_u8", "uint8", "u8", 2048),
     dot("dp4a_s8", "int8", _dp4a("s32"), ("sm_61",)),

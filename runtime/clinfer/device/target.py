@@ -75,6 +75,10 @@ def has_precision(target: Target, hint: str) -> bool:
 
 def exact_precision(target: Target) -> str:
     """The precision of the fastest products whose error is float32's."""
+    from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS
+
+    if any(MATRIX_UNITS[name].terms.hint == "bf16x3" for name in target.matrix_units):
+        return "bf16x3"
     return "3xtf32" if has_precision(target, "3xtf32") else "f32"
 
 

@@ -46,7 +46,7 @@ SUPPORTED_PROPERTIES = "SUPPORTED_PROPERTIES"
 THROUGHPUTS = ("THROUGHPUT", "CUMULATIVE_THROUGHPUT")
 """Hints for most inferences per second: of one device, and of all that AUTO has."""
 
-PRECISIONS = (config.DYNAMIC, "f32", "3xtf32", "tf32", "f16", "bf16")
+PRECISIONS = (config.DYNAMIC, "f32", "3xtf32", "bf16x3", "tf32", "f16", "bf16")
 """Values of INFERENCE_PRECISION_HINT: what float32 operands of products may be rounded to."""
 
 EXPORT_IMPORT = "EXPORT_IMPORT"
