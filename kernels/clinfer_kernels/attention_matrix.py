@@ -29,7 +29,7 @@ from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.tasks import each_task, group_items
 from clinfer_kernels.template import block, fill
 
-# As `packed.HIGH`, but towards zero: the rest has the sign of the whole. It is at least the least
+# As `summands.HIGH`, but towards zero: the rest has the sign of the whole. It is at least the least
 # normal number, of an infinite number too, so that infinity times it is infinity.
 _CLOSED = """static uint4 high(uint4 v) { return v & 0xFFFFE000u; }
 static uint4 low(uint4 v, uint4 h)

@@ -187,6 +187,18 @@ def test_operands_of_16_bits_are_multiplied_exactly(name, dtype, sizes):
     assert np.all(error <= 1.01 * rounding * np.abs(expected) + 2**-20 * magnitudes)
 
 
+@pytest.mark.parametrize("name", ["mma_bf16", "dpas8_bf16"])
+def test_rounded_operands_keep_what_is_not_finite(name):
+    """NaN of any bits, infinity, and what rounds to it."""
+    a = np.ones((6, 8), np.float32)
+    a[:4, 0] = np.array([0x7FFFFFFF, 0xFF800001, 0x7F800000, 0xFF7FFFFF], np.uint32).view("f4")
+    spec = product(6, 4, 8, constant=False)
+    kernel = matmul.emit(spec, tile_of(name), GPU)
+    (got,) = run_kernel(kernel, [a, np.ones((8, 4), np.float32)], [((6, 4), "float32")])
+    expected = [np.nan, np.nan, np.inf, -np.inf, 8, 8]
+    np.testing.assert_array_equal(got, np.repeat(np.float32(expected)[:, None], 4, 1))
+
+
 # Float32's results by sums of smaller numbers: of two TF32, and of three bfloat16.
 EXACT = {
     "3xtf32": tile_of("mma_3xtf32", (8, 8, 4, 8, 32)),

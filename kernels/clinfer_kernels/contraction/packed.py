@@ -30,6 +30,12 @@ PACK = {
     const uint4 r = (isnan(v) ? b | 0x400000u : even) >> 16;
     return (uint2)(r.x | r.y << 16, r.z | r.w << 16);
 }""",
+    "bfloat16_upper": """// To nearest, ties away from zero: few instructions.
+static uint2 packed(float4 v)
+{
+    const uint4 near = isnan(v) ? (uint4)(0x7FC00000u) : as_uint4(v) + 0x8000u;
+    return as_uint2(as_ushort8(near).odd);
+}""",
     "tf32": """static float4 packed(float4 v)
 {
     const uint4 b = as_uint4(v);
@@ -39,7 +45,7 @@ PACK = {
     "float16 ptx": _asm("f16"),
     "bfloat16 ptx": _asm("bf16"),
 }
-"""By operand; those of a compiler have its name behind."""
+"""By operand; those of a compiler have its name behind. `bfloat16_upper` is for Intel's."""
 
 VALUE = {
     "float16": "vload_half(i, (const half*)&(x))",

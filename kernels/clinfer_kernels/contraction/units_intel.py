@@ -38,7 +38,7 @@ def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
         issue=f"d = intel_sub_group_{kind}_{kind}_matrix_mad_k16({', '.join(given)}, d)",
         needs=(f"{DPAS} {lanes}",),
         rate=1024,
-        pack=operand,
+        pack="bfloat16_upper" if operand == "bfloat16" else operand,
         extension=DPAS,
         attribute=f"__attribute__((intel_reqd_sub_group_size({lanes})))",
         options="-cl-intel-256-GRF-per-thread",
