@@ -58,8 +58,8 @@ def emit_matrix(problem: Problem, tile: MatrixTile, target: Target) -> Kernel:
     ):
         signature.scalar(name, value)
     entry = f"attention_{tile.unit.replace(' ', '_')}_{tile.queries}x{tile.keys}"
-    scores = _Product(tile.scores, tile.shape(tile.keys, tile.head_size), tile.is_turned, "scores")
-    results = _Product(unit, tile.shape(tile.head_size, tile.keys), tile.is_turned, "results")
+    scores = _Product(tile.scores, tile.scores_shape, tile.is_turned, "scores")
+    results = _Product(unit, tile.results_shape, tile.is_turned, "results")
     wide = max(scores.shape, results.shape, key=lambda shape: shape.rows * shape.cols)
     last = "last" if problem.group == 1 else "((last - 1) / group + 1)"
     text = fill(
@@ -119,8 +119,11 @@ class _Product:
     of: str
 
     def places(self) -> list[str]:
-        """But for the matrices of an emulation."""
+        """But for the matrices of an emulation. Where keys are rows, each wave has all of them."""
         places = self.unit.places(self.shape)
+        if self.is_turned and self.of == "scores":
+            first = "const int wave_row"
+            places = [f"{first} = 0;" if line.startswith(first) else line for line in places]
         return self._named([line for line in places if not line.startswith("__local")])
 
     def begin(self) -> list[str]:

@@ -47,8 +47,15 @@ _CUTS: dict[tuple[int, int, int], tuple[tuple[int, tuple[_Cut, ...]], ...]] = {
         (64, (("local", 1, 4, 1, 32), ("local", 1, 2, 1, 32))),
         (128, (("local", 2, 4, 1, 32),)),
     ),
-    (1, 8, 2): ((64, (("turned", 1, 16, 1, 32),)),),
-    (1, 16, 2): ((64, (("turned", 1, 8, 1, 32),)),),
+    (1, 8, 2): (
+        (64, (("turned", 1, 16, 1, 32),)),
+        (96, (("turned", 2, 16, 1, 32), ("turned", 2, 8, 1, 32))),
+        (128, (("turned", 2, 16, 1, 32),)),
+    ),
+    (1, 16, 2): (
+        (64, (("turned", 1, 8, 1, 32),)),
+        (128, (("turned", 2, 8, 1, 32), ("turned", 2, 4, 1, 32))),
+    ),
 }
 
 
@@ -68,7 +75,8 @@ class MatrixTile:
     """`waves` waves of a unit along queries, each with `rows` queries a work-item.
 
     `head_size`: room for the sizes of a head; `keys` of a block; `across`: waves that share rows,
-    whose weights go through local memory.
+    each of which has a part of the head's columns: and of the keys, whose weights go through local
+    memory, but where products are turned. There each makes all scores of its rows.
     """
 
     unit: str
@@ -107,9 +115,14 @@ class MatrixTile:
         return self.own.cols.lanes if self.is_turned else self.own.rows.lanes
 
     @property
-    def sharers(self) -> int:
-        """Work-items that share queries."""
+    def parts(self) -> int:
+        """Work-items that share the head's columns of a query."""
         return self.across * self.own.lanes // self.lanes
+
+    @property
+    def sharers(self) -> int:
+        """Work-items that share the keys of a query."""
+        return self.own.lanes // self.lanes if self.is_turned else self.parts
 
     @property
     def queries(self) -> int:
@@ -121,12 +134,21 @@ class MatrixTile:
         """Work-items of a work-group."""
         return self.waves * self.across * self.own.lanes
 
-    def shape(self, along: int, k_step: int) -> Shape:
-        """Of the product of all queries and `along` keys, or columns of the head."""
-        rows, each = self.waves * self.lanes, along // self.sharers
+    @property
+    def scores_shape(self) -> Shape:
+        """Of the product of all queries and keys."""
+        return self._shape(self.keys // self.sharers, self.head_size)
+
+    @property
+    def results_shape(self) -> Shape:
+        """Of the product of all weights and values."""
+        return self._shape(self.head_size // self.parts, self.keys)
+
+    def _shape(self, each: int, k_step: int) -> Shape:
+        rows = self.waves * self.lanes
         if self.is_turned:
-            return Shape(each, self.rows, self.sharers, rows, k_step)
-        return Shape(self.rows, each, rows, self.sharers, k_step)
+            return Shape(each, self.rows, self.parts, rows, k_step)
+        return Shape(self.rows, each, rows, self.parts, k_step)
 
     @property
     def turn(self) -> int:
@@ -206,7 +228,8 @@ def matrix_tiles(problem: Problem, target: Target) -> tuple[MatrixTile, ...]:
 
 
 def _whole(tile: MatrixTile, head: int) -> MatrixTile:
-    """The tile with whole steps and fragments, where that can be of vectors that all copy."""
+    """The tile with whole steps and fragments, where that can be of vectors that all copy; but
+    waves that make the scores of all keys keep few of those."""
     of_keys, of_head = (
         (unit.rows_step if tile.is_turned else unit.cols_step) * tile.across
         for unit in (tile.scores, tile.own)
@@ -214,7 +237,8 @@ def _whole(tile: MatrixTile, head: int) -> MatrixTile:
     of_keys, of_head = max(of_keys, tile.own.depth), max(of_head, tile.own.depth)
     keys = -(-tile.keys // of_keys) * of_keys
     tile = replace(tile, head_size=-(-head // of_head) * of_head, keys=keys)
-    longer = [replace(tile, keys=keys * times) for times in (1, 2)]
+    most = 1 if tile.is_turned and tile.across > 1 else 2
+    longer = [replace(tile, keys=keys * times) for times in range(1, most + 1)]
     return next((tile for tile in longer if tile.is_even), tile)
 
 

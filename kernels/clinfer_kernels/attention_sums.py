@@ -104,7 +104,7 @@ def weighed(tile: MatrixTile, packing: Packing, exp: str) -> list[str]:
     weights as they are under the new highest score; `exp`: the function that makes them."""
     lines = []
     for u in range(tile.rows):
-        columns = range(tile.head_size // tile.sharers)
+        columns = range(tile.head_size // tile.parts)
         inner = [
             *_joined(tile, u, f"highest{u} = @;", f"highest{u} = fmax(highest{u}, @);"),
             f"const float shift = highest{u} == -INFINITY ? 0 : highest{u};",
@@ -143,7 +143,7 @@ def finished(problem: Problem, tile: MatrixTile) -> list[str]:
             *_inside(inverse_lines(problem, f"maximum{u}")),
             f"    {base('out', ('z0', 'z1'))}",
         ]
-        for column in range(0, tile.head_size // tile.sharers, LANES):
+        for column in range(0, tile.head_size // tile.parts, LANES):
             each = [f"o{tile.sum_at(tile.own, u, column + n)}" for n in range(LANES)]
             result = quotient(problem, "sums").replace("(vec)", "(float4)")
             stored = [

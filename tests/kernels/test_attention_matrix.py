@@ -47,7 +47,7 @@ def test_odd_sizes_and_shared_heads(name):
     agrees(projections(2, 4, 2, 19, 45, 20), name)
 
 
-@pytest.mark.parametrize("name", ["mma_f16", "mfma_f32", "wmma_f16"])
+@pytest.mark.parametrize("name", ["mma_f16", "mfma_f32", "wmma_f16", "dpas8_f16", "dpas16_bf16"])
 def test_larger_heads(name):
     agrees(projections(1, 1, 1, 33, 70, 80), name)
 
