@@ -197,7 +197,7 @@ class Copy:
         """The pieces' summands, one after the other: a piece becomes what is left of it."""
         lines = []
         for number, plane in enumerate(packing.planes):
-            own = replace(packing, pack=plane.pack, planes=())
+            own = replace(packing, pack=plane.pack, pair=plane.pair, planes=())
             to = f"{self.name}_tile + {turn} * {packing.count * size} + {number * size}"
             lines += replace(self, packing=own)._put_packed(to, steps, own)
             piece = f"{self.name}_piece@"
@@ -215,7 +215,7 @@ class Copy:
             pack = "" if self._is_ready else packing.pack
             counts = (self.pieces, self.walk.width, self.walk.along == "k", self._turn, steps)
             gap = packing.gaps[n == "b"]
-            body = put_lines(Pieces(n, *counts, pitch, v, pack, packing.element, gap))
+            body = put_lines(Pieces(n, *counts, pitch, v, pack, packing.element, gap, packing.pair))
         elif self.walk.along == "k":
             at = f"({n}_k / LANES * {pitch} + {n}_place + @ * {steps}) * LANES"
             if self.walk.width > 1:

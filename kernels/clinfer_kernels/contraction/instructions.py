@@ -408,7 +408,7 @@ class MatrixUnit:
         for number, (row, word, words) in enumerate(_runs(at, self.words)):
             kind = "uint" if words == 1 else f"uint{words}"
             name = f"{n}{number}" if fragments.start == 0 else f"{n}{fragments.start}_{number}"
-            for plane, part in enumerate(self.terms.planes or (Plane("", ""),)):
+            for plane, part in enumerate(self.terms.planes or (Plane("", "", ""),)):
                 first = "".join(
                     [f" + {plane} * K_STEP" if plane else "", f" + {row * v}" * (row > 0)]
                 )

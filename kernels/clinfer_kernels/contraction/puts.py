@@ -29,6 +29,7 @@ class Pieces(NamedTuple):
     pack: str  # makes 16 bits each of float32; '' where pieces have their bits already
     element: str
     gap: int = 0  # behind every four places, as `fragments.Layout`
+    pair: str = ""  # makes 32 bits of two float32; '' where neighbours have no such function
 
 
 def put_lines(pieces: Pieces) -> list[str]:
@@ -45,6 +46,9 @@ def _along_k(p: Pieces) -> list[str]:
             at = f"({n}_k / {v} * {p.pitch} + {place}) * {v} + {n}_k % {v}{_gaps(p, place)}"
             lines.append(f"{n}_to[{at}] = {piece}.s0;")
             continue
+        if p.pair and v > 1:
+            lines += _pairs(p, u, place)
+            continue
         lines.append(f"const {p.element}4 {n}_bits{u} = {piece};")
         if v > LANES:
             at = f"({n}_k / {v} * {p.pitch} + {place}) * {v} + {n}_k % {v}{_gaps(p, place)}"
@@ -57,6 +61,25 @@ def _along_k(p: Pieces) -> list[str]:
     return lines
 
 
+def _pairs(p: Pieces, u: int, place: str) -> list[str]:
+    """Piece `u` along k, two neighbours in a word each."""
+    n, v = p.name, p.v
+    words = [f"{p.pair}({n}_piece{u}.s{j}, {n}_piece{u}.s{j + 1})" for j in range(0, LANES, 2)]
+    each = min(v, LANES) // 2
+    lines = []
+    for j in range(0, len(words), each):
+        k = f"({n}_k + {2 * j})"
+        at = f"({k} / {v} * {p.pitch} + {place}) * {v} + {k} % {v}{_gaps(p, place)}"
+        lines.append(_store_words(p, at, words[j : j + each]))
+    return lines
+
+
+def _store_words(p: Pieces, at: str, words: Sequence[str]) -> str:
+    kind = "uint" if len(words) == 1 else f"uint{len(words)}"
+    value = words[0] if len(words) == 1 else f"({kind})({', '.join(words)})"
+    return f"*(__local {kind}*)({p.name}_to + {at}) = {value};"
+
+
 def _columns(p: Pieces) -> list[str]:
     """Pieces along places whose neighbouring k are fewer than lie side by side: one column after
     the other."""
@@ -64,16 +87,13 @@ def _columns(p: Pieces) -> list[str]:
     lines = []
     for first in range(0, p.pieces, turn):
         k = f"({turn} * ({n}_k + {first // turn * p.steps}))"
-        names = [f"{n}_bits{first + i}" for i in range(turn)]
-        lines += [
-            f"const {p.element}4 {name} = {_bits(p, f'{n}_piece{first + i}')};"
-            for i, name in enumerate(names)
-        ]
         for place in range(p.width):
             at = f"({k} / {v} * {p.pitch} + {n}_place + {place}) * {v} + {k} % {v}"
             at += _gaps(p, f"{n}_place")
-            lanes = ", ".join(f"{name}.s{place}" for name in names)
-            lines.append(_store(p, at, f"({p.element}{turn})({lanes})", turn))
+            lane = f".s{place}" if p.width > 1 else ""
+            of = [f"{n}_piece{first + i}{lane}" for i in range(turn)]
+            words = [f"{p.pair}({of[i]}, {of[i + 1]})" for i in range(0, turn, 2)]
+            lines.append(_store_words(p, at, words))
     return lines
 
 

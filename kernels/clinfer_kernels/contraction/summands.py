@@ -21,21 +21,32 @@ THIRDS = """// float32 as three bfloat16: the nearest, ties away from zero, then
 // bits of what is left, and the last eight. NaN stays in one of them, and what is infinite, or
 // becomes so, leaves NaN.
 static uint4 near(float4 v) { return as_uint4(v) + 0x8000u; }
-static ushort4 upper(float4 v) { return as_ushort8(v).odd; }
-static ushort4 nearest(float4 v) { return as_ushort8(near(v)).odd; }
+static ushort4 upper(float4 v) { return convert_ushort4(as_uint4(v) >> 16); }
+static ushort4 nearest(float4 v) { return convert_ushort4(near(v) >> 16); }
 static float4 less_nearest(float4 v) { return v - as_float4(near(v) & 0xFFFF0000u); }
-static float4 less_upper(float4 v) { return v - as_float4(as_uint4(v) & 0xFFFF0000u); }"""
+static float4 less_upper(float4 v) { return v - as_float4(as_uint4(v) & 0xFFFF0000u); }
+// Two of them in a word.
+static uint upper_pair(float x, float y)
+{
+    return as_uint(x) >> 16 | (as_uint(y) & 0xFFFF0000u);
+}
+static uint nearest_pair(float x, float y)
+{
+    return (as_uint(x) + 0x8000u) >> 16 | (as_uint(y) + 0x8000u & 0xFFFF0000u);
+}"""
 
 
 @dataclass(frozen=True)
 class Plane:
     """One summand of all elements of a tile, which lies in local memory beside the others.
 
-    `pack` makes its bits of a vector of what is left of the elements, `rest` what they then lose.
+    `pack` makes its bits of a vector of what is left of the elements, `pair` those of two, of which
+    the first is in the lower half; `rest` makes what is left then.
     """
 
     name: str
     pack: str
+    pair: str
     rest: str = ""
 
 
@@ -65,8 +76,8 @@ THREE_BF16 = Summands(
     (("l", "h"), ("m", "m"), ("h", "l"), ("m", "h"), ("h", "m"), ("h", "h")),
     THIRDS,
     (
-        Plane("h", "nearest", "less_nearest"),
-        Plane("m", "upper", "less_upper"),
-        Plane("l", "upper"),
+        Plane("h", "nearest", "nearest_pair", "less_nearest"),
+        Plane("m", "upper", "upper_pair", "less_upper"),
+        Plane("l", "upper", "upper_pair"),
     ),
 )

@@ -49,7 +49,7 @@ class Packing:
     the dtype they have. `pad`: places between a tile's last and the next k's first. `flips`: A's
     bytes get their highest bit inverted. `planes`: what elements are sums of, one tile each; none
     where a tile holds the elements. `gaps`: of A and of B, as
-    `fragments.Layout`.
+    `fragments.Layout`. `pair`: the function that makes 32 bits of two neighbours, or ''.
     """
 
     operand: str
@@ -62,6 +62,7 @@ class Packing:
     flips: bool = False
     planes: tuple[Plane, ...] = ()
     gaps: tuple[int, int] = (0, 0)
+    pair: str = ""
 
     def pad_of(self, side: int, places: int) -> int:
         """Places between the last of `places` and the next k's first, of A (`side` 0) or of B."""
