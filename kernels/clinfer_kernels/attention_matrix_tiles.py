@@ -24,6 +24,8 @@ from clinfer_kernels.spec import Target
 Path = Literal["local", "kept", "turned"]
 """How weights become an operand: through local memory, as A of a lane, as B of a lane."""
 
+_SIDE_BY_SIDE = 2  # values of k that lie side by side in tiles of queries, where they are columns
+
 _Cut = tuple[Path, int, int, int, int]
 """The path of weights, waves that share queries, waves of a work-group along queries, queries of a
 work-item, and keys of a block."""
@@ -94,7 +96,8 @@ class MatrixTile:
         if self.path != "turned":
             height = min(unit.rows.height, self.rows)
             return replace(unit, rows=replace(unit.rows, height=height))
-        return replace(unit, cols=replace(unit.cols, height=self.rows))
+        b = replace(unit.b, together=min(unit.b.together, _SIDE_BY_SIDE), gap=0)
+        return replace(unit, cols=replace(unit.cols, height=self.rows), b=b)
 
     @property
     def scores(self) -> MatrixUnit:

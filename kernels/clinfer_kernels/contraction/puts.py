@@ -87,13 +87,22 @@ def _columns(p: Pieces) -> list[str]:
     lines = []
     for first in range(0, p.pieces, turn):
         k = f"({turn} * ({n}_k + {first // turn * p.steps}))"
+        if not p.pair:
+            each = range(first, first + turn)
+            lines += [
+                f"const {p.element}4 {n}_bits{u} = {_bits(p, f'{n}_piece{u}')};" for u in each
+            ]
         for place in range(p.width):
             at = f"({k} / {v} * {p.pitch} + {n}_place + {place}) * {v} + {k} % {v}"
             at += _gaps(p, f"{n}_place")
-            lane = f".s{place}" if p.width > 1 else ""
-            of = [f"{n}_piece{first + i}{lane}" for i in range(turn)]
-            words = [f"{p.pair}({of[i]}, {of[i + 1]})" for i in range(0, turn, 2)]
-            lines.append(_store_words(p, at, words))
+            if p.pair:
+                lane = f".s{place}" if p.width > 1 else ""
+                of = [f"{n}_piece{first + i}{lane}" for i in range(turn)]
+                words = [f"{p.pair}({of[i]}, {of[i + 1]})" for i in range(0, turn, 2)]
+                lines.append(_store_words(p, at, words))
+                continue
+            lanes = ", ".join(f"{n}_bits{first + i}.s{place}" for i in range(turn))
+            lines.append(_store(p, at, f"({p.element}{turn})({lanes})", turn))
     return lines
 
 

@@ -21,7 +21,8 @@ _THREAD = 2048  # 32-bit registers of a hardware thread that has 256 of eight
 def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
     """Eight rows by a sub-group's lanes, k16. Lane l has of B column l, two k a register; of the
     results column l. Of A's rows it has k 2 l and 2 l + 1, in sub-groups of 16 k l, two rows a
-    register."""
+    register. All k of a column of B lie side by side: read as one vector they are registers that
+    follow each other, as the instruction wants."""
     narrow = Layout("0", "lane * 2", tuple((m, 0) for m in range(8)), 2)
     wide = Layout("0", "lane", tuple((m, 0) for m in range(0, 8, 2)), 1, is_across=True)
     a = narrow if lanes == 8 else wide
@@ -34,7 +35,7 @@ def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
         cols=Side(lanes, 1, "lane", height=4),
         k=16,
         a=a,
-        b=Layout("lane", "0", tuple((0, k) for k in range(0, 16, 2)), 2),
+        b=Layout("lane", "0", tuple((0, k) for k in range(0, 16, 2)), 16, gap=8),
         issue=f"d = intel_sub_group_{kind}_{kind}_matrix_mad_k16({', '.join(given)}, d)",
         needs=(f"{DPAS} {lanes}",),
         rate=1024,
@@ -49,15 +50,10 @@ def _dpas(name: str, operand: str, kind: str, lanes: int) -> MatrixUnit:
 
 
 def _dpas_thirds(lanes: int) -> MatrixUnit:
-    """`_dpas` of float32 that are sums of three bfloat16, six products each. All k of a column of B
-    lie side by side: read as one vector they are registers that follow each other, as `dpas` wants.
-    """
+    """`_dpas` of float32 that are sums of three bfloat16, six products each."""
     unit = _dpas(f"dpas{lanes}_bf16x3", "bfloat16", "bf16", lanes)
     rate = unit.rate // len(THREE_BF16.products)
-    b = replace(unit.b, together=16, gap=8)
-    return replace(
-        unit, operand="float32", b=b, pack="", terms=THREE_BF16, rate=rate, registers=_NAMED
-    )
+    return replace(unit, operand="float32", pack="", terms=THREE_BF16, rate=rate, registers=_NAMED)
 
 
 def _dpas_bytes(operand: str, lanes: int) -> MatrixUnit:
