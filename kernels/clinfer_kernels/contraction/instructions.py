@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
+from clinfer_kernels.contraction.apart import apart, apart_vectors, emulated_apart
 from clinfer_kernels.contraction.emulation import emulated, emulation, matrices
 from clinfer_kernels.contraction.fragments import PLAIN, Layout, Order, Side
 from clinfer_kernels.contraction.packed import PACK
@@ -323,69 +324,17 @@ class MatrixUnit:
         if self.is_emulated:
             return [*lines, *self._emulated(tile, turns)]
         if self.is_exact:
-            return [*lines, *self._apart(turns, block_loads)]
+            issue = apart if self.has_scalars else apart_vectors
+            return [*lines, *issue(self, turns, block_loads)]
         return [*lines, *(line for a, b in turns for line in self._native(a, b))]
 
     def _emulated(
         self, tile: Shape, turns: Sequence[tuple[list[list[str]], list[list[str]]]]
     ) -> list[str]:
         made = [line for a, b in turns for line in emulated(self, tile, a, b)]
-        if not self.is_exact:
-            return made
-        rows, cols, kind = "ROWS", "COLS", "float"
-        if not self.has_scalars:
-            rows, cols = map(str, self.fragments(tile))
-            kind = f"float{self.rows.each * self.cols.each}"
-        add = f"acc[n / {cols}][n % {cols}] += apart[n / {cols}][n % {cols}];"
-        return [
-            f"{kind} apart[{rows}][{cols}] = {{{{0}}}};",
-            *made,
-            f"for (int n = 0; n < {rows} * {cols}; ++n) {add}",
-        ]
+        return emulated_apart(self, tile, made) if self.is_exact else made
 
-    def _apart(
-        self,
-        turns: Sequence[tuple[list[list[str]], list[list[str]]]],
-        loads: Sequence[Sequence[str]],
-    ) -> list[str]:
-        """The instructions on sums that begin at 0, for a strip of rows at a time; where results
-        are vectors, for a block of columns, behind its `loads`."""
-        if not self.has_scalars:
-            return self._apart_vectors(turns, loads)
-        each = range(self.rows.each * self.cols.each)
-        lines = []
-        for p in range(len(turns[0][0])):
-            lines.append("{")
-            blocks = range(len(turns[0][1]))
-            lines += [f"    float {', '.join(f'd{q}_{i}' for i in each)};" for q in blocks]
-            for n, (a, b) in enumerate(turns):
-                name = "MULTIPLY" if n else "MULTIPLY_FIRST"
-                for q in blocks:
-                    d = [f"d{q}_{i}" for i in each]
-                    lines.append(f"    {name}({', '.join([*d, *a[p], *b[q]])});")
-            for q in blocks:
-                places = zip(each, self._d(p, q), strict=True)
-                lines += [f"    {to} += d{q}_{i};" for i, to in places]
-            lines.append("}")
-        return lines
-
-    def _apart_vectors(
-        self,
-        turns: Sequence[tuple[list[list[str]], list[list[str]]]],
-        loads: Sequence[Sequence[str]],
-    ) -> list[str]:
-        kind = f"float{self.rows.each * self.cols.each}"
-        strips, lines = range(len(turns[0][0])), []
-        for q in range(len(turns[0][1])):
-            lines += ["{", *_inside(loads[q] if loads else [])]
-            lines += [f"    {kind} d{p} = ({kind})(0);" for p in strips]
-            for a, b in turns:
-                for p in strips:
-                    lines.append(f"    MULTIPLY({', '.join([f'd{p}', *a[p], *b[q]])});")
-            lines += [*(f"    acc[{p}][{q}] += d{p};" for p in strips), "}"]
-        return lines
-
-    def _d(self, p: int, q: int) -> list[str]:
+    def results_of(self, p: int, q: int) -> list[str]:
         """The results of fragments p and q, in the order of the instruction's registers."""
         own = _all(self.rows.each, self.cols.each)
         return [f"acc[{self.rows.number(r, p)}][{self.cols.number(c, q)}]" for r, c in own]
@@ -438,7 +387,7 @@ class MatrixUnit:
         for p, q in _all(len(a), len(b)):
             d = [f"acc[{p}][{q}]"]
             if self.has_scalars:
-                d = self._d(p, q)
+                d = self.results_of(p, q)
             lines.append(f"MULTIPLY({', '.join([*d, *a[p], *b[q]])});")
         return lines
 
