@@ -29,6 +29,7 @@ TILES = {
     "tile": (LocalTile(4, 4, 4, 4, unroll=1), 1e-6),
     "tile, parts": (LocalTile(4, 4, 4, 4, unroll=1, is_split=True), 1e-6),
     "three terms": (LocalTile(8, 8, 4, 8, 16, unit="mma_3xtf32" + EMULATED), 1e-6),
+    "six terms": (LocalTile(4, 16, 8, 4, 16, unit="dpas8_bf16x3" + EMULATED), 1e-6),
     "float16": (LocalTile(8, 8, 4, 8, 16, unit="mma_f16" + EMULATED), 2**-10),
 }
 

@@ -27,6 +27,7 @@ TILES = {
     "few rows, parts": FewRows(2, 16, 4, is_split=True),
     "f16": LocalTile(8, 8, 2, 8, 32, unit="mma_f16" + EMULATED),
     "3xtf32": LocalTile(8, 8, 2, 8, 32, unit="mma_3xtf32" + EMULATED),
+    "bf16x3": LocalTile(2, 16, 16, 4, 16, unit="dpas8_bf16x3" + EMULATED),
 }
 
 
