@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -86,6 +87,16 @@ def test_a_warm_start_lowers_nothing_and_gives_the_same_bits(gpu, tmp_path, lowe
     assert lowered == ["dense"]
     assert second.programs_built == 0
     np.testing.assert_array_equal(second(X)[0], first(X)[0])
+
+
+def test_of_threads_that_want_one_plan_one_makes_it(gpu, tmp_path, lowered):
+    path = save(dense_model(), tmp_path / "m.onnx")
+    with ThreadPoolExecutor(6) as pool:
+        models = list(pool.map(lambda _: compiled(path, tmp_path / "c"), range(6)))
+    assert lowered == ["dense"]
+    assert sorted(model.programs_built for model in models)[:5] == [0] * 5
+    for model in models:
+        np.testing.assert_array_equal(model(X)[0], models[0](X)[0])
 
 
 def test_every_form_of_a_model_finds_the_plan(core, gpu, tmp_path, lowered):

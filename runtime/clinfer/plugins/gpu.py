@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +41,25 @@ class GpuPlugin(Plugin):
 
     def compile(self, source: Source, request: Request) -> Loaded:
         plan = plans.known(source, request)
-        if plan is None:
-            return self.renew(source, request)
+        if plan is not None:
+            return self._from(plan, source, request)
+        with plans.building(source, request) as held:
+            plan = plans.known(source, request, again=True)
+            if plan is None:
+                return self._renewed(source, request, held)
+        return self._from(plan, source, request)
+
+    def _from(self, plan: Plan, source: Source, request: Request) -> Loaded:
         plan, weights = _placed(plan, request.device)
         if not source.unchanged():  # weights that were read from the model's files may be of either
             return self.renew(source, request)
         return _loaded(plan, weights, source, request)
 
     def renew(self, source: Source, request: Request) -> Loaded:
+        return self._renewed(source, request, ExitStack())
+
+    def _renewed(self, source: Source, request: Request, held: ExitStack) -> Loaded:
+        """Compiled from the model; `held` holds the plan's build lock until it is stored."""
         refused: frozenset[str] = frozenset()
         while True:
             start = time.perf_counter()
@@ -65,7 +77,7 @@ class GpuPlugin(Plugin):
                 refused |= {error.digest}
                 _LOG.warning("%s; the next schedule takes its place", error)
                 continue
-            plans.store(source, request, made, seconds)
+            plans.store(source, request, made, seconds, held)
             return loaded
 
     def needs(

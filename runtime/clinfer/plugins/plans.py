@@ -75,10 +75,11 @@ def make(
     return Made(plan, looked[0])
 
 
-def known(source: Source, request: Request) -> Plan | None:
+def known(source: Source, request: Request, again: bool = False) -> Plan | None:
     """The plan from the cache; None where there is none that is of use.
 
-    Weights may lie in files of the model: they are to be copied before anything else is done.
+    `again`: it was looked up before, and may have been stored since. Weights may lie in files of
+    the model: they are to be copied before anything else is done.
     Raises `CompileRequiredError` where the cache is all that may be used.
     """
     cache = request.cache
@@ -89,7 +90,7 @@ def known(source: Source, request: Request) -> Plan | None:
     if cache.writable is not None:
         recall_generator(cache.writable)
     record = plan_record(source, request.device, request.properties)
-    found = cache.lookup(record)
+    found = cache.lookup(record, again=again)
     if not isinstance(found, Miss):
         try:
             return load(found, source.files, cache.recall)
@@ -101,12 +102,24 @@ def known(source: Source, request: Request) -> Plan | None:
     return None
 
 
-def store(source: Source, request: Request, made: Made, seconds: float) -> None:
-    """Keeps a plan, if the model's files are still those that were digested."""
+def building(source: Source, request: Request) -> ExitStack:
+    """Waits for others that make the same plan; holds its build lock, where there is a cache."""
+    held = ExitStack()
+    if request.cache is not None and source.digest is not None:
+        record = plan_record(source, request.device, request.properties)
+        held.enter_context(request.cache.building(record))
+    return held
+
+
+def store(source: Source, request: Request, made: Made, seconds: float, held: ExitStack) -> None:
+    """Keeps a plan, if the model's files are still those that were digested.
+
+    What `held` holds is held until it is stored (`Layers.put_made`).
+    """
     if request.cache is not None and source.digest is not None and source.unchanged():
         record = plan_record(source, request.device, request.properties)
         content = partial(sections, made, source.files)
-        request.cache.put_made(record, content, seconds, ExitStack())
+        request.cache.put_made(record, content, seconds, held)
 
 
 def sections(made: Made, files: Files | None) -> dict[str, Any]:
