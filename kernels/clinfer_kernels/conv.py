@@ -76,11 +76,11 @@ def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
         return (*first, *integer, direct[-1])
     depthwise = depthwise_tiles(spec, target)
     winograd = winograd_tiles(spec, target)
+    grouped = grouped_tiles(spec, target)
     pairs = pair_tiles(spec, target)
     if pairs:  # which of Winograd's only the large tiles beat
         large = (tile for tile in winograd if tile.out == 4)
-        return (*depthwise, *large, *pairs, *direct)
-    grouped = grouped_tiles(spec, target)
+        return (*depthwise, *large, *grouped, *pairs, *direct)
     return (*depthwise, *winograd, *grouped, *cpu_tiles(spec, target), *direct)
 
 
