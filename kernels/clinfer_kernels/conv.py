@@ -11,6 +11,7 @@ Schedules, each with a text file of its own, where its index formulas are:
     depthwise_cpu    class "cpu": vectors of channels, several pixels at a time
     depthwise_integer   class "cpu": the same for 8-bit integers, a column of the window at once
     conv_gpu         class "gpu": tiles in local memory
+    conv_winograd_gpu   class "gpu": 3 x 3 windows with fewer multiplications
     depthwise_gpu    class "gpu": vectors of channels, taps written out
     conv_direct      either class: one result a work-item
 """
@@ -37,6 +38,7 @@ from clinfer_kernels.specs import ConvSpec, ProjectedConvSpec
 
 if TYPE_CHECKING:
     from clinfer_kernels.conv_gpu import GpuTile
+    from clinfer_kernels.conv_winograd_gpu import WinogradGpuTile
     from clinfer_kernels.depthwise_gpu import VectorTile
 
     Tile = (
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         | DepthwiseTile
         | DepthwiseIntegerTile
         | GpuTile
+        | WinogradGpuTile
         | VectorTile
         | DirectTile
     )
@@ -86,6 +89,7 @@ def candidates(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
 
 def _for_gpu(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     from clinfer_kernels.conv_gpu import gpu_tiles
+    from clinfer_kernels.conv_winograd_gpu import winograd_gpu_tiles
     from clinfer_kernels.depthwise_gpu import vector_tiles
 
     products = gpu_tiles(spec, target)
@@ -94,14 +98,16 @@ def _for_gpu(spec: ConvSpec, target: Target) -> tuple[Tile, ...]:
     direct = direct_tiles(spec, target)
     if len(direct) > 1:
         return (*vector_tiles(spec, target), *direct, *products, direct[-1])
-    return (*products, *direct)
+    return (*winograd_gpu_tiles(spec, next(iter(products), None), target), *products, *direct)
 
 
 def emit(spec: ConvSpec, tile: Tile, target: Target) -> Kernel:
     """The kernel of `spec` cut as `tile` says."""
     if type(tile) not in _EMIT:  # a start on a CPU does not import what is for GPUs
         from clinfer_kernels.conv_gpu import GpuTile, emit_gpu
+        from clinfer_kernels.conv_winograd_gpu import WinogradGpuTile, emit_winograd_gpu
         from clinfer_kernels.depthwise_gpu import VectorTile, emit_vector
 
         _EMIT.update({GpuTile: emit_gpu, VectorTile: emit_vector})
+        _EMIT[WinogradGpuTile] = emit_winograd_gpu
     return _EMIT[type(tile)](spec, tile, target)

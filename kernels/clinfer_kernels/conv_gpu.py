@@ -26,7 +26,7 @@ from clinfer_kernels.spec import Kernel, Launch, Pack, Target
 from clinfer_kernels.specs import ConvSpec, ProjectedConvSpec
 from clinfer_kernels.types import size_of
 
-_PANEL = 32  # filters: what every tile's width is a multiple of, or cut to
+PANEL = 32  # filters: what every tile's width is a multiple of, or cut to
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def gpu_tiles(spec: ConvSpec, target: Target) -> tuple[GpuTile, ...]:
     dynamic = not spec.constant_w
     product = _product(spec, panels, 0, dynamic, target)
     return tuple(GpuTile(cut, dynamic) for cut in choices(product, target, has_rows=False))
+
+
+def gpu_product(spec: ConvSpec, target: Target) -> Product:
+    """The product of a convolution with constant weights that is not transposed."""
+    return _product(spec, _panels(spec), 0, False, target)
 
 
 def emit_gpu(spec: ConvSpec, tile: GpuTile, target: Target) -> Kernel:
@@ -107,8 +112,8 @@ def _narrow(pack: Pack, dtype: str) -> Pack:
 def _panels(spec: ConvSpec) -> Panels:
     """The weights' layout."""
     if bytes_of(spec) is not None:
-        return Panels(byte_problems(spec), _PANEL, spec.transposed, "int8")
-    return Panels(_packed_problems(spec), _PANEL, spec.transposed)
+        return Panels(byte_problems(spec), PANEL, spec.transposed, "int8")
+    return Panels(_packed_problems(spec), PANEL, spec.transposed)
 
 
 def _packed_problems(spec: ConvSpec) -> tuple[Problem, ...]:

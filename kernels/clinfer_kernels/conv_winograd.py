@@ -9,6 +9,7 @@ a tile makes the whole tile NaN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -26,7 +27,7 @@ from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import register
 
 # B', G and A' of F(n x n, 3 x 3) by n, for the points 0, 1, -1 (, 2, -2) and infinity.
-_INPUT: dict[int, Matrix] = {
+INPUT: dict[int, Matrix] = {
     2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
     4: (
         (4, 0, -5, 0, 1, 0),
@@ -37,7 +38,7 @@ _INPUT: dict[int, Matrix] = {
         (0, 4, 0, -5, 0, 1),
     ),
 }
-_OUTPUT: dict[int, Matrix] = {
+OUTPUT: dict[int, Matrix] = {
     2: ((1, 1, 1, 0), (0, 1, -1, -1)),
     4: (
         (1, 1, 1, 1, 1, 0),
@@ -200,8 +201,8 @@ def emit_winograd(spec: ConvSpec, tile: WinogradTile, target: Target) -> Kernel:
         vec=register("float32", tile.lanes),
         space="__local " if tile.is_local else "",
         room=block([] if tile.is_local else _PRIVATE, 1),
-        transform_input=block(_transform(_INPUT[tile.out], "x"), 1),
-        transform_output=block(_transform(_OUTPUT[tile.out], "m"), 1),
+        transform_input=block(_transform(INPUT[tile.out], "x"), 1),
+        transform_output=block(_transform(OUTPUT[tile.out], "m"), 1),
         load_x=memory.load("float32", "from", "c", tile.lanes),
         load_w=memory.load("float32", "next_w", "s * LANES", tile.lanes),
         locate=block(locate(problem.pixels, "flat"), 6),
@@ -228,15 +229,18 @@ _PRIVATE = (
 
 def _transform(matrix: Matrix, name: str) -> list[str]:
     """'to[0] = 4.0f * x[0] - 5.0f * x[2] + x[4];' for each row."""
-    lines = []
-    for number, row in enumerate(matrix):
-        text = ""
-        for column, factor in enumerate(row):
-            if factor == 0:
-                continue
-            sign = "-" if factor < 0 else "+"
-            size = "" if abs(factor) == 1 else f"{abs(factor):.1f}f * "
-            lead = sign if sign == "-" else ""
-            text += f" {sign} {size}{name}[{column}]" if text else f"{lead}{size}{name}[{column}]"
-        lines.append(f"to[{number}] = {text};")
-    return lines
+    rows = [(row, [f"{name}[{column}]" for column in range(len(row))]) for row in matrix]
+    return [f"to[{n}] = {combination(row, names)};" for n, (row, names) in enumerate(rows)]
+
+
+def combination(row: Sequence[float], names: Sequence[str]) -> str:
+    """'4.0f * x - 5.0f * y + z': the sum of `names`, each times its factor of a row."""
+    text = ""
+    for factor, name in zip(row, names, strict=True):
+        if factor == 0:
+            continue
+        sign = "-" if factor < 0 else "+"
+        size = "" if abs(factor) == 1 else f"{abs(factor):.1f}f * "
+        lead = sign if sign == "-" else ""
+        text += f" {sign} {size}{name}" if text else f"{lead}{size}{name}"
+    return text

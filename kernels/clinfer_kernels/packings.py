@@ -156,6 +156,39 @@ class WinogradPoints(NamedTuple):
         return np.concatenate([panelled.ravel(), np.zeros(channels, np.float32)])
 
 
+class WinogradPanels(NamedTuple):
+    """As `WinogradPoints`, a matrix for each point: [points][ceil(M / cols)][C][cols].
+
+    With `phases`, the taps of the window, what `ConvPanels` makes of them lies behind.
+    """
+
+    out: int
+    cols: int
+    phases: Taps
+
+    @property
+    def key(self) -> str:
+        """The layout's name, for `Pack`."""
+        return f"conv-winograd-panels-{self.out}-{self.cols}-{_name(self.phases)}"
+
+    def elements(self, filters: int, channels: int) -> int:
+        """How many the points take."""
+        return (self.out + 2) ** 2 * -(-filters // self.cols) * self.cols * channels
+
+    def pack(self, array: Array) -> Array:
+        """ONNX weights as one flat array of float32; sums are of float64."""
+        import numpy as np
+
+        filters, channels = array.shape[:2]
+        points = WinogradPoints(self.out, self.cols).pack(array)[:-channels]
+        panelled = points.reshape(-(-filters // self.cols), (self.out + 2) ** 2, -1)
+        turned: Array = panelled.swapaxes(0, 1).ravel()
+        if not self.phases:
+            return turned
+        direct = ConvPanels("float32", self.cols, 1, False, self.phases).pack(array)
+        return np.concatenate([turned, direct])
+
+
 def _taken(array: Array, taps: tuple[tuple[int, int, int], ...]) -> Array:
     """Weights whose last axes are the whole window: the taps that are taken."""
     every = (slice(None),) * (array.ndim - len(taps))
@@ -166,5 +199,5 @@ def _name(phases: Taps) -> str:
     return ";".join(",".join(":".join(map(str, axis)) for axis in phase) for phase in phases)
 
 
-PACKINGS = (MatrixPanels, ConvPanels, TapRows, WinogradPoints)
+PACKINGS = (MatrixPanels, ConvPanels, TapRows, WinogradPoints, WinogradPanels)
 """Those that a plan can name."""

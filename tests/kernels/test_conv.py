@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from windows import channels_first, channels_last, run_node
 
 from clinfer_kernels import conv
+from clinfer_kernels.contraction.tiles import LocalTile
 from clinfer_kernels.conv_cpu import CpuTile
 from clinfer_kernels.conv_gpu import GpuTile
 from clinfer_kernels.conv_grouped import GroupedTile
 from clinfer_kernels.conv_winograd import WinogradTile
-from clinfer_kernels.dims import Dim, floordiv, sym
+from clinfer_kernels.conv_winograd_gpu import WinogradGpuTile
+from clinfer_kernels.dims import Dim, evaluate, floordiv, sym
 from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.spec import Target, Tensor, dense
 from clinfer_kernels.specs import ConvSpec, PreparedConvSpec
@@ -285,6 +287,99 @@ def test_winograd_where_sizes_are_free() -> None:
             dense("float32", shape), dense("float32", shape), identity("float32"), ()
         )
         assert isinstance(conv.candidates(spec, Target())[0], WinogradTile) == pays
+
+
+WINOGRAD_GPU = {
+    "ends": Window(32, 40, (17, 22), (3, 3), pads=(1, 1, 1, 1)),
+    "odd filters": Window(36, 33, (9, 7), (3, 3), pads=(0, 1, 2, 0), n=2),
+}
+
+
+@pytest.mark.parametrize("window", WINOGRAD_GPU.values(), ids=WINOGRAD_GPU)
+def test_winograd_on_gpus(window: Window) -> None:
+    """Tiles over the ends of the output, filters that fill no panel, padding on some sides."""
+    check(window, TARGETS["gpu"], 1e-4, WinogradGpuTile(LocalTile(8, 16, 8, 4)))
+
+
+@pytest.mark.parametrize("kind", ["normal", "positive"])
+def test_winograd_errors_on_gpus(kind: str) -> None:
+    """Of the largest sum of terms' magnitudes at most 64 times 2^-24, of the largest result 2e-5:
+    about a digit more than the 2^-20.5 and 1.6e-6 of multiply-adds."""
+    window = Window(256, 32, (12, 12), (3, 3)).full
+    x, w = data(window)
+    if kind == "positive":
+        x, w = abs(x), abs(w)
+    target, shape = TARGETS["gpu"], (1, 10, 10, 32)
+    spec = window.spec(dense("float32", x.shape), dense("float32", shape), identity("float32"), ())
+    kernel = conv.emit(spec, WinogradGpuTile(LocalTile(8, 16, 8, 4)), target)
+    made = run_kernel(kernel, [x, w], [(shape, "float32")])[0]
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (3, 3), (1, 2))
+    expected = np.einsum("nhwcij,mcij->nhwm", windows, w, optimize=True)
+    magnitudes = np.einsum("nhwcij,mcij->nhwm", abs(windows), abs(w), optimize=True)
+    error = abs(made - expected).max()
+    assert error <= 64 * 2**-24 * magnitudes.max()
+    assert error <= 2e-5 * abs(expected).max()
+
+
+def _is_winograd(shape: Sequence[Dim], filters: int, target: Target, **how: Any) -> bool:
+    """Whether Winograd's method comes first for a 3 x 3 window; `how`: attributes of it."""
+    attributes: dict[str, Any] = {"pads": (1, 1, 1, 1), **how}
+    channels = shape[-1]
+    assert isinstance(channels, int)
+    window = Window(channels, filters, (0, 0), (3, 3), **attributes).full
+    out = (shape[0], *window.out_size(shape[1:3]), filters)
+    x, y = dense(window.dtype, shape), dense(window.dtype, out)
+    first = conv.candidates(window.spec(x, y, identity(window.dtype), ()), target)[0]
+    return isinstance(first, WinogradGpuTile)
+
+
+def test_winograd_where_it_pays_on_gpus() -> None:
+    """With many channels and tiles; operands and sums of float32, whatever unit multiplies them."""
+    intel = Target("gpu", compute_units=512, dialect="intel", matrix_units=("shuffled_f32",))
+    nvidia = Target("gpu", compute_units=132, dialect="nvidia", matrix_units=("mma_3xtf32",))
+    exact = nvidia._replace(precision="3xtf32")
+    for target in (intel, nvidia, exact):
+        assert _is_winograd((32, 14, 14, 256), 256, target)
+        assert not _is_winograd((1, 7, 7, 512), 512, target)
+        assert not _is_winograd((32, 112, 112, 32), 32, target)
+        assert _is_winograd((sym("n"), 14, 14, 256), 256, target)
+    large = (32, 14, 14, 256)
+    assert not _is_winograd((32, 14, 14, 258), 256, intel)
+    assert not _is_winograd(large, 256, intel, strides=(2, 2))
+    assert not _is_winograd(large, 256, intel, dtype="float16")
+    assert not _is_winograd(large, 256, intel, constant=False)
+    assert not _is_winograd(large, 256, nvidia._replace(precision="tf32"))
+
+
+def test_winograd_where_sizes_are_free_on_gpus() -> None:
+    """Sizes choose between the two ways; relu(conv + bias) + residual."""
+    window = Window(128, 128, (0, 0), (3, 3), pads=(1, 0, 1, 1)).full
+    n, h, w = sym("n"), sym("h"), sym("w")
+    shape: tuple[Dim, ...] = (n, *window.out_size((h, w)), 128)
+    b = Builder(["float32"] * 3)
+    relu = b.op("max_with", b.const(0.0, "float32"), b.op("add", 0, 1))
+    epilogue = b.build(b.op("add", relu, 2))
+    bias = Tensor("float32", shape, (0, 0, 0, 1))
+    x, out = dense("float32", (n, h, w, 128)), dense("float32", shape)
+    spec = window.spec(x, out, epilogue, (bias, out))
+    target = TARGETS["gpu"]._replace(compute_units=1)
+    kernel = conv.emit(spec, conv.candidates(spec, target)[0], target)
+    for sizes, is_winograd in (((2, 9, 6), False), ((2, 31, 30), True), ((0, 9, 6), False)):
+        values = dict(zip("nhw", sizes, strict=True))
+        running = [x.entry for x in kernel.launches if evaluate(x.when, values)]
+        assert (running[0] == "conv_winograd4_input") == is_winograd
+        assert all(("winograd" in entry) == is_winograd for entry in running)
+        sized = replace(window, n=sizes[0], size=sizes[1:])
+        pixels, weights = data(sized)
+        biases = rng.standard_normal(128, np.float32)
+        made_shape = (sizes[0], *sized.out_size(sizes[1:]), 128)
+        residual = rng.standard_normal(made_shape, np.float32)
+        if not residual.size:
+            continue
+        ins = [pixels, weights, biases, residual]
+        made = run_kernel(kernel, ins, [(made_shape, "float32")], values)[0]
+        expected = np.maximum(sized.reference(pixels, weights) + biases, 0) + residual
+        np.testing.assert_allclose(made, expected, 1e-4, 1e-4)
 
 
 @pytest.mark.parametrize(("channels", "k_step"), [(3, 16), (32, 32)])

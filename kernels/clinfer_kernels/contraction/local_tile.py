@@ -41,6 +41,11 @@ def emit_tile(
     )
 
 
+def emit_sums(product: Product, tile: LocalTile, target: Target, scratch: int) -> Launch:
+    """The launch that leaves sums in a scratch buffer, [batches][M][N], for another to finish."""
+    return _product(product, tile, target, 1, scratch)
+
+
 def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scratch: int) -> Launch:
     is_split = scratch >= 0
     vec, acc = register(product.acc, LANES), compute(product.acc)

@@ -139,6 +139,7 @@ class Device:
     small: LocalTile
     unroll: int
     local_bytes: int = 128  # that a unit reads of local memory in a clock
+    memory_bytes: int = 7  # that a unit gets of memory in a clock, all units asking, at 80 %
 
     def clocks(self, tile: LocalTile, size: int) -> int:
         """Of a unit, for a step of a group: instructions, local memory, and memory behind it."""
@@ -166,11 +167,12 @@ _EVERY = (_SMALL, _NARROW, _FLAT, _LINE, _TINY, _LEAST)
 _PLAIN = Device((_TALL, *_EVERY), _SMALL, 4)
 _DEVICES = {
     "pocl": Device((_TALL, *_EVERY), _SMALL, 1),  # a compiler of loops over work-items
-    "nvidia": Device((_LARGE, _TALL, *_EVERY), _SMALL, 16, 256),
+    "nvidia": Device((_LARGE, _TALL, *_EVERY), _SMALL, 16, 256, 10),
     # A work-item of 8 x 4 is bound by its reads of local memory: 128 bytes a clock for 64 lanes.
     "amd": Device((_LARGE, _TALL_8X8, _SMALL_8X8, *_EVERY), _SMALL_8X8, 4),
     # With 8 x 8 in groups below 256 work-items clang 15 spills (docs/gpu.md).
-    "rdna": Device((replace(_LARGE, k_step=8), _TALL, *_EVERY), _SMALL, 4),
+    # Units are counted in pairs there, whose clocks are taken for those of one.
+    "rdna": Device((replace(_LARGE, k_step=8), _TALL, *_EVERY), _SMALL, 4, memory_bytes=3),
     # 4 KiB of registers for 16 work-items, or for 8.
     "intel": _PLAIN,
 }
@@ -314,6 +316,30 @@ def parts_of(product: Product, tile: LocalTile | FewRows, target: Target) -> Dim
         least = tile.k_step * _LEAST_STEPS
     most = minimum(floordiv(product.k, least), _MOST_PARTS)
     return maximum(minimum(wanted, most), 1)
+
+
+def clocks_of(product: Product, choice: Choice, target: Target) -> Dim:
+    """An estimate of a product's clocks, to compare ways to the same results: with known sizes as
+    tiles are chosen, with others by the tiles alone."""
+    if isinstance(choice, LocalTile) and isinstance(product.m, int):
+        return _clocks(product, choice, target)
+    steps = ceildiv(product.k, _CLOCKS_OF)
+    if isinstance(choice, Sized):
+        parts = parts_of(product, choice.small, target)
+        small = floordiv(_whole_clocks(product, choice.small, target), parts)
+        return minimum(_whole_clocks(product, choice.large, target), small) * steps
+    assert isinstance(choice, LocalTile)
+    return _whole_clocks(product, choice, target) * steps
+
+
+def streamed(nbytes: Dim, target: Target) -> Dim:
+    """Clocks in which the device's memory moves so many bytes."""
+    return ceildiv(nbytes, _device(target).memory_bytes * target.group_units)
+
+
+def launched(count: int) -> int:
+    """Clocks of so many further launches."""
+    return count * _SPLIT
 
 
 def _whole_clocks(product: Product, tile: LocalTile, target: Target) -> Dim:
