@@ -40,6 +40,7 @@ _SIDE = _OUT + 2  # inputs
 _POINTS = _SIDE * _SIDE
 _ITEMS = 128  # of a work-group that transforms
 _LEAST = 32  # channels and filters
+_MOST_BYTES = 1 << 30  # of transformed inputs and sums: beyond, memory may be short
 _MANY = 512  # tiles for which the product is cut where only a run says how many there are
 
 
@@ -103,14 +104,16 @@ def _count(problem: Problem) -> Dim:
 
 
 def _pays(spec: ConvSpec, problem: Problem, tile: WinogradGpuTile, target: Target) -> Dim:
-    """1 where an estimate of clocks says that the direct convolution takes a fifth more, else 0."""
+    """1 where an estimate of clocks says that the direct convolution takes a fifth more and what
+    lies between the launches has room, else 0."""
     assert tile.direct is not None
     direct = clocks_of(gpu_product(spec, target), tile.direct.cut, target)
     moved = problem.axes[0].size * problem.axes[1].size * problem.axes[2].size * problem.channels
     moved = moved + problem.positions * problem.filters
-    moved = moved + _POINTS * _count(problem) * (problem.channels + problem.filters)
-    transforms = streamed(4 * moved, target) + launched(2)
-    return at_most(6 * (clocks_of(_product(problem), tile.cut, target) + transforms), 5 * direct)
+    between = _POINTS * _count(problem) * (problem.channels + problem.filters)
+    transforms = streamed(4 * (moved + between), target) + launched(2)
+    own = clocks_of(_product(problem), tile.cut, target) + transforms
+    return minimum(at_most(6 * own, 5 * direct), at_most(4 * between, _MOST_BYTES))
 
 
 def emit_winograd_gpu(spec: ConvSpec, tile: WinogradGpuTile, target: Target) -> Kernel:

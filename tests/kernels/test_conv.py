@@ -348,6 +348,7 @@ def test_winograd_where_it_pays_on_gpus() -> None:
     assert not _is_winograd(large, 256, intel, strides=(2, 2))
     assert not _is_winograd(large, 256, intel, dtype="float16")
     assert not _is_winograd(large, 256, intel, constant=False)
+    assert not _is_winograd((512, 28, 28, 256), 256, intel), "more than a GiB in between"
     assert not _is_winograd(large, 256, nvidia._replace(precision="tf32"))
 
 
