@@ -35,6 +35,7 @@ from clinfer_kernels.specs import ConvSpec, ProjectedConvSpec
 from clinfer_kernels.tasks import group_items
 from clinfer_kernels.template import block, fill
 
+_FLOAT32 = ("f32", "3xtf32", "bf16x3")  # precisions of such results
 _OUT = 4  # outputs of a tile along an axis
 _SIDE = _OUT + 2  # inputs
 _POINTS = _SIDE * _SIDE
@@ -73,7 +74,7 @@ def winograd_gpu_tiles(
     channels, filters = problem.channels, problem.filters
     if isinstance(spec, ProjectedConvSpec) or not problem.reads_in_place:
         return ()
-    if problem.acc != "float32" or target.precision not in ("f32", "3xtf32"):
+    if problem.acc != "float32" or target.precision not in _FLOAT32:
         return ()
     if not (isinstance(channels, int) and isinstance(filters, int)):
         return ()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from windows import channels_first, channels_last, run_node
 
 from clinfer_kernels import conv
+from clinfer_kernels.contraction.matrix_units import EMULATED
 from clinfer_kernels.contraction.tiles import LocalTile
 from clinfer_kernels.conv_cpu import CpuTile
 from clinfer_kernels.conv_gpu import GpuTile
@@ -295,10 +296,17 @@ WINOGRAD_GPU = {
 }
 
 
+WINOGRAD_CUTS = {
+    "lanes": LocalTile(8, 16, 8, 4),
+    "dpas": LocalTile(4, 16, 8, 4, 16, unit="dpas8_bf16x3" + EMULATED),
+}
+
+
+@pytest.mark.parametrize("cut", WINOGRAD_CUTS.values(), ids=WINOGRAD_CUTS)
 @pytest.mark.parametrize("window", WINOGRAD_GPU.values(), ids=WINOGRAD_GPU)
-def test_winograd_on_gpus(window: Window) -> None:
+def test_winograd_on_gpus(window: Window, cut: LocalTile) -> None:
     """Tiles over the ends of the output, filters that fill no panel, padding on some sides."""
-    check(window, TARGETS["gpu"], 1e-4, WinogradGpuTile(LocalTile(8, 16, 8, 4)))
+    check(window, TARGETS["gpu"], 1e-4, WinogradGpuTile(cut))
 
 
 @pytest.mark.parametrize("kind", ["normal", "positive"])
@@ -338,7 +346,8 @@ def test_winograd_where_it_pays_on_gpus() -> None:
     intel = Target("gpu", compute_units=512, dialect="intel", matrix_units=("shuffled_f32",))
     nvidia = Target("gpu", compute_units=132, dialect="nvidia", matrix_units=("mma_3xtf32",))
     exact = nvidia._replace(precision="3xtf32")
-    for target in (intel, nvidia, exact):
+    thirds = intel._replace(precision="bf16x3", matrix_units=("dpas8_bf16x3", "shuffled_f32"))
+    for target in (intel, nvidia, exact, thirds):
         assert _is_winograd((32, 14, 14, 256), 256, target)
         assert not _is_winograd((1, 7, 7, 512), 512, target)
         assert not _is_winograd((32, 112, 112, 32), 32, target)
