@@ -13,11 +13,12 @@ from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import col_stride, element, read, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
+from clinfer_kernels.specs import LARGEST_HEAD
 from clinfer_kernels.template import block, fill
 from clinfer_kernels.types import compute, compute_size, literal, mask_type, storage, vector
 
 MAX_GROUPS = 32768  # work-groups of a launch; PoCL takes fewer than 65536 per dimension
-_ROOMS = (32, 64, 96, 128, 192, 256, 512)
+_ROOMS = (32, 64, 96, 128, 192, 256, LARGEST_HEAD)
 
 
 @dataclass(frozen=True)

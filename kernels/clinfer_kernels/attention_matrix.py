@@ -27,7 +27,7 @@ from clinfer_kernels.matrix_text import base, widen
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.tasks import each_task, group_items
-from clinfer_kernels.template import block, fill
+from clinfer_kernels.template import block, fill, inside
 
 # As `summands.HIGH`, but towards zero: the rest has the sign of the whole. It is at least the least
 # normal number, of an infinite number too, so that infinity times it is infinity.
@@ -250,9 +250,8 @@ def _put_v(tile: MatrixTile, packing: Packing) -> list[str]:
 
 def _piece(tile: MatrixTile, number: str, end: str, lines: Sequence[str]) -> list[str]:
     """The statements for piece `e` of a tile that has `end`."""
-    inner = [f"    {line}" for line in lines]
     test = "" if tile.is_even else f"if (e < {end}) "
-    return ["{", f"    const int e = {number};", f"    {test}{{", *inner, "    }", "}"]
+    return ["{", f"    const int e = {number};", f"    {test}{{", *inside(lines), "    }", "}"]
 
 
 def _fetch(

@@ -17,6 +17,7 @@ from clinfer_kernels.attention_text import causal_lines, mask_lines, mask_tensor
 from clinfer_kernels.contraction.puts import put_vector
 from clinfer_kernels.contraction.units import LANES, Packing
 from clinfer_kernels.matrix_text import base, element
+from clinfer_kernels.template import inside
 from clinfer_kernels.types import literal
 
 
@@ -69,7 +70,7 @@ def _entry(problem: Problem) -> list[str]:
         "float score_of = -INFINITY;",
         "if (j < stop) {",
         "    score_of = 0;",
-        *_inside(_renamed(mask_tensor(mask, problem.acc, 1))),
+        *inside(_renamed(mask_tensor(mask, problem.acc, 1))),
         "}",
         "entries[e] = score_of;",
     ]
@@ -139,8 +140,8 @@ def finished(problem: Problem, tile: MatrixTile) -> list[str]:
             *_joined(tile, u, "weights = @;", "weights += @;"),
             f"const int row = row0 + {tile.query_place(u)};",
             "if (row < rows) {",
-            *_inside(row_lines(problem)),
-            *_inside(inverse_lines(problem, f"maximum{u}")),
+            *inside(row_lines(problem)),
+            *inside(inverse_lines(problem, f"maximum{u}")),
             f"    {base('out', ('z0', 'z1'))}",
         ]
         for column in range(0, tile.head_size // tile.parts, LANES):
@@ -153,10 +154,10 @@ def finished(problem: Problem, tile: MatrixTile) -> list[str]:
                 f"    const float4 sums = (float4)({', '.join(each)});",
                 f"    const long at = {element('out', problem.out, 'i', 'd')};",
                 f"    const float4 result = {result};",
-                *_inside(write_lines(problem)),
+                *inside(write_lines(problem)),
                 "}",
             ]
-            inner += _inside(_block(stored))
+            inner += inside(_block(stored))
         lines += _block([*inner, "}"])
     return lines
 
@@ -170,8 +171,4 @@ def _joined(tile: MatrixTile, u: int, first: str, statement: str) -> list[str]:
 
 
 def _block(lines: Iterable[str]) -> list[str]:
-    return ["{", *_inside(lines), "}"]
-
-
-def _inside(lines: Iterable[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+    return ["{", *inside(lines), "}"]

@@ -19,7 +19,7 @@ from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import PoolSpec
 from clinfer_kernels.tasks import neighbours, shares
-from clinfer_kernels.template import block, fill
+from clinfer_kernels.template import block, fill, inside
 from clinfer_kernels.types import compute, lanes, literal, lowest, register
 from clinfer_kernels.window import (
     WindowAxis,
@@ -165,7 +165,7 @@ def _taps(spec: PoolSpec, rank: int, walk: Words, operation: Words, load: str) -
 
 
 def _loop(head: str, body: list[str]) -> list[str]:
-    return [head, *(f"    {line}" for line in body), "}"]
+    return [head, *inside(body), "}"]
 
 
 def _walk(rank: int, is_far: bool) -> dict[str, str]:

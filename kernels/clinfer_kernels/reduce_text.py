@@ -21,17 +21,9 @@ from clinfer_kernels.row_pass import (
     view_cell,
 )
 from clinfer_kernels.row_short import Across, short_parts
-from clinfer_kernels.rows import (
-    RowProblem,
-    RowView,
-    inside,
-    kept_base,
-    kept_indices,
-    nested,
-    row_base,
-)
+from clinfer_kernels.rows import RowProblem, RowView, kept_base, kept_indices, nested, row_base
 from clinfer_kernels.spec import Target
-from clinfer_kernels.template import block
+from clinfer_kernels.template import block, inside
 
 Parts = dict[str, str | int]
 

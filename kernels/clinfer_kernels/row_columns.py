@@ -18,14 +18,13 @@ from clinfer_kernels.rows import (
     RowProblem,
     RowView,
     at_least,
-    inside,
     kept_base,
     kept_indices,
     nested,
     row_base,
 )
 from clinfer_kernels.spec import Target
-from clinfer_kernels.template import block
+from clinfer_kernels.template import block, inside
 from clinfer_kernels.types import size_of
 
 _UNROLL = 4

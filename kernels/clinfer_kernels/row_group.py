@@ -27,8 +27,9 @@ from clinfer_kernels.row_pass import (
     merge_lines,
     step_lines,
 )
-from clinfer_kernels.rows import RowProblem, RowView, at_least, inside, row_base
+from clinfer_kernels.rows import RowProblem, RowView, at_least, row_base
 from clinfer_kernels.spec import Target
+from clinfer_kernels.template import inside
 
 _SHORT = 16  # elements of a row that one work-item takes
 _MOST_HELD = 8  # vectors that a work-item keeps in registers

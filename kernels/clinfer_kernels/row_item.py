@@ -12,9 +12,9 @@ from dataclasses import replace
 from clinfer_kernels import hints, types
 from clinfer_kernels.row_pass import Hints, along_row, lane_numbers, view_cell
 from clinfer_kernels.row_runs import RowKernel, Run, cells, dtypes
-from clinfer_kernels.rows import RowView, inside, kept_base, kept_indices
+from clinfer_kernels.rows import RowView, kept_base, kept_indices
 from clinfer_kernels.spec import Target
-from clinfer_kernels.template import block
+from clinfer_kernels.template import block, inside
 
 ROOM = 16
 """Scratch rows begin at multiples of so many elements."""

@@ -14,7 +14,8 @@ from clinfer_kernels import hints, memory, types
 from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.fold import Number
 from clinfer_kernels.render import render
-from clinfer_kernels.rows import RowView, along, inside, nested, row_base
+from clinfer_kernels.rows import RowView, along, nested, row_base
+from clinfer_kernels.template import inside
 
 TILE = "tile"
 """The `step` of cells in registers: of `buffer`, an array of vectors, the one at `base`."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from clinfer_kernels import memory, types
 from clinfer_kernels.nest import count_text
 from clinfer_kernels.row_pass import TILE, Cell, Pass, declare, step_lines
-from clinfer_kernels.rows import RowProblem, RowView, inside, kept_base, kept_indices, row_base
+from clinfer_kernels.rows import RowProblem, RowView, kept_base, kept_indices, row_base
 from clinfer_kernels.spec import Target
-from clinfer_kernels.template import block
+from clinfer_kernels.template import block, inside
 
 LONGEST = 16
 """Elements of a row: with longer ones, vectors along the row are as good."""

@@ -18,6 +18,7 @@ from clinfer_kernels.dims import Dim, evaluate, product, symbols
 from clinfer_kernels.nest import Axis, axes_of, decode, innermost_last, merge, stride_kind
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Tensor
+from clinfer_kernels.template import inside
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,6 @@ def nested(count: int, body: Sequence[str], first: tuple[str, str] = ("0", "m0")
         loop = f"for (int r{number} = {low}; r{number} < {high}; ++r{number}) {{"
         lines = [loop, *inside(lines), "}"]
     return lines
-
-
-def inside(lines: Sequence[str]) -> list[str]:
-    """The lines, one step further in."""
-    return [f"    {line}" for line in lines]
 
 
 def at_least(dim: Dim) -> int:

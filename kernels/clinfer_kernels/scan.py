@@ -14,10 +14,10 @@ from clinfer_kernels.dims import ceildiv, minimum
 from clinfer_kernels.expr import Builder
 from clinfer_kernels.nest import count_text, decode
 from clinfer_kernels.render import render
-from clinfer_kernels.rows import RowProblem, along, inside, kept_base, row_problem
+from clinfer_kernels.rows import RowProblem, along, kept_base, row_problem
 from clinfer_kernels.spec import Kernel, Launch, Target
 from clinfer_kernels.specs import ScanSpec
-from clinfer_kernels.template import block, fill
+from clinfer_kernels.template import block, fill, inside
 from clinfer_kernels.types import accumulator, literal, register
 
 _OPS = {"sum": ("add", 0), "prod": ("mul", 1)}

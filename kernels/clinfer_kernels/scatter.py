@@ -16,11 +16,11 @@ from clinfer_kernels.expr import Builder, Expr, identity
 from clinfer_kernels.families import emit_best
 from clinfer_kernels.nest import address, count_text, decode
 from clinfer_kernels.render import render
-from clinfer_kernels.rows import inside, nested
+from clinfer_kernels.rows import nested
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Kernel, Launch, Target, Tensor
 from clinfer_kernels.specs import PointwiseSpec, ScatterSpec
-from clinfer_kernels.template import block, fill
+from clinfer_kernels.template import block, fill, inside
 from clinfer_kernels.types import register
 
 _COMBINE = {"none": None, "add": "add", "mul": "mul", "max": "max", "min": "min"}

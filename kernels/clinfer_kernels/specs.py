@@ -186,6 +186,10 @@ class EncodedMatmulSpec(Spec):
         return (1, *range(count, len(self.ins)))
 
 
+LARGEST_HEAD = 512
+"""Of heads, the most elements of which one pass over the keys keeps a query's results at hand."""
+
+
 @dataclass(frozen=True)
 class AttentionSpec(Spec):
     """outs[0] = softmax(ins[0] @ ins[1]^T * scale + mask) @ ins[2].

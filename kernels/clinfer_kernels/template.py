@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -31,6 +32,11 @@ def template(name: str, **values: str | int) -> str:
 def block(lines: list[str] | tuple[str, ...], depth: int) -> str:
     """Statements, one a line, indented by `depth` steps of four; no line break at the end."""
     return indent("\n".join(lines), "    " * depth)
+
+
+def inside(lines: Iterable[str]) -> list[str]:
+    """Statements, one step further in."""
+    return [f"    {line}" for line in lines]
 
 
 @lru_cache(maxsize=64)

@@ -14,24 +14,19 @@ from itertools import product
 from clinfer_kernels.contraction.fragments import Side
 from clinfer_kernels.contraction.instructions import MatrixUnit, Register
 from clinfer_kernels.contraction.units import Shape
+from clinfer_kernels.template import inside
 
 Source = tuple[int, int]
 """A lane's own numbers of a result's place beside k, and of its place along k."""
 
 
+@lru_cache(maxsize=64)
 def sources(
     scores: MatrixUnit, unit: MatrixUnit, name: str, counts: tuple[int, int]
 ) -> Mapping[tuple[Register, int], Source] | None:
     """Of each element of `unit`'s registers of operand `name`, the result of `scores` that it is,
     by register and number; None where a lane does not have them. `counts`: fragments, and k that
     the results have, in whole steps: registers' `s` counts through all of them."""
-    return _sources(scores, unit, name, counts)
-
-
-@lru_cache(maxsize=64)
-def _sources(
-    scores: MatrixUnit, unit: MatrixUnit, name: str, counts: tuple[int, int]
-) -> dict[tuple[Register, int], Source] | None:
     fragments, depth = counts
     layout = unit.a if name == "a" else unit.b
     beside, along = (unit.rows, scores.cols) if name == "a" else (unit.cols, scores.rows)
@@ -69,7 +64,7 @@ def _own(side: Side, lane: int, fragments: int) -> dict[int, int]:
 @lru_cache(maxsize=1024)
 def _text(text: str, lane: int) -> int:
     """The value of C text of `lane`."""
-    return int(eval(text.replace("/", "//"), {}, {"lane": lane}))
+    return int(eval(text.replace("/", "//"), {"__builtins__": {}}, {"lane": lane}))
 
 
 def chained(
@@ -105,5 +100,5 @@ def chained(
             for n, register in enumerate(group):
                 kept[register] = f"{vector}@.s{n}"
         inner += unit.multiplied_lines(tile, kept)
-        lines += ["{", *(f"    {line}" for line in inner), "}"]
+        lines += ["{", *inside(inner), "}"]
     return lines + unit.settled(tile)

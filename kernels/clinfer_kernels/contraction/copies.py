@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from clinfer_kernels.contraction.puts import Pieces, put_lines
 from clinfer_kernels.contraction.units import LANES, Packing
 from clinfer_kernels.contraction.walks import Walk
+from clinfer_kernels.template import inside
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Copy:
             kept = self.walk.place(f"{n}0 + {n}_place", "")
             kept += self.walk.ahead(self._first_k)
             names = ", ".join(self.walk.kept())
-            return [*lines, f"int {names};", "{", *_inside(kept), "}"]
+            return [*lines, f"int {names};", "{", *inside(kept), "}"]
         lines += [f"const int {n}_k = {side};", f"const int {n}_place = item / {row};"]
         names = ", ".join(f"{name}{u}" for name in self.walk.kept() for u in range(self.pieces))
         lines.append(f"int {names};")
@@ -112,14 +113,14 @@ class Copy:
         if values:
             lines.append(f"{self.acc} {', '.join(values)};")
         begins = f"{n}_k == 0 && b0 == 0 && k_begin == 0"
-        places = self._loop(["{", *_inside(self.walk.place(place, "@")), "}"])
+        places = self._loop(["{", *inside(self.walk.place(place, "@")), "}"])
         if not values:
             return [*lines, *places]
         every = [(place.replace("@", str(u)), str(u)) for u in range(self.pieces)]
         each = self.walk.rows(every)
         for at, number in every:
             each += self.walk.keep(at, number, begins)
-        return [*lines, *places, "{", *_inside(each), "}"]
+        return [*lines, *places, "{", *inside(each), "}"]
 
     @property
     def _zero(self) -> str:
@@ -145,7 +146,7 @@ class Copy:
             conditions.append(condition)
         if lines:
             head = f"if ({' && '.join(conditions) or '1'}) {{"
-            inner = _inside([*lines, f"{n}_piece@ = {value};"])
+            inner = inside([*lines, f"{n}_piece@ = {value};"])
             body = [f"{n}_piece@ = 0;", head, *inner, "}"]
         elif conditions:
             read = f"if ({' && '.join(conditions)}) {n}_piece@ = {value};"
@@ -155,7 +156,7 @@ class Copy:
         step = self.walk.step(k) if is_along else []
         step = [*step, *self.walk.load_beside(k)]
         made = [*step, *self._loop(body), *self.walk.advance()]
-        return ["{", *_inside(made), "}"]
+        return ["{", *inside(made), "}"]
 
     def put(self, turn: str) -> list[str]:
         """Statements that put the pieces into tile number `turn`."""
@@ -165,7 +166,7 @@ class Copy:
         """Statements that make of the pieces what is to be multiplied."""
         n = self.name
         lines, value = self.walk.finish(f"{n}_piece@", "@")
-        return self._loop(["{", *_inside([*lines, f"{n}_piece@ = {value};"]), "}"] if lines else [])
+        return self._loop(["{", *inside([*lines, f"{n}_piece@ = {value};"]), "}"] if lines else [])
 
     def _put(self, turn: str) -> list[str]:
         n, steps = self.name, self.work_group // self._row
@@ -191,7 +192,7 @@ class Copy:
             else:
                 body = [f"{n}_to[{n}_k * {self.pitch} + {at}] = {n}_piece@;"]
         made = [f"__local {self.acc}* {n}_to = {to};", *self._loop(body)]
-        return ["{", *_inside(made), "}"]
+        return ["{", *inside(made), "}"]
 
     def _put_planes(self, turn: str, size: int, steps: int, packing: Packing) -> list[str]:
         """The pieces' summands, one after the other: a piece becomes what is left of it."""
@@ -244,7 +245,7 @@ class Copy:
                         at = f"({k} * {pitch} + {n}_place + {place}) * LANES"
                     vector = f"({self.vec})({', '.join(turned)})"
                     body.append(self._packed(packing, at, vector, turn))
-        return ["{", *_inside([f"__local {packing.element}* {n}_to = {to};", *body]), "}"]
+        return ["{", *inside([f"__local {packing.element}* {n}_to = {to};", *body]), "}"]
 
     @property
     def _is_ready(self) -> bool:
@@ -261,7 +262,3 @@ class Copy:
         if count < LANES:
             put, kept = f"({put}).lo", kept.replace("uint2", "uint").replace("4", "2")
         return f"*(__local {kept}*)({self.name}_to + {at}) = {put};"
-
-
-def _inside(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" for line in lines]

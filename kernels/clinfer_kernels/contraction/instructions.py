@@ -18,6 +18,7 @@ from clinfer_kernels.contraction.fragments import PLAIN, Layout, Order, Side
 from clinfer_kernels.contraction.packed import PACK
 from clinfer_kernels.contraction.summands import ONE, Plane, Summands
 from clinfer_kernels.contraction.units import LANES, Packing, Shape
+from clinfer_kernels.template import inside
 from clinfer_kernels.types import size_of
 
 _HALF = "0x40404040u"  # four times 64
@@ -255,7 +256,7 @@ class MatrixUnit:
         lines = [*self.from_tile("a"), *self.from_tile("b")]
         native = () if self.is_emulated else ("#pragma unroll",)
         head = f"for (int k = 0; k < K_STEP; k += {self.depth}) {{"
-        made = [*lines, *native, head, *_inside(self.multiplied_lines(tile, {})), "}"]
+        made = [*lines, *native, head, *inside(self.multiplied_lines(tile, {})), "}"]
         return made + self.settled(tile)
 
     def from_tile(self, n: str) -> list[str]:
@@ -426,7 +427,3 @@ def _runs(words: Iterable[tuple[int, int]], most: int) -> list[tuple[int, int, i
         found.append((row, word, size))
         waiting = waiting[size:]
     return found
-
-
-def _inside(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" for line in lines]

@@ -25,7 +25,7 @@ from clinfer_kernels.dims import Dim, ceildiv
 from clinfer_kernels.signature import Signature
 from clinfer_kernels.spec import Launch, Target
 from clinfer_kernels.tasks import each_task, group_items
-from clinfer_kernels.template import block, fill
+from clinfer_kernels.template import block, fill, inside
 from clinfer_kernels.types import compute, compute_size, register
 
 
@@ -77,7 +77,7 @@ def _product(product: Product, tile: LocalTile, target: Target, parts: Dim, scra
     results = _results(product, tile, unit, target, is_split)
     after = [] if is_split else product.end.after("TILE_M", "a0", "TILE_N", "b0")
     if anew:
-        results, after = ["{", *_inside([*anew, *results, *after]), "}"], []
+        results, after = ["{", *inside([*anew, *results, *after]), "}"], []
     last = _last(unit.step(tile, vec, acc)) if _keeps_loops(target) else []
     text = fill(
         "contraction/local_tile",
@@ -170,7 +170,7 @@ def _last(multiply: list[str]) -> list[str]:
     Where a compiler keeps loops, what is on its way to local memory then has no other value on some
     path, for which it would be copied to and fro.
     """
-    return ["if (k_begin < k_end) {", *_inside(multiply), "}", "barrier(CLK_LOCAL_MEM_FENCE);"]
+    return ["if (k_begin < k_end) {", *inside(multiply), "}", "barrier(CLK_LOCAL_MEM_FENCE);"]
 
 
 def _keeps_loops(target: Target) -> bool:
@@ -210,10 +210,10 @@ def _results(
     return [
         "#pragma unroll",
         "for (int r = 0; r < ROWS; ++r) {",
-        *_inside(begin),
+        *inside(begin),
         "    #pragma unroll",
         "    for (int q = 0; q < COLS / LANES; ++q) {",
-        *_inside(_inside([place, *sums, *end])),
+        *inside(inside([place, *sums, *end])),
         "    }",
         "}",
     ]
@@ -221,11 +221,7 @@ def _results(
 
 def _once(lines: Sequence[str]) -> list[str]:
     """A body that `continue` leaves."""
-    return ["do {", *_inside(lines), "} while (0);"]
-
-
-def _inside(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+    return ["do {", *inside(lines), "} while (0);"]
 
 
 def _finish(product: Product, vec: str, acc: str) -> list[str]:

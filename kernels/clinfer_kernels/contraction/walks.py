@@ -20,6 +20,7 @@ from clinfer_kernels.matrix import Matrix
 from clinfer_kernels.matrix_text import declare as declare_matrix
 from clinfer_kernels.nest import advance, stride_kind
 from clinfer_kernels.signature import Signature
+from clinfer_kernels.template import inside
 from clinfer_kernels.types import compute, size_of, storage
 from clinfer_kernels.window import (
     WindowAxis,
@@ -408,7 +409,7 @@ class WindowWalk(StoredWalk):
         return [
             f"a_channel += {self.k_step};",
             "if (a_channel == C) {",
-            *_inside(["a_channel = 0;", *taps]),
+            *inside(["a_channel = 0;", *taps]),
             "}",
         ]
 
@@ -443,7 +444,3 @@ def is_inside(axis: WindowAxis, transposed: bool) -> bool:
 def _is_multiple(size: Dim, of: int = LANES) -> bool:
     """Whether the size is known to be such a multiple."""
     return isinstance(size, int) and size % of == 0
-
-
-def _inside(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" for line in lines]

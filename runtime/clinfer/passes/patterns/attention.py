@@ -23,10 +23,10 @@ from clinfer.passes.patterns.weights import find_weights
 from clinfer.passes.query import fits, is_at_least, positive_symbols, scalar
 from clinfer.passes.rewrite import Outcome, Refusal, Rewriter, Rule
 from clinfer_kernels.dims import Dim
+from clinfer_kernels.specs import LARGEST_HEAD
 
 # One operator rounds once, which in bfloat16 is seen: its pieces stay as the model has them.
 _FLOATS = frozenset({"float16", "float32", "float64"})
-_LARGEST_HEAD = 512  # of which one pass over the keys keeps a query's results in registers
 
 
 def attention(rw: Rewriter, node: Node) -> Outcome:
@@ -50,7 +50,7 @@ def attention(rw: Rewriter, node: Node) -> Outcome:
     if len(ranks) != 1 or not ranks <= {2, 3, 4}:
         return Refusal("q, k and v are not of one rank up to 4")
     sizes = (q.known_shape[-1], v.known_shape[-1])
-    if not all(isinstance(size, int) and size <= _LARGEST_HEAD for size in sizes):
+    if not all(isinstance(size, int) and size <= LARGEST_HEAD for size in sizes):
         return Refusal(f"heads of {sizes[0]} and {sizes[1]} are two products and a softmax")
     q, k, v = (_rank4(rw, value) for value in (q, k, v))
     pair = _unrepeated(rw, q, k, v)
