@@ -31,6 +31,7 @@ FAMILIES = {
     "ProjectedConvSpec": "conv",
     "PoolSpec": "pool",
     "ResizeSpec": "resize",
+    "GridSampleSpec": "grid_sample",
     "GatherSpec": "gather",
     "ScatterSpec": "scatter",
     "PadSpec": "pad",

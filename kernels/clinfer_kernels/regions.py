@@ -159,6 +159,21 @@ def _resize(spec: Any) -> Regions:
     return Regions(tuple(_whole(spec)), _different(equal))
 
 
+def _grid_sample(spec: Any) -> Regions:
+    """Batch, channels and pixels; some element is read for every one that is written."""
+    x, grid, *operands = spec.ins
+    made = spec.outs[0]
+    equal = [
+        (x.shape[0], made.shape[0]),
+        (x.shape[-1], made.shape[-1]),
+        (grid.shape[-1], x.rank - 2),
+        *zip(grid.shape[:-1], made.shape[:-1], strict=True),
+        *_equal([made.shape, *(t.shape for t in operands)]),
+    ]
+    some = tuple((minimum(made.size, 1), size) for size in x.shape[1:-1])
+    return Regions(tuple(_whole(spec)), _different(equal), some)
+
+
 def _attention(spec: Any) -> Regions:
     names = ["bhqd", "bgkd", "bgke", *["bhqk"] * spec.has_mask, "bhqe"]
     heads, groups = spec.ins[0].shape[1], spec.ins[1].shape[1]
@@ -265,6 +280,7 @@ _TABLE: dict[str, Callable[[Any], Regions]] = {
     "ProjectedConvSpec": _projected,
     "PoolSpec": _pool,
     "ResizeSpec": _resize,
+    "GridSampleSpec": _grid_sample,
     "GatherSpec": _gather,
     "ScatterSpec": _scatter,
     "PadSpec": _pad,

@@ -314,6 +314,24 @@ class ResizeSpec(Spec):
 
 
 @dataclass(frozen=True)
+class GridSampleSpec(Spec):
+    """outs[0][n, p...] = epilogue(ins[0][n] at the place ins[1][n, p...], ins[2:]), channels last.
+
+    ins: x [N, sizes..., C], the grid [N, outs..., d] with a component for each of the d sizes, the
+    last size's first, then the epilogue's operands; outs[0]: [N, outs..., C]. Any strides. The
+    rest as in ONNX's GridSample; `aligned`: -1 and 1 are the centres of the outermost elements.
+    Where there is output, x has elements.
+    """
+
+    mode: Literal["nearest", "linear", "cubic"]
+    padding: Literal["zeros", "border", "reflection"]
+    aligned: bool
+    epilogue: Expr
+    ins: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class GatherSpec(Spec):
     """kind 'axis': outs[0][pre, idx..., post] = ins[0][pre, ins[1][idx...], post] along `axis`.
 

@@ -333,6 +333,15 @@ def _resize(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     return onnx_op("Resize", [x, None, None, np.array(shape, np.int64)], 19, **attrs)
 
 
+@_anchor(2)
+def _grid_sample(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
+    x, grid = inputs
+    names = ("mode", "padding_mode", "align_corners")
+    attrs = {name: node.attrs[name] for name in names}
+    made = onnx_op("GridSample", [np.moveaxis(x, -1, 1), grid], 20, **attrs)
+    return np.moveaxis(made, 1, -1)
+
+
 def _attention(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
     q, k, v = inputs[:3]
     repeat = q.shape[1] // k.shape[1]
@@ -386,6 +395,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "clinfer.ConvTranspose": _conv,
     "clinfer.ProjectedConv": _projected_conv,
     "clinfer.Pool": _pool,
+    "clinfer.GridSample": _grid_sample,
     "clinfer.Attention": _attention,
 }
 

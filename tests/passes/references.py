@@ -26,7 +26,7 @@ def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
         node = replace(node, attrs=attrs)
     if node.proto is not None or "positions" in node.attrs:
         return list(HostOp.from_node(node, {"": node.version}).run(list(inputs)))
-    if node.op == "ConvTranspose":
+    if node.op in ("ConvTranspose", "GridSample"):
         return _by_onnxruntime(node, inputs)
     names = ["" if v is None else f"i{i}" for i, v in enumerate(inputs)]
     outputs = ["" if v is None else f"o{i}" for i, v in enumerate(node.outputs)]
@@ -37,7 +37,10 @@ def reference(node: Node, inputs: Sequence[Any]) -> list[Any]:
 
 
 def _by_onnxruntime(node: Node, inputs: Sequence[Any]) -> list[Any]:
-    """Operators that the reference implementation gets wrong (groups, `output_shape`)."""
+    """Operators that the reference implementation gets wrong.
+
+    Groups and `output_shape` of ConvTranspose; cubic places of GridSample behind a border.
+    """
     from onnx import helper, numpy_helper
     from onnxruntime import InferenceSession
 
@@ -45,8 +48,8 @@ def _by_onnxruntime(node: Node, inputs: Sequence[Any]) -> list[Any]:
     tensors = [numpy_helper.from_array(v, n) for v, n in zip(inputs, names, strict=True)]
     result = helper.make_empty_tensor_value_info("o0")
     graph = helper.make_graph([to_proto(node, names, ["o0"])], "g", [], [result], tensors)
-    imports = [helper.make_opsetid("", 18)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    imports = [helper.make_opsetid("", 20)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=9)
     return list(InferenceSession(model.SerializeToString()).run(None, {}))
 
 

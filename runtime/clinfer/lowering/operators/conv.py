@@ -15,6 +15,7 @@ from clinfer_kernels.expr import Builder, Expr
 from clinfer_kernels.requantise import rounds
 from clinfer_kernels.specs import (
     ConvSpec,
+    GridSampleSpec,
     MatmulSpec,
     PointwiseSpec,
     PoolSpec,
@@ -179,6 +180,24 @@ def resize(ctx: Lowering, node: Node) -> None:
             extrapolation=float(attrs["extrapolation_value"]),
             epilogue=expr,
         )
+    ctx.bind(node.output, target)
+
+
+@lowers("clinfer.GridSample")
+def grid_sample(ctx: Lowering, node: Node) -> None:
+    x, grid = ctx.required(node, 0), ctx.required(node, 1)
+    fused = epilogue(ctx, node, node.output.known_shape, x.dtype)
+    target = ctx.output(node.output, like=x)
+    ctx.launch(
+        GridSampleSpec,
+        [x, grid, *fused.operands],
+        [target],
+        node.describe(),
+        mode=node.attrs["mode"],
+        padding=node.attrs["padding_mode"],
+        aligned=bool(node.attrs["align_corners"]),
+        epilogue=fused.expr,
+    )
     ctx.bind(node.output, target)
 
 

@@ -23,6 +23,7 @@ _ANCHORS = {
     "clinfer.Pool": 1,
     "clinfer.Norm": 1,
     "clinfer.Softmax": 1,
+    "clinfer.GridSample": 2,
     "Resize": 1,
     **dict.fromkeys(REDUCTIONS, 1),
 }
