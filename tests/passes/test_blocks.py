@@ -22,9 +22,20 @@ def test_a_block_of_pixels_has_a_filter_for_each(filters, taken):
     assert _filters(check(proto, feeds[0], rtol=1e-4, atol=1e-4)) == [filters]
 
 
-def test_rows_of_fewer_pixels_than_two_blocks_and_other_strides_stay():
+@pytest.mark.parametrize(("stride", "taps", "taken"), [(2, 31, 16), (3, 40, 16), (4, 5, 1)])
+def test_a_block_of_strided_windows_is_so_much_wider(stride, taps, taken):
+    """Filters that decimate; where windows share little, blocks would multiply by zero mostly."""
+    constants = {"w": random((1, 1, taps), 1)}
+    body = f"y = Conv<strides = [{stride}], pads = [7, 4]>(x, w)"
+    proto = model("float[n, 1, v] x => float[n, 1, m] y", body, constants)
+    feeds = [{"x": random((2, 1, width))} for width in (300, 301)]
+    graph = check(proto, *feeds, rtol=1e-4, atol=1e-4, cls="cpu")
+    assert _filters(graph) == [taken]
+
+
+def test_rows_of_fewer_pixels_than_two_blocks_and_dilated_windows_stay():
     constants = {"w": random((1, 6, 5), 1)}
-    for width, attrs in ((20, ""), (80, "<strides = [2]>"), (80, "<dilations = [2]>")):
+    for width, attrs in ((20, ""), (80, "<dilations = [2]>")):
         proto = model(
             f"float[1, 6, {width}] x => float[1, 1, n] y", f"y = Conv{attrs}(x, w)", constants
         )

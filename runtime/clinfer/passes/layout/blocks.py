@@ -3,9 +3,9 @@
 A block of neighbouring pixels of the result counts as one pixel with a filter for each of them: the
 window is as much wider, with zeros where a pixel's own window does not reach.
 
-    y[w * b + j, m] = sum over t, c of x[w * b + j + t, c] W[m, c, t]
-                    = sum over u, c of x[w * b + u, c] W'[j * M + m, c, u]
-    W'[j * M + m, c, j + t] = W[m, c, t]
+    y[w * b + j, m] = sum over t, c of x[(w * b + j) * s + t, c] W[m, c, t]
+                    = sum over u, c of x[w * b * s + u, c] W'[j * M + m, c, u]
+    W'[j * M + m, c, j * s + t] = W[m, c, t]    s: the stride
 
 A transposed convolution is one of as many filters as its strides have phases, at the input's pixels
 (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016): as rows lie in
@@ -30,33 +30,35 @@ _FEW = 4
 # A block has to make so many times as much of the lanes, what it multiplies by zero counted.
 _LEAST_GAIN = 1.2
 # Sums of fewer products are not what such a convolution takes its time for.
-_LEAST_DEPTH = 24
+_LEAST_DEPTH = 8
 
 
 def few_filters(rw: Rewriter, node: Node) -> Outcome:
     """A convolution of a few filters, a block of its innermost axis at a time."""
     attrs, weights = node.attrs, _plain(node)
-    if weights is None or attrs["strides"][-1] != 1 or weights[0].size < _LEAST_DEPTH:
+    if weights is None or weights[0].size < _LEAST_DEPTH:
         return None
     filters, taps = weights.shape[0], weights.shape[-1]
     if filters > _FEW:
         return None
-    block = _block(filters, taps)
+    stride = attrs["strides"][-1]
+    block = _block(filters, taps, stride)
+    reach = taps + stride * (block - 1)
     shape = node.output.known_shape
     width = shape[-2]
     if block < 2 or (isinstance(width, int) and width < 2 * block):
         return None
-    wide = np.zeros((block, *weights.shape[:-1], taps + block - 1), weights.dtype)
+    wide = np.zeros((block, *weights.shape[:-1], reach), weights.dtype)
     for pixel in range(block):
-        wide[pixel, ..., pixel : pixel + taps] = weights
+        wide[pixel, ..., pixel * stride : pixel * stride + taps] = weights
     wide = wide.reshape(block * filters, *wide.shape[2:])
     pads = list(attrs["pads"])
-    pads[-1] += block - 1
+    pads[-1] += stride * (block - 1)
     blocks = ceildiv(width, block)
     changed = {
         **attrs,
-        "kernel": [*attrs["kernel"][:-1], taps + block - 1],
-        "strides": [*attrs["strides"][:-1], block],
+        "kernel": [*attrs["kernel"][:-1], reach],
+        "strides": [*attrs["strides"][:-1], block * stride],
         "pads": pads,
     }
     made = _convolve(rw, node, wide, (*shape[:-2], blocks, block * filters), changed)
@@ -64,9 +66,10 @@ def few_filters(rw: Rewriter, node: Node) -> Outcome:
     return _cut(rw, made, [0] * len(shape), shape)
 
 
-def _block(filters: int, taps: int) -> int:
+def _block(filters: int, taps: int, stride: int) -> int:
     """The pixels of a block: those whose lanes do most; 1 where none does enough more than now."""
-    kept = {b: filters * b * taps / (taps + b - 1) for b in range(1, _LANES // filters + 1)}
+    blocks = range(1, _LANES // filters + 1)
+    kept = {b: filters * b * taps / (taps + stride * (b - 1)) for b in blocks}
     best = max(kept, key=lambda b: kept[b])
     # Half a vector is as fast as a whole one where the rest of it would be empty.
     half = _LANES // 2
