@@ -82,6 +82,30 @@ def test_scatter_nd(cls: str, reduction: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("cls", TARGETS)
+@pytest.mark.parametrize("kind", ["elements", "nd"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
+def test_columns_that_go_by_one_index(cls: str, kind: str, dtype: str) -> None:
+    """What graph networks sum by: messages of 21 columns, nodes many times."""
+    data = rng.integers(0, 9, (5, 21)).astype(dtype)
+    updates = rng.integers(0, 9, (40, 21)).astype(dtype)
+    nodes = rng.integers(-5, 5, (40, 1))
+    wanted = data.copy()
+    np.add.at(wanted, nodes[:, 0], updates)
+    views = [view_of(a, a) for a in (data, nodes, updates)]
+    if kind == "elements":
+        views[1] = view_of(np.broadcast_to(nodes, updates.shape), nodes)
+    out = dense(dtype, data.shape)
+    spec = ScatterSpec(kind, 0, "add", tuple(views), (out,))
+    reports = np.zeros(2, np.int64)
+    for tile in scatter.candidates(spec, TARGETS[cls]):
+        kernel = scatter.emit(spec, tile, TARGETS[cls])
+        ins = [data, nodes, updates]
+        (value,) = run_kernel(kernel, ins, [(data.shape, dtype)], reports=reports)
+        np.testing.assert_array_equal(value, wanted)
+    assert not reports.any()
+
+
+@pytest.mark.parametrize("cls", TARGETS)
 def test_a_column_is_written_into_a_cache(cls: str) -> None:
     """What an attention cache does: int64 positions, float16 rows."""
     data = rng.random((6, 16)).astype(np.float16)
