@@ -66,7 +66,12 @@ def winograd_gpu_tiles(
     spec: ConvSpec, direct: GpuTile | None, target: Target
 ) -> tuple[WinogradGpuTile, ...]:
     """The tile that beats `direct`, the best direct convolution, at some sizes; none where there
-    is no such tile, or the numbers are not float32 from memory to sums."""
+    is no such tile, or the numbers are not float32 from memory to sums.
+
+    None on PoCL, whose few cores take it at batch 1: its plans are to be those of GPUs there.
+    """
+    if target.dialect == "pocl":
+        return ()
     window = (spec.kernel, spec.strides, spec.dilations, spec.groups, spec.transposed)
     if window != ((3, 3), (1, 1), (1, 1), 1, False) or not spec.constant_w or direct is None:
         return ()

@@ -372,7 +372,7 @@ def test_winograd_where_sizes_are_free_on_gpus() -> None:
     bias = Tensor("float32", shape, (0, 0, 0, 1))
     x, out = dense("float32", (n, h, w, 128)), dense("float32", shape)
     spec = window.spec(x, out, epilogue, (bias, out))
-    target = TARGETS["gpu"]._replace(compute_units=1)
+    target = TARGETS["gpu"]._replace(compute_units=1, dialect="")
     kernel = conv.emit(spec, conv.candidates(spec, target)[0], target)
     for sizes, is_winograd in (((2, 9, 6), False), ((2, 31, 30), True), ((0, 9, 6), False)):
         values = dict(zip("nhw", sizes, strict=True))
