@@ -12,6 +12,7 @@ from threading import Condition
 from typing import TYPE_CHECKING, Any
 
 from clinfer.errors import ClinferError, DeviceError, InputError
+from clinfer.threads import executor
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -147,12 +148,15 @@ def workers(count: int, name: str) -> ThreadPoolExecutor:
     """Threads for background runs.
 
     The interpreter waits for them at its end. Where Ctrl-C has ended the program nobody waits for
-    results any more: runs end as cancelled ones do.
+    results any more: runs end as cancelled ones do. Raises `ClinferError` where it is ending
+    already.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    _watch_the_end()
-    return ThreadPoolExecutor(count, name)
+    try:
+        made = executor(count, name)
+        _watch_the_end()
+    except (OSError, RuntimeError) as error:
+        raise no_thread(error) from error
+    return made
 
 
 @cache
@@ -182,7 +186,14 @@ def submit(pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any)
     try:
         pool.submit(work, *arguments)
     except RuntimeError as error:
-        raise ClinferError(f"no thread can be started for the run: {error}") from error
+        raise no_thread(error) from error
+
+
+def no_thread(error: BaseException) -> ClinferError:
+    """Says that a run cannot be had in the background."""
+    return ClinferError(
+        f"no thread can be started for the run: {error}; one that is waited for needs none"
+    )
 
 
 def milliseconds(value: Any) -> float:

@@ -6,7 +6,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Made = TypeVar("Made")
 
@@ -20,6 +23,19 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         return os.cpu_count() or 1
+
+
+def executor(count: int, name: str) -> ThreadPoolExecutor:
+    """A pool of threads. Raises `OSError` once the interpreter has begun to end.
+
+    The standard library's module of them cannot be loaded then any more, say in what `atexit`
+    calls; where it has been loaded before, it is `submit` that raises `RuntimeError`.
+    """
+    try:
+        from concurrent.futures import ThreadPoolExecutor
+    except RuntimeError as error:
+        raise OSError(f"the interpreter is ending: {error}") from error
+    return ThreadPoolExecutor(count, name)
 
 
 def in_threads(task: Callable[[int], Made], count: int, size: int) -> list[Made]:

@@ -321,6 +321,39 @@ def test_a_preforking_server_and_its_child_both_exit(model, path, cache, parent)
     assert done.stderr == ""
 
 
+AT_EXIT = """
+import atexit, sys
+import numpy as np
+import clinfer
+
+core = clinfer.Core()
+
+def compiled_late():
+    model = core.compile_model(sys.argv[1], sys.argv[2])
+    x = np.ones((2, 24), np.float32)
+    print(model(x)[0].shape)
+    request = model.create_infer_request()
+    try:
+        request.start_async(x)
+    except clinfer.ClinferError as error:
+        print(type(error).__name__, error)
+    print(request.infer(x)[0].shape)
+
+if "loaded" in sys.argv:
+    import concurrent.futures.thread
+atexit.register(compiled_late)
+"""
+
+
+@pytest.mark.parametrize("before", ["loaded", "absent"])
+def test_models_are_compiled_and_run_in_what_atexit_calls(path, cpu, before):
+    command = [sys.executable, "-c", AT_EXIT, str(path), cpu, before]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    first, error, last = done.stdout.splitlines()
+    assert first == last, done.stderr
+    assert error.startswith("ClinferError no thread can be started for the run: ")
+
+
 def _answer(x: np.ndarray) -> np.ndarray:
     return np.asarray(_shared[0](x)[0])
 

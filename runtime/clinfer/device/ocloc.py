@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +28,7 @@ from clinfer.device.workers import started, wait_for
 from clinfer.device.zebin import Version, described, is_zebin
 from clinfer.errors import BuildError, DeviceError, listed
 from clinfer.log import Log
+from clinfer.threads import executor
 
 if TYPE_CHECKING:
     from clinfer.device.workers import Done, Wanted
@@ -144,7 +144,7 @@ class OclocDevice(LockedDevice):
                     return
                 done(index, result, perf_counter() - start)
 
-        with ThreadPoolExecutor(jobs, "clinfer-ocloc") as threads:
+        with executor(jobs, "clinfer-ocloc") as threads:
             try:
                 wait_for(started(threads, work, jobs))
             except BaseException:

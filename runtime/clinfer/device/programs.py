@@ -17,7 +17,7 @@ from clinfer.device.opencl import cl, is_lost
 from clinfer.device.sources import SECONDS_PER_PROGRAM, SourceProgram
 from clinfer.errors import BuildError, DeviceError
 from clinfer.log import Log
-from clinfer.threads import usable_cores
+from clinfer.threads import executor, usable_cores
 
 if TYPE_CHECKING:
     from clinfer.device.discover import Device
@@ -290,8 +290,6 @@ def _in_threads(
 
     Raises `OSError` where no thread can be started.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from clinfer.device.workers import started
 
     results: dict[int, BuiltProgram | BuildError] = {}
@@ -303,7 +301,7 @@ def _in_threads(
                 index = waiting.popleft()
                 results[index] = _attempt(device, sources[index], progress)
 
-    pool = ThreadPoolExecutor(jobs, "clinfer-build")
+    pool = executor(jobs, "clinfer-build")
     try:
         for thread in started(pool, work, jobs):
             thread.result()

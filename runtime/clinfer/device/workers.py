@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager, suppress
 from threading import Event, Lock, Timer
 from time import perf_counter
@@ -25,8 +25,11 @@ from clinfer.device.tasks import Tasks
 from clinfer.device.worker import read_frame, write_frame
 from clinfer.errors import BuildError
 from clinfer.log import Log
+from clinfer.threads import executor
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from clinfer.device.discover import Device
     from clinfer.device.sources import SourceProgram
 
@@ -250,7 +253,7 @@ class Pool:
                 if worker is not None:
                     self._give_back(worker)
 
-        with ThreadPoolExecutor(jobs, "clinfer-build") as threads:
+        with executor(jobs, "clinfer-build") as threads:
             pending = started(threads, work, jobs)
             try:
                 wait_for(pending)
