@@ -322,8 +322,10 @@ class InferRequest(RequestWords):
         if isinstance(key, Port):
             ports = inputs if key.kind == "input" else outputs
             return key.kind, index_of(ports, key, key.kind)
-        if isinstance(key, str) and any(port.name == key for port in inputs):
-            return "input", index_of(inputs, key, "input")
+        if isinstance(key, str):
+            both = [*inputs, *outputs]
+            place = index_of(both, key, "input or output")
+            return both[place].kind, place if place < len(inputs) else place - len(inputs)
         return "output", index_of(outputs, key, "output")
 
     def _run(self, values: Sequence[Any], into: dict[int, Any] | None = None) -> Results:

@@ -77,6 +77,12 @@ def test_request_keeps_tensors_and_results(core, device):
     np.testing.assert_allclose(request.results[0], dense_answer(x + 1), rtol=1e-4, atol=1e-5)
 
 
+def test_an_unknown_name_of_a_tensor_is_told_what_may_be_set(core, cpu):
+    request = core.compile_model(dense_model(), cpu).create_infer_request()
+    with pytest.raises(clinfer.InputError, match="no input or output 'z'; it has 'x', 'y'"):
+        request.set_tensor("z", rows(1))
+
+
 def test_results_stay_when_the_request_runs_again(core, cpu):
     request = core.compile_model(dense_model(), cpu).create_infer_request()
     first = request.infer(rows(2))[0]
