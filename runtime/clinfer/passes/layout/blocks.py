@@ -10,6 +10,8 @@ window is as much wider, with zeros where a pixel's own window does not reach.
 A transposed convolution is one of as many filters as its strides have phases, at the input's pixels
 (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016): as rows lie in
 memory the phases of the innermost axis are in place.
+
+Zeros are multiplied too: an infinity or NaN makes NaN of all results of the blocks that read it.
 """
 
 from __future__ import annotations
