@@ -135,8 +135,11 @@ def test_four_threads_compile_once(device, model, cache) -> None:
     assert sorted(map(bool, found)) == [False, False, False, True]
 
 
-def test_whoever_comes_while_programs_are_stored_builds_none(gpu, model, cache, monkeypatch):
-    """A second caller finds the first program of the model there, the second one not yet."""
+def test_whoever_comes_while_programs_are_stored_builds_none(
+    gpu, model, cache, tmp_path, monkeypatch
+):
+    """Another model's caller finds the first program of the two there, the second one not yet."""
+    other = save(dense_model(name="other"), tmp_path / "other.onnx")
     load, store = programs._load, Layers.put_made
     missed = threading.Event()
     pool = ThreadPoolExecutor(1)
@@ -151,7 +154,7 @@ def test_whoever_comes_while_programs_are_stored_builds_none(gpu, model, cache, 
     def storing(self, record, *args):
         result = store(self, record, *args)
         if dict(record.fields)["kind"] == "program" and not later:
-            later.append(pool.submit(builds, model, cache, gpu))
+            later.append(pool.submit(builds, other, cache, gpu))
             assert missed.wait(60)
         return result
 
