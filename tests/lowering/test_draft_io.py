@@ -105,7 +105,7 @@ def test_weights_for_either_of_two_launches_are_packed_as_the_first_time(tmp_pat
     graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], made)
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
-    draft, files = drafted(path, tmp_path, Target("gpu", compute_units=1))
+    draft, files = drafted(path, tmp_path, Target("gpu", compute_units=1, dialect=""))
     assert "WinogradPanels" in str(stored(draft, files)[0]["constants"])
     _require_same(draft, files, 1 << 17)
 
