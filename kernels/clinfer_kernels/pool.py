@@ -86,7 +86,7 @@ def emit(spec: PoolSpec, tile: PoolTile, target: Target) -> Kernel:
     is_far = _is_far(axes, spec)
     if spec.kind == "average":
         for number, axis in enumerate(axes[1:], start=1):
-            pad = spec.pads[len(spec.kernel) + number - 1] if spec.count_include_pad else 0
+            pad = _counted(spec, number - 1)
             if is_far:
                 signature.scalar(f"behind{number}", pad)
             else:
@@ -268,7 +268,7 @@ def _operation(
     after = [f"const {vec} pooled = {kind.result.format(**words)};"]
     count: list[str] = []
     if spec.kind == "average":
-        count = (_far_count if is_far else _count)(len(axes), spec.count_include_pad)
+        count = (_far_count if is_far else _count)(len(axes), spec.count_include_pad > 0)
     if len(spec.outs) > 1:
         before = ["long found = -1;"]
         flat = _flat(axes, spec.column_major, is_far)
@@ -300,6 +300,12 @@ def _norm(p: int, acc: str, vec: str) -> dict[str, str]:
         return {"power": "value * value", "root": "sqrt(acc)"}
     exact, inverse = literal(float(p), acc), literal(1.0 / p, acc)
     return {"power": f"pow({size}, ({vec})({exact}))", "root": f"pow(acc, ({vec})({inverse}))"}
+
+
+def _counted(spec: PoolSpec, axis: int) -> int:
+    """How many places behind the data count; windows begin in the data or before it."""
+    pads = (0, spec.pads[len(spec.kernel) + axis], spec.kernel[axis] * spec.dilations[axis])
+    return pads[spec.count_include_pad]
 
 
 def _count(rank: int, include_pad: bool) -> list[str]:

@@ -265,7 +265,8 @@ class PoolSpec(Spec):
 
     ins[0]: [N, spatial..., C]; outs[0]: [N, out spatial..., C]; outs[1], if present (max): int64
     flat indices of the maxima as ONNX counts them in the NC-spatial layout (`column_major` as
-    storage_order). `count_include_pad` for averages, `p` for lp. epilogue as in ConvSpec.
+    storage_order). `count_include_pad` for averages: 1 counts padding, 2 also what a window has
+    beyond it. `p` for lp. epilogue as in ConvSpec.
     `order`: in which elements of a window are added, each sum rounded once.
     """
 
@@ -274,7 +275,7 @@ class PoolSpec(Spec):
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
-    count_include_pad: bool
+    count_include_pad: int
     epilogue: Expr
     ins: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]

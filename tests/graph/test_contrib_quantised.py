@@ -259,6 +259,16 @@ UNARY: dict[str, tuple[str, dict[str, Any]]] = {
         "QLinearAveragePool",
         {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1, "ceil_mode": 1},
     ),
+    "counted beyond": (
+        "QLinearAveragePool",
+        {
+            "kernel_shape": [3, 3],
+            "strides": [5, 4],
+            "pads": [1, 0, 0, 0],
+            "count_include_pad": 1,
+            "ceil_mode": 1,
+        },
+    ),
     "last": ("QLinearAveragePool", {"kernel_shape": [2, 2], "channels_last": 1}),
     "global": ("QLinearGlobalAveragePool", {}),
     "global last": ("QLinearGlobalAveragePool", {"channels_last": 1}),

@@ -303,7 +303,8 @@ def _pool(run: Interpreter, node: Node, inputs: Sequence[Any]) -> Any:
         if len(node.outputs) > 1:
             return [top, indices]
     elif attrs["kind"] == "average":
-        count = (within if attrs["count_include_pad"] else real).sum(axis=0)
+        counts = (real, within, np.ones_like(within))
+        count = counts[attrs["count_include_pad"]].sum(axis=0)
         top = (np.where(real, values, 0).sum(axis=0) / count).astype(x.dtype)
     else:
         p = attrs["p"]

@@ -31,7 +31,7 @@ def max_pool(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
 
 
 def average_pool(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
-    """Means; padding counts with `count_include_pad`."""
+    """Means; padding counts with `count_include_pad`, with 2 what lies beyond it, too."""
     (x,) = inputs
     axes, window = _axes(attrs, x)
     data = wide(x)
@@ -40,7 +40,10 @@ def average_pool(attrs: Attrs, inputs: Sequence[Any]) -> list[Any]:
     for _, inside, outside in taps_of(axes, window):
         total[inside] += data[outside]
         count[inside] += 1
-    if attrs.get("count_include_pad", 0):
+    counted = attrs.get("count_include_pad", 0)
+    if counted == 2:
+        count = np.full_like(count, np.prod(window))
+    elif counted:
         count = np.ones((), data.dtype)
         for axis, taps in zip(axes, window, strict=True):
             count = np.multiply.outer(count, _counted(axis, taps)).astype(data.dtype)

@@ -117,9 +117,13 @@ def _quantised_softmax(make: Maker) -> Value:
 
 
 def _pool(make: Maker) -> Value:
-    """As ONNX Runtime rounds: the window row by row, and to even behind the zero point."""
+    """As ONNX Runtime rounds: the window row by row, and to even behind the zero point.
+
+    With padding it counts whole windows, with what `ceil_mode` adds behind it.
+    """
     names = ("ceil_mode", "pads", "auto_pad", "strides", "kernel_shape", "count_include_pad")
     attrs = {n: make.attr(n) for n in names if make.attr(n) is not None}
+    attrs["count_include_pad"] = 2 * attrs.get("count_include_pad", 0)
     mean = channels_first(
         make, real(make, 0), lambda y: make("AveragePool", y, **attrs, order="rows")
     )

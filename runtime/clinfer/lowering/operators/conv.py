@@ -135,7 +135,7 @@ def pool(ctx: Lowering, node: Node) -> None:
         strides=tuple(node.attrs["strides"]),
         pads=tuple(node.attrs["pads"]),
         dilations=tuple(node.attrs["dilations"]),
-        count_include_pad=bool(node.attrs.get("count_include_pad", 0)),
+        count_include_pad=node.attrs.get("count_include_pad", 0),
         epilogue=fused.expr,
         p=node.attrs.get("p", 2),
         column_major=bool(node.attrs.get("storage_order", 0)),
