@@ -123,7 +123,7 @@ def _pool(make: Maker) -> Value:
     """
     names = ("ceil_mode", "pads", "auto_pad", "strides", "kernel_shape", "count_include_pad")
     attrs = {n: make.attr(n) for n in names if make.attr(n) is not None}
-    attrs["count_include_pad"] = 2 * attrs.get("count_include_pad", 0)
+    attrs["count_include_pad"] = 2 * bool(attrs.get("count_include_pad", 0))
     mean = channels_first(
         make, real(make, 0), lambda y: make("AveragePool", y, **attrs, order="rows")
     )
