@@ -7,7 +7,7 @@ import pytest
 from graph_helpers import model, run
 
 from clinfer.errors import ShapeError
-from clinfer_kernels.dims import MOST_DEPTH, Dim, TooComplex, floordiv, sym
+from clinfer_kernels.dims import MOST_DEPTH, Dim, Expr, TooComplex, floordiv, sym
 
 
 def squares(count: int) -> str:
@@ -64,6 +64,33 @@ def test_quotients_of_quotients_are_refused() -> None:
     steps = " ".join(f"v{i + 1} = {pool}(v{i})" for i in range(200))
     with pytest.raises(ShapeError, match=r"MaxPool .*becomes too long to be followed"):
         model(f"m (float[1, 1, N] v0) => (float[a, b, c] v200) {{ {steps} }}")
+
+
+def test_wavelets_of_any_size_are_followed() -> None:
+    """Every second place from 0 and from 1, broadcast to each other, level by level."""
+    steps = " ".join(
+        f"e{i} = Slice(v{i}, zero, end, axis, two) o{i} = Slice(v{i}, one, end, axis, two)"
+        f" v{i + 1} = Add(e{i}, o{i})"
+        for i in range(6)
+    )
+    text = f"""m (float[2, N] v0) => (float[2, K] v6) {{
+        zero = Constant<value_ints = [0]>()
+        one = Constant<value_ints = [1]>()
+        two = Constant<value_ints = [2]>()
+        end = Constant<value_ints = [9223372036854775807]>()
+        axis = Constant<value_ints = [1]>()
+        {steps}
+    }}"""
+    graph = model(text).graph()
+    size = graph.outputs[0].known_shape[1]
+    assert isinstance(size, Expr)
+    assert size.weight < 1024
+    for n in (0, 1, 64, 128):
+        expected = np.random.default_rng(n).standard_normal((2, n)).astype(np.float32)
+        (found,) = run(graph, [expected])
+        for _ in range(6):
+            expected = expected[:, ::2] + expected[:, 1::2]
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_expressions_have_a_weight_and_a_depth() -> None:

@@ -201,6 +201,8 @@ def slice_size(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
         return None
     low, high = (0, size) if step > 0 else (-1, size - 1)
     first, last = clamped(start, size, low, high), clamped(end, size, low, high)
+    if last == size and isinstance(start, int) and 0 <= start < step:
+        return ceildiv(size - start, step)  # of an empty axis 0, too: -start > -step
     span = last - first if step > 0 else first - last
     least = lower_bound(span)
     count = ceildiv(span, abs(step))
