@@ -14,10 +14,11 @@ $corners
 static real share_of(corners p, corners q) {
     const real side0 = fmin(p.high0, q.high0) - fmax(p.low0, q.low0);
     const real side1 = fmin(p.high1, q.high1) - fmax(p.low1, q.low1);
-    const real common = fmax(side0, (real)0) * fmax(side1, (real)0);
+    if (!(side0 > 0 && side1 > 0)) return 0;  // most pairs share nothing
+    const real common = side0 * side1;
     const real both = (p.high0 - p.low0) * (p.high1 - p.low1)
         + (q.high0 - q.low0) * (q.high1 - q.low1) - common;
-    return common > 0 && both > 0 ? common / both : 0;
+    return both > 0 ? common / both : 0;
 }
 
 $head
