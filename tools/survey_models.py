@@ -181,23 +181,6 @@ TRANSFORMERS = {
     ),
     "t5_encoder": text("T5Encoder", tokens(1, 64)),
     "bart_encoder": text("Bart", tokens(1, 96), "encoder", d_model=512, encoder_layers=4),
-    "qwen_prefill": text(
-        "Qwen2",
-        tokens(1, 64),
-        **{**SIX, "num_attention_heads": 8, "hidden_size": 512, "num_key_value_heads": 2},
-        vocab_size=5000,
-        use_cache=False,
-    ),
-    "gpt_neox": text(
-        "GPTNeoX",
-        tokens(1, 64),
-        hidden_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        intermediate_size=2048,
-        vocab_size=5000,
-        use_cache=False,
-    ),
     "wav2vec2": text("Wav2Vec2", AUDIO, num_hidden_layers=6),
     "hubert": text("Hubert", AUDIO, num_hidden_layers=4),
     "conformer": text(
