@@ -1,5 +1,6 @@
-// Work-item g makes elements g, g + G, ... of the output (G: all work-items): one bin of one region
-// in one channel. Samples outside the image by more than a pixel are left out, and not walked.
+// Work-item g makes tasks g, g + G, ... (G: all work-items): one bin of one region in CHANNELS
+// channels. Samples outside the image by more than a pixel are left out, and not walked.
+#define CHANNELS $channels
 
 typedef $real real;
 
@@ -39,22 +40,25 @@ static bool sample_at(samples s, long i, int size, int* low, int* high, real* sh
 $head
 $parameters)
 {
-    const int total = regions * channels * rows * columns;
-    for (int flat = get_global_id(0); flat < total; flat += get_global_size(0)) {
-        const int column = flat % columns;
-        const int row = flat / columns % rows;
-        const int channel = flat / columns / rows % channels;
-        const int region = flat / columns / rows / channels;
+    const int blocks = (channels + CHANNELS - 1) / CHANNELS;
+    const int total = regions * blocks * rows * columns;
+    const int area = height * width;
+    for (int task = get_global_id(0); task < total; task += get_global_size(0)) {
+        const int column = task % columns;
+        const int row = task / columns % rows;
+        const int channel = task / columns / rows % blocks * CHANNELS;
+        const int region = task / columns / rows / blocks;
+        const int kept = min(CHANNELS, channels - channel);
         const int image = $place;
-        real result = 0;
-        if (image >= 0 && height > 0 && width > 0) {
-            const int x_at = (image * channels + channel) * height * width;
+        const bool is_inside = image >= 0 && area > 0;
+        real sum[CHANNELS], greatest[CHANNELS];
+        #pragma unroll
+        for (int k = 0; k < CHANNELS; ++k) sum[k] = 0, greatest[k] = -INFINITY;
+        long lines = 0, places = 0, count = 1;
+        if (is_inside) {
             const real x0 = $x0 * $scale, y0 = $y0 * $scale, x1 = $x1 * $scale, y1 = $y1 * $scale;
             const samples down = samples_of(y0, y1, rows, row, height);
             const samples across = samples_of(x0, x1, columns, column, width);
-            real sum = 0;
-            real greatest = -INFINITY;
-            long lines = 0, places = 0;
             for (long j = across.begin; j < across.end; ++j) {
                 int low, high;
                 real share;
@@ -69,18 +73,32 @@ $parameters)
                     int left, right;
                     real beside;
                     if (!sample_at(across, j, width, &left, &right, &beside)) continue;
-                    const real a = $a * ((1 - below) * (1 - beside));
-                    const real b = $b * ((1 - below) * beside);
-                    const real c = $c * (below * (1 - beside));
-                    const real d = $d * (below * beside);
-                    sum += a + b + c + d;
-                    greatest = fmax(greatest, fmax(fmax(a, b), fmax(c, d)));
+                    const real above_left = (1 - below) * (1 - beside);
+                    const real above_right = (1 - below) * beside;
+                    const real below_left = below * (1 - beside);
+                    const real below_right = below * beside;
+                    #pragma unroll
+                    for (int k = 0; k < CHANNELS; ++k) {
+                        const int x_at = (image * channels + channel + min(k, kept - 1)) * area;
+                        const real a = $a * above_left;
+                        const real b = $b * above_right;
+                        const real c = $c * below_left;
+                        const real d = $d * below_right;
+                        sum[k] += a + b + c + d;
+                        greatest[k] = fmax(greatest[k], fmax(fmax(a, b), fmax(c, d)));
+                    }
                 }
             }
-            const long count = max(down.count, 1L) * max(across.count, 1L);
-            if (lines < down.count || places < across.count) greatest = fmax(greatest, (real)0);
-            result = $result;
+            count = max(down.count, 1L) * max(across.count, 1L);
+            if (lines < down.count || places < across.count) {
+                #pragma unroll
+                for (int k = 0; k < CHANNELS; ++k) greatest[k] = fmax(greatest[k], (real)0);
+            }
         }
-        $store
+        for (int k = 0; k < kept; ++k) {
+            const int flat = ((region * channels + channel + k) * rows + row) * columns + column;
+            const real result = is_inside ? $result : 0;
+            $store
+        }
     }
 }

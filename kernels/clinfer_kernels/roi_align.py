@@ -1,9 +1,12 @@
 """RoiAlign (He et al., "Mask R-CNN", 2017): regions of images pooled by bilinear samples.
 
-A work-item makes one element and walks its samples; all operands are dense.
+A work-item walks the samples of a bin; all operands are dense. On class "cpu" it does so for a
+block of channels, whose samples lie at the same places.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from clinfer_kernels import memory, positions
 from clinfer_kernels.common import kernel_head
@@ -15,10 +18,13 @@ from clinfer_kernels.specs import RoiAlignSpec
 from clinfer_kernels.template import fill
 from clinfer_kernels.types import compute, literal
 
+_CHANNELS = 8  # of a task on class "cpu"
+
 
 def candidates(spec: RoiAlignSpec, target: Target) -> tuple[RoiTile, ...]:
     """The one tile; none for operands that are not dense, or not of floats."""
-    return roi_tiles(spec.ins[0], (*spec.ins[1:], *spec.outs), target)
+    tiles = roi_tiles(spec.ins[0], (*spec.ins[1:], *spec.outs), target)
+    return tuple(replace(t, channels=_CHANNELS) for t in tiles) if target.cls == "cpu" else tiles
 
 
 def emit(spec: RoiAlignSpec, tile: RoiTile, target: Target) -> Kernel:
@@ -56,13 +62,14 @@ def emit(spec: RoiAlignSpec, tile: RoiTile, target: Target) -> Kernel:
             ("d", "bottom", "right"),
         )
     }
-    result = "lines && places ? greatest : 0" if spec.largest else "sum / (real)count"
+    result = "(lines && places ? greatest[k] : 0)" if spec.largest else "sum[k] / (real)count"
     name = f"roi_align_{'max' if spec.largest else 'mean'}"
     text = fill(
         "roi_align",
         target,
         head=kernel_head(name, (tile.local,)),
         parameters=signature.text,
+        channels=tile.channels,
         real=compute(real),
         shift=literal(0.5 if spec.half else 0.0, real),
         length="last - first" if spec.half else "fmax(last - first, (real)1)",
@@ -74,6 +81,7 @@ def emit(spec: RoiAlignSpec, tile: RoiTile, target: Target) -> Kernel:
         **corners,
         **pixels,
     )
-    groups = minimum(ceildiv(out.size, tile.local), tile.waves * target.compute_units)
+    tasks = count * ceildiv(channels, tile.channels) * rows * columns
+    groups = minimum(ceildiv(tasks, tile.local), tile.waves * target.compute_units)
     launch = Launch(name, text, signature.args, (groups * tile.local,), (tile.local,))
     return Kernel((launch,))

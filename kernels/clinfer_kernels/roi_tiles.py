@@ -11,10 +11,12 @@ from clinfer_kernels.types import is_float
 
 @dataclass(frozen=True)
 class RoiTile:
-    """local: work-items of a work-group. waves: work-groups per compute unit at most."""
+    """local: work-items of a work-group. waves: work-groups per compute unit at most. channels: of
+    a task."""
 
     local: int
     waves: int
+    channels: int = 1
 
 
 def roi_tiles(x: Tensor, others: Iterable[Tensor], target: Target) -> tuple[RoiTile, ...]:

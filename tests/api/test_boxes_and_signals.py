@@ -57,7 +57,7 @@ def test_regions_are_pooled_as_in_onnx_runtime(core, device, mode, ratio, form):
         => (float[R, C, 3, 2] y) {{
         y = RoiAlign<mode = "{mode}", sampling_ratio = {ratio}, output_height = 3, output_width = 2,
         spatial_scale = 0.5, coordinate_transformation_mode = "{form}">(x, r, i) }}""")
-    x = RNG.random((2, 3, 9, 7)).astype(np.float32)
+    x = RNG.random((2, 35, 9, 7)).astype(np.float32)
     regions = np.array([[0, 0, 8, 8], [3, 1, 30, 12], [-9, -9, 2, 3], [5, 5, 5, 5]], np.float32)
     feeds = {"x": x, "r": regions, "i": np.array([0, 1, 1, 0])}
     (expected,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feeds)
