@@ -34,6 +34,7 @@ def dft(rw: Rewriter, node: Node) -> Outcome:
     if not (is_readable(length) and is_readable(axis)):
         return Refusal("its length or axis are computed from data")
     if node.attrs.get("inverse", 0) and not node.attrs.get("onesided", 0):
+        # An ONNX case asks for the last bits of an FFT where the sum is 0.
         return Refusal("an inverse transform to complex numbers is left to NumPy's FFT")
     told, make = Told(rw, node), Maker(rw)
     given = node.attrs.get("axis", -2 if node.version >= 20 else 1)
