@@ -75,6 +75,8 @@ def has_precision(target: Target, hint: str) -> bool:
 
 def exact_precision(target: Target) -> str:
     """The precision of the fastest products whose error is float32's."""
+    if not target.matrix_units:  # a start on a CPU does not import what is for GPUs
+        return "f32"
     from clinfer_kernels.contraction.matrix_units import MATRIX_UNITS
 
     if any(MATRIX_UNITS[name].terms.hint == "bf16x3" for name in target.matrix_units):
